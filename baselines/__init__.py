@@ -1,0 +1,1 @@
+"""The models that rfbench wraps: one small folder or file each, a declarative spec and a thin adapter."""

@@ -1,0 +1,102 @@
+"""The command line: one file a verb, imported when the verb is called, so that ``--help`` needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from bench import __version__
+from bench.core.errors import RfbenchError, one_line
+
+# verb -> (module, help line): what --help shows must cost no import.
+_VERBS = {
+    "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
+    "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
+    "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
+    "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),
+    "export": ("bench.cli.export", "Write a run's predictions as PNG images."),
+    "plot": ("bench.cli.plot", "Draw figures of finished runs."),
+}
+
+
+class _Verbs(click.Group):
+    """Our verbs and those of plugins (entry points ``rfbench.commands``), loaded on demand."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        from bench.core import registry
+
+        return [*_VERBS, *(n for n in registry.names("commands") if n not in _VERBS)]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        from bench.core import registry
+
+        if name in _VERBS:
+            command: click.Command = importlib.import_module(_VERBS[name][0]).command
+            return command
+        if name in registry.points("commands"):
+            loaded: click.Command = registry.load("commands", name)
+            return loaded
+        return None
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from bench.core.errors import unknown
+
+        if args and not args[0].startswith("-") and self.get_command(context, args[0]) is None:
+            raise unknown("command", args[0], self.list_commands(context))
+        return super().resolve_command(context, args)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, line) for name, (_, line) in _VERBS.items()]
+        rows += [(name, "(plugin)") for name in self.list_commands(context) if name not in _VERBS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="First steps:  rfbench run --model bicubic --model lanczos --protocol paired",
+)
+@click.version_option(__version__, prog_name="rfbench")
+def cli() -> None:
+    """rfbench: a reproducible benchmark of satellite-image super-resolution.
+
+    Exit codes: 0 done; 1 some images failed; 2 the input is wrong or something is missing; 3 not comparable.
+    """
+
+
+def main() -> None:
+    """The ``rfbench`` command: user errors are one line without a traceback, bugs come with one."""
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+    try:
+        code = cli.main(standalone_mode=False)
+    except RfbenchError as error:
+        code = _complain(one_line(error, 1000), error.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "rfbench"
+        code = _complain(f"{one_line(error.format_message(), 1000)} (see '{where} --help')", 2)
+    except click.ClickException as error:
+        code = _complain(one_line(error.format_message(), 1000), 2)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted; the same command goes on from here", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
+    # Other packages' notices of what they will change one day are for us, not for the user.
+    if "bench" in Path(filename).parts:
+        print(f"warning: {one_line(message)}", file=sys.stderr)

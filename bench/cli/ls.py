@@ -1,0 +1,131 @@
+"""``rfbench ls``"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+Rows = list[tuple[str, ...]]
+
+
+@click.command("ls")
+@click.argument("kind", type=click.Choice(["models", "metrics", "protocols", "datasets"]))
+@click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="metrics: where weights lie.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(kind: str, weights_dir: Path | None, as_json: bool) -> None:
+    """List what is registered (ours and plugins'), what each needs, and what is missing here."""
+    headings, rows = _LISTS[kind](weights_dir)
+    if as_json:
+        import json
+
+        click.echo(json.dumps([dict(zip(headings, row, strict=True)) for row in rows], indent=1, ensure_ascii=False))
+        return
+    widths = [max(len(r[i]) for r in [headings, *rows]) for i in range(len(headings) - 1)]
+    for row in [headings, *rows]:
+        click.echo("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def _each(kind: str, describe: Callable[[str], tuple[str, ...]], width: int) -> Rows:
+    """A row for each registered name; one that cannot be loaded has its error as last cell."""
+    from bench.core import registry
+    from bench.core.errors import RfbenchError
+
+    rows: Rows = []
+    for name in registry.names(kind):  # type: ignore[arg-type]
+        try:
+            rows.append(describe(name))
+        except RfbenchError as error:
+            rows.append((name, *[""] * (width - 2), f"broken: {error}"))
+    return rows
+
+
+def _models(_: Path | None) -> tuple[tuple[str, ...], Rows]:
+    from bench.core import registry
+
+    def describe(name: str) -> tuple[str, ...]:
+        spec = registry.load("models", name)
+        scale = "any" if spec.scale_factors is None else " ".join(f"x{f}" for f in spec.scale_factors)
+        bands = " ".join(spec.bands) if spec.bands else "all"
+        draws = "draws" if spec.stochastic else "one image"
+        return (
+            name,
+            scale,
+            bands,
+            spec.unit,
+            draws,
+            spec.licence,
+            spec.status,
+            _options(spec.default_options, spec.summary),
+        )
+
+    headings = ("model", "scale", "bands", "unit", "gives", "licence", "status", "what it is")
+    return headings, _each("models", describe, len(headings))
+
+
+def _options(options: dict[str, str], summary: str) -> str:
+    return f"{summary} [options: {', '.join(options)}]" if options else summary
+
+
+def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
+    from bench.metrics.base import Setting
+    from bench.metrics.scorer import DEFAULT, metric_class
+
+    def describe(name: str) -> tuple[str, ...]:
+        metric = metric_class(name)(Setting(weights_dir=weights_dir))
+        needs = " ".join(metric.needs) + (f" >={metric.min_side_px}px" if metric.min_side_px > 1 else "")
+        arrow = {"up": "higher", "down": "lower"}[metric.direction]
+        here = metric.missing() or "ready"
+        in_default = "*" if name in DEFAULT else ""
+        return (
+            name + in_default,
+            metric.group,
+            arrow,
+            metric.level,
+            needs.strip(),
+            metric.package,
+            here,
+            metric.identity(),
+        )
+
+    headings = ("metric", "group", "better", "level", "needs", "package", "here", "identity")
+    rows = _each("metrics", describe, len(headings))
+    print("* in the default set; pyiqa:NAME stands for any other metric of pyiqa", file=sys.stderr)
+    return headings, rows
+
+
+def _protocols(_: Path | None) -> tuple[tuple[str, ...], Rows]:
+    import dataclasses
+
+    from bench.core import registry
+
+    def describe(name: str) -> tuple[str, ...]:
+        protocol = registry.load("protocols", name)
+        options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(protocol))
+        return name, options, protocol.summary
+
+    headings = ("protocol", "options with defaults", "what it is")
+    return headings, _each("protocols", describe, len(headings))
+
+
+def _datasets(_: Path | None) -> tuple[tuple[str, ...], Rows]:
+    from bench.core import registry
+
+    def describe(name: str) -> tuple[str, ...]:
+        dataset = registry.load("datasets", name)()
+        return name, dataset.licence, dataset.description
+
+    headings = ("dataset", "licence", "what it is")
+    rows = _each("datasets", describe, len(headings))
+    print("a dataset folder is named by its path: rfbench run --data DIR", file=sys.stderr)
+    return headings, rows
+
+
+_LISTS: dict[str, Callable[[Path | None], tuple[tuple[str, ...], Rows]]] = {
+    "models": _models,
+    "metrics": _metrics,
+    "protocols": _protocols,
+    "datasets": _datasets,
+}

@@ -1,0 +1,57 @@
+"""``rfbench table``"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+_EPILOG = """\b
+Examples:
+  rfbench table results-of-today
+  rfbench table runs/bicubic-* runs/lanczos-* --format latex --out table.tex
+  rfbench table runs --metrics psnr_rgb,lpips_alex --format json
+"""
+
+
+@click.command("table", epilog=_EPILOG)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    default="markdown",
+    show_default=True,
+    type=click.Choice(["markdown", "latex", "csv", "json"]),
+    help="LaTeX needs booktabs; CSV and JSON hold full precision.",
+)
+@click.option("--metrics", metavar="NAMES", help="Comma-separated.  [default: every metric of the runs]")
+@click.option(
+    "--width",
+    "width_pt",
+    default=345.0,
+    show_default=True,
+    metavar="PT",
+    help="LaTeX: the text's width in points, 516 over two columns of a journal; what is wider is set in stacks.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
+def command(runs: tuple[Path, ...], form: str, metrics: str | None, width_pt: float, out: Path | None) -> int:
+    """Make a table of finished runs. RUN is a run folder, or a folder of them.
+
+    Runs on different data, under different protocols or with different definitions of a metric are refused (exit
+    code 3). The best of each column is bold, the second underlined; what is missing is a dash with its reason below.
+    """
+    from bench.core.files import write_bytes
+    from bench.store import find_runs
+    from bench.tables.build import build_table
+    from bench.tables.write import WRITERS, to_latex
+
+    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
+    table = build_table(find_runs(runs), names or None)
+    text = (to_latex(table, width_pt) if form == "latex" else WRITERS[form](table)) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_bytes(out, text.encode())
+        print(f"table: {out}", file=sys.stderr)
+    return 0

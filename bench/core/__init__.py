@@ -1,0 +1,1 @@
+"""What every other part leans on: images, errors, options, the registry, seeds and files."""

@@ -1,0 +1,81 @@
+"""Files that are either whole or absent, their hashes, and names that are safe on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import RfbenchError, one_line
+
+TEMPORARY = ".part"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Write to the path this yields; it takes the name ``path`` when the block ends well, else it is removed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise RfbenchError(
+            f"cannot write {path}: {error.strerror or one_line(error)}; free space or choose a folder that can "
+            "be written, then run the same command again (what was computed is kept)"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; keys keep their order. NaN and infinity are refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``; RfbenchError naming the file where it is missing or broken."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise RfbenchError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RfbenchError(f"{path} is not readable JSON: {one_line(error, 120)}") from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a JSON value in one canonical spelling."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """A file name for any ``name``: plain names stay as they are, others are cleaned and made unique by a hash."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) and not name.endswith("."):
+        return name
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:60]
+    return f"{cleaned or 'x'}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def sweep_temporary(folder: Path) -> None:
+    """Remove what a killed process left half-written below ``folder``."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)

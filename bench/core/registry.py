@@ -1,0 +1,59 @@
+"""Models, metrics, protocols, datasets and commands are found by entry points, ours and a plugin's alike.
+
+A plugin declares, for instance::
+
+    [project.entry-points."rfbench.models"]
+    mymodel = "mypackage.spec:SPEC"
+
+and is then reachable by every door: ``run``, ``table`` and ``ls``. A broken plugin is a warning with its
+name and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from bench.core.errors import RfbenchError, one_line, unknown
+
+Kind = Literal["models", "metrics", "protocols", "datasets", "commands"]
+
+
+@functools.cache
+def points(kind: Kind) -> dict[str, EntryPoint]:
+    """The entry points of one kind by name. Of two with one name the project's own stays, with a warning."""
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=f"rfbench.{kind}"), key=_ours_first):
+        if point.name in found and found[point.name].value != point.value:
+            warnings.warn(
+                f"two packages register the {kind[:-1]} '{point.name}': {found[point.name].value} is used, "
+                f"{point.value} is left out; rename one",
+                stacklevel=2,
+            )
+        found.setdefault(point.name, point)
+    return found
+
+
+def _ours_first(point: EntryPoint) -> tuple[bool, str, str]:
+    return (point.dist is None or point.dist.name != "rfbench", point.name, point.value)
+
+
+def names(kind: Kind) -> list[str]:
+    """The registered names of one kind."""
+    return sorted(points(kind))
+
+
+@functools.cache
+def load(kind: Kind, name: str) -> Any:
+    """The object that ``name`` registers; RfbenchError for an unknown name or one that fails to load."""
+    if name not in points(kind):
+        raise unknown(kind[:-1], name, points(kind), hint=f"'rfbench ls {kind}' lists them")
+    try:
+        return points(kind)[name].load()
+    except Exception as error:
+        raise RfbenchError(
+            f"the {kind[:-1]} '{name}' ({points(kind)[name].value}) cannot be loaded: "
+            f"{type(error).__name__}: {one_line(error, 160)}; repair or uninstall its package"
+        ) from error

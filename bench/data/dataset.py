@@ -1,0 +1,311 @@
+"""Datasets: a folder with ``dataset.json`` and ``pairs.csv``, or whatever a plugin makes of the same interface.
+
+``dataset.json`` says what the numbers of each side mean::
+
+    {"format": 1, "name": "...", "description": "...", "licence": "...", "citation": "...",
+     "lr":  {"unit": "reflectance", "scale": 10000, "offset": 0, "bands": "R G B NIR", "gsd_m": 10,
+             "normalisation": "fixed[0,3000]", "gamma": 1, "nodata": null},
+     "hr":  {...}, "pan": {...}}
+
+``pairs.csv`` has one row an image: ``id``, ``scene_id``, ``split`` and the relative paths ``lr``, ``hr``, ``pan``,
+``mask``, ``series`` (each may be empty, but one of ``lr`` and ``hr`` is there), ``caption``, ``lr_date``,
+``hr_date``, ``licence``. A column such as ``hr_unit`` or ``lr_gsd_m`` overrides the side's field for its row.
+Reflectance is (stored + offset) / scale; display is stored / scale.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from bench.core.errors import RfbenchError, one_line, unknown
+from bench.core.files import digest, read_json, sha256
+from bench.core.image import UNITS, Image, Mask, Unit
+from bench.data import bands as band_names
+from bench.data import readers
+from bench.data.normalise import Normalisation
+
+FORMAT = 1
+SIDES = ("lr", "hr", "pan")
+FILES = ("lr", "hr", "pan", "mask", "series")
+TEXTS = ("id", "scene_id", "split", "caption", "lr_date", "hr_date", "licence")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the numbers of one side (LR, HR or PAN) mean.
+
+    ``normalisation`` None stands for the unit's usual one: ``fixed[0,3000]`` for reflectance, ``display`` for
+    display images, ``percentile[2,98]`` for relative numbers. ``scale`` None: 10000, 255 (65535 for 16-bit
+    pictures) and 1.
+    """
+
+    unit: Unit = "reflectance"
+    bands: str | None = None
+    scale: float | None = None
+    offset: float = 0.0
+    gsd_m: float | None = None
+    normalisation: str | None = None
+    gamma: float = 1.0
+    nodata: float | None = None
+    sensor: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise unknown("unit", str(self.unit), UNITS)
+        if self.scale is not None and not self.scale > 0:
+            raise RfbenchError(f"scale: found {self.scale}, expected a number above 0")
+        if not self.gamma > 0:
+            raise RfbenchError(f"gamma: found {self.gamma}, expected a number above 0")
+
+    @property
+    def declared(self) -> Normalisation:
+        """The declared normalisation, or the unit's usual one."""
+        usual = {"reflectance": "fixed[0,3000]", "display": "display", "relative": "percentile[2,98]"}
+        return Normalisation.parse(self.normalisation or usual[self.unit])
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the manifest: names and texts only, no pixels."""
+
+    id: str
+    scene_id: str
+    split: str = "test"
+    caption: str = ""
+    lr_date: str = ""
+    hr_date: str = ""
+    licence: str = ""
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sides: Mapping[str, Side] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A record with its pixels. ``mask`` is bool on the HR grid (LR grid where there is no HR)."""
+
+    record: Record
+    lr: Image | None
+    hr: Image | None
+    pan: Image | None = None
+    mask: Mask | None = None
+    series: readers.Series | None = None
+
+
+class Dataset(ABC):
+    """What the runner needs of a dataset. Entry points of ``rfbench.datasets`` are functions that return one."""
+
+    name: str
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+
+    @abstractmethod
+    def records(self, split: str) -> list[Record]:
+        """The rows of one split; RfbenchError naming the splits there are if it has none."""
+
+    @abstractmethod
+    def load(self, record: Record) -> Pair:
+        """The pixels of a row; RfbenchError naming the file if one is broken."""
+
+    @abstractmethod
+    def fingerprint(self, records: Sequence[Record]) -> str:
+        """A SHA-256 that changes with any byte of these records that can change a number."""
+
+
+class FolderDataset(Dataset):
+    """A dataset folder. The manifest is read and checked at once; pixels are read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RfbenchError(f"dataset {folder} is not a folder; give a folder with dataset.json and pairs.csv")
+        self.folder = folder
+        info = read_json(folder / "dataset.json")
+        self._sides = _check_info(info, folder / "dataset.json")
+        self.name = str(info["name"])
+        self.description = str(info.get("description", ""))
+        self.licence = str(info.get("licence", ""))
+        self.citation = str(info.get("citation", ""))
+        self._records = [self._record(row, line) for line, row in _read_table(folder / "pairs.csv")]
+        seen: set[str] = set()
+        for record in self._records:
+            if record.id in seen:
+                raise RfbenchError(f"{folder / 'pairs.csv'}: the id '{record.id}' comes twice; ids must differ")
+            seen.add(record.id)
+
+    def _record(self, row: dict[str, str], line: int) -> Record:
+        where = f"{self.folder / 'pairs.csv'} line {line}"
+        for key in row:
+            side, _, name = key.partition("_")
+            is_override = side in SIDES and name in {f.name for f in dataclasses.fields(Side)}
+            if key not in TEXTS and key not in FILES and not is_override:
+                raise RfbenchError(f"{where}: {unknown('column', key, [*TEXTS, *FILES])}")
+        if not row.get("id"):
+            raise RfbenchError(f"{where}: found no id, expected one; every row needs its own")
+        for key in ("id", "scene_id"):
+            if row.get(key) and row[key] != one_line(row[key], 200):
+                raise RfbenchError(
+                    f"{where}: {key} {row[key]!r:.80} must be one printable line of up to 200 characters"
+                )
+        sides = {s: _override(self._sides.get(s, Side()), row, s, where) for s in SIDES}
+        files = {k: row[k] for k in FILES if row.get(k)}
+        if not {"lr", "hr"} & set(files):
+            raise RfbenchError(f"{where}: found neither lr nor hr, expected at least one image file")
+        texts = {k: row[k] for k in TEXTS if row.get(k) and k not in ("id", "scene_id")}
+        return Record(row["id"], row.get("scene_id") or row["id"], files=files, sides=sides, **texts)
+
+    def records(self, split: str) -> list[Record]:
+        found = [r for r in self._records if r.split == split]
+        if not found:
+            known = sorted({r.split for r in self._records})
+            raise RfbenchError(
+                f"dataset {self.name} has no images in the split '{one_line(split, 40)}'; it has "
+                f"{', '.join(known) or 'no image at all'}: choose with --split"
+            )
+        return found
+
+    def path(self, record: Record, kind: str) -> Path:
+        """The path of one of the record's files; RfbenchError if it lies outside the dataset's folder."""
+        root = self.folder.resolve()
+        path = (root / record.files[kind]).resolve()
+        if not path.is_relative_to(root):
+            raise RfbenchError(
+                f"{record.id}: the {kind} file '{one_line(record.files[kind], 80)}' lies outside the dataset"
+            )
+        return path
+
+    def load(self, record: Record) -> Pair:
+        images = {
+            side: read_image(self.path(record, side), record.sides[side]) if side in record.files else None
+            for side in SIDES
+        }
+        mask = None
+        if "mask" in record.files:
+            mask = np.any(readers.read(self.path(record, "mask")).values > 0, axis=2)
+        series = readers.read_series(self.path(record, "series")) if "series" in record.files else None
+        return Pair(record, images["lr"], images["hr"], images["pan"], mask, series)
+
+    def fingerprint(self, records: Sequence[Record]) -> str:
+        rows = []
+        for record in sorted(records, key=lambda r: r.id):
+            content = {kind: sha256(p) if (p := self.path(record, kind)).is_file() else None for kind in record.files}
+            fields = dataclasses.asdict(record) | {"files": content}
+            rows.append(fields)
+        return digest({"format": FORMAT, "name": self.name, "rows": rows})
+
+
+def read_image(path: Path, side: Side) -> Image:
+    """Read a file and give its numbers their meaning: float32 in the side's unit, canonical band names."""
+    declared = band_names.parse(side.bands) if side.bands else None
+    raster = readers.read(path, nodata=side.nodata, bands=len(declared) if declared else None)
+    count = raster.values.shape[2]
+    named = tuple(band_names.canonical(b) for b in raster.bands) if raster.bands else None
+    names = declared or named or band_names.guess(count)
+    if names is None or len(names) != count:
+        raise RfbenchError(
+            f"{path}: found {count} band{'s' * (count != 1)}, expected "
+            f"{' '.join(names) if names else 'names for them'}; declare the side's bands in dataset.json"
+        )
+    if declared and named and len(set(named) & set(declared)) >= 2 and named != declared:
+        raise RfbenchError(
+            f"{path}: the file names its bands {' '.join(named)}, the dataset declares {' '.join(declared)}; "
+            "correct dataset.json"
+        )
+    scale = side.scale
+    if scale is None:
+        full = 65535.0 if raster.values.dtype == np.uint16 else 255.0 if raster.values.dtype.kind in "ui" else 1.0
+        usual = {
+            "reflectance": 10000.0 if raster.values.dtype.kind in "ui" else 1.0,
+            "display": full,
+            "relative": 1.0,
+        }
+        scale = usual[side.unit]
+    values = (raster.values.astype(np.float64) + side.offset) / scale
+    values = np.where(raster.valid[:, :, None], values, 0.0)
+    if side.unit == "display" and (values.min() < 0 or values.max() > 1):
+        raise RfbenchError(
+            f"{path}: display values run from {values.min():.4g} to {values.max():.4g} after division by {scale:g}, "
+            "expected [0, 1]; correct the side's unit or scale"
+        )
+    return Image(values.astype(np.float32), side.unit, names, raster.valid, side.gsd_m)
+
+
+def _check_info(info: Any, path: Path) -> dict[str, Side]:
+    if not isinstance(info, dict) or not isinstance(info.get("name"), str) or not info["name"].strip():
+        raise RfbenchError(f"{path}: expected an object with 'format', 'name' and the sides 'lr' and 'hr'")
+    if info.get("format") != FORMAT:
+        raise RfbenchError(f"{path}: found format {info.get('format')!r:.40}, expected {FORMAT}; make the dataset anew")
+    known = {"format", "name", "description", "licence", "citation", "source", "command", *SIDES}
+    for key in info:
+        if key not in known:
+            raise RfbenchError(f"{path}: {unknown('field', key, known)}")
+    return {side: _side(info[side], f"{path}: {side}") for side in SIDES if side in info}
+
+
+def _side(value: Any, where: str) -> Side:
+    fields = {f.name for f in dataclasses.fields(Side)}
+    if not isinstance(value, dict):
+        raise RfbenchError(f"{where}: expected an object of {', '.join(sorted(fields))}")
+    numeric = {"scale", "offset", "gsd_m", "gamma", "nodata"}
+    for key, item in value.items():
+        if key not in fields:
+            raise RfbenchError(f"{where}: {unknown('field', str(key), fields)}")
+        is_number = isinstance(item, int | float) and not isinstance(item, bool)
+        if item is not None and (key in numeric) != is_number:
+            raise RfbenchError(
+                f"{where}.{key}: found {item!r:.60}, expected {'a number' if key in numeric else 'text'}"
+            )
+    try:
+        side = Side(**{k: v for k, v in value.items() if v is not None})
+        _ = side.declared
+        if side.bands:
+            band_names.parse(side.bands)
+    except RfbenchError as error:
+        raise RfbenchError(f"{where}: {error}") from None
+    return side
+
+
+def _override(side: Side, row: dict[str, str], prefix: str, where: str) -> Side:
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(Side):
+        text = row.get(f"{prefix}_{field.name}", "")
+        if text:
+            is_number = field.name in {"scale", "offset", "gsd_m", "gamma", "nodata"}
+            try:
+                changes[field.name] = float(text) if is_number else text
+            except ValueError:
+                raise RfbenchError(
+                    f"{where}: {prefix}_{field.name}: found '{one_line(text, 40)}', expected a number"
+                ) from None
+    if not changes:
+        return side
+    present = {k: v for k, v in dataclasses.asdict(side).items() if v is not None}
+    return _side(present | changes, f"{where}: {prefix}")
+
+
+def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV with their line numbers; a byte-order mark and semicolons are understood."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
+        )
+        rows = []
+        for row in reader:
+            if None in row or any(v is None for v in row.values()):
+                raise RfbenchError(f"{path} line {reader.line_num}: found another number of cells than columns")
+            rows.append((reader.line_num, {k.strip(): v.strip() for k, v in row.items()}))
+        return rows
+    except FileNotFoundError:
+        raise RfbenchError(f"{path} is missing; a dataset folder holds dataset.json and pairs.csv") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}; save it as UTF-8 CSV") from None

@@ -1,0 +1,211 @@
+"""Make a dataset folder of images that lie in another layout. Files are copied, never changed.
+
+``folder``
+    A plain folder of HR images: an HR-only dataset for ``bicubic-4x``. With ``lr/`` and ``hr/`` inside (or ``lr/``
+    alone), files of one name make a pair; ``pan/`` and ``mask/`` are taken too.
+``catalogue``
+    A folder with ``manifest.csv`` (one row a file: id, role, kind, file, scene, bands, gsd_m, value_meaning, dtype,
+    acq_date, licence) and perhaps ``captions.csv`` (id, caption). ``--role`` chooses the rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import RfbenchError, one_line
+from bench.core.files import atomic_path, safe_name, write_json
+from bench.data import readers
+from bench.data.bands import canonical
+from bench.data.dataset import FORMAT, FolderDataset
+from bench.data.make import write_table
+
+_SIDE_COLUMNS = tuple(
+    f"{side}_{field}" for side in ("lr", "hr", "pan") for field in ("unit", "bands", "scale", "normalisation", "gsd_m")
+)
+_COLUMNS = (
+    "id", "scene_id", "split", "lr", "hr", "pan", "mask", "series", "caption", "lr_date", "hr_date", "licence",
+    *_SIDE_COLUMNS,
+)  # fmt: skip
+
+
+def import_folder(source: Path, target: Path, *, name: str, split: str, unit: str = "display") -> int:
+    """Make a dataset of a plain folder of images; returns the number of images."""
+    _check_folders(source, target)
+    sides = {k: source / k for k in ("lr", "hr", "pan", "mask") if (source / k).is_dir()}
+    if not {"lr", "hr"} & sides.keys():
+        sides = {"hr": source}
+    images = {k: {p.stem: p for p in _images(folder)} for k, folder in sides.items()}
+    first = "lr" if "lr" in images else "hr"
+    if not images[first]:
+        raise RfbenchError(f"{sides[first]} holds no image; expected files ending in {' '.join(readers.SUFFIXES)}")
+    rows = []
+    for stem in sorted(images[first]):
+        row: dict[str, Any] = {"id": one_line(stem, 200), "scene_id": one_line(stem, 200), "split": split}
+        for kind, found in images.items():
+            if stem in found:
+                row[kind] = _copy(found[stem], target, kind)
+            elif kind == "hr":
+                raise RfbenchError(f"{sides['lr'] / stem} has no HR image of the same name; add it, or take lr/ alone")
+        rows.append(row)
+    info: dict[str, Any] = {"format": FORMAT, "name": name, "description": f"images of the folder {source.name}"}
+    info |= {"lr": {"unit": unit}, "hr": {"unit": unit}, "pan": {"unit": "relative"}}
+    return _finish(target, info, rows)
+
+
+def import_catalogue(source: Path, target: Path, *, name: str, split: str, roles: Sequence[str]) -> int:
+    """Make a dataset of the rows of a ``manifest.csv`` that have one of ``roles``; returns the number of images.
+
+    Units are read from ``value_meaning`` and the data type: reflectance x 10000, standardised numbers and raw sensor
+    counts (relative), 8-bit display values. A pair whose two sides are pictures of unrelated renderings is relative on
+    both sides, since only percentiles bring them together.
+    """
+    _check_folders(source, target)
+    rows_of: dict[str, list[dict[str, str]]] = {}
+    known: set[str] = set()
+    for row in _read(source / "manifest.csv", ("id", "role", "kind", "file", "bands", "value_meaning", "dtype")):
+        known.add(row["role"])
+        if row["role"] in roles:
+            rows_of.setdefault(row["id"], []).append(row)
+    if not rows_of:
+        raise RfbenchError(
+            f"{source}: no image has the role {' or '.join(roles)}; its roles are {', '.join(sorted(known))}"
+        )
+    captions = {}
+    if (source / "captions.csv").is_file():
+        captions = {r["id"]: r["caption"] for r in _read(source / "captions.csv", ("id", "caption"))}
+    rows = [
+        row
+        for image_id, files in sorted(rows_of.items())
+        for row in _catalogue_rows(image_id, files, source, target, split, captions.get(image_id, ""))
+    ]
+    info = {"format": FORMAT, "name": name, "description": f"{', '.join(roles)} of the catalogue {source.name}"}
+    return _finish(target, info, rows)
+
+
+def _catalogue_rows(
+    image_id: str, files: list[dict[str, str]], source: Path, target: Path, split: str, caption: str
+) -> list[dict[str, Any]]:
+    """The manifest rows of one id: usually one; several where one place has several HR dates."""
+    by_kind: dict[str, list[dict[str, str]]] = {}
+    for file in files:
+        by_kind.setdefault(file["kind"], []).append(file)
+    hr_entries: list[dict[str, str] | None] = list(by_kind.get("hr", [])) or [None]
+    found = []
+    for hr in hr_entries:
+        # A single panchromatic band is no reference for colour: it is the PAN of its multispectral image.
+        is_pan = hr is not None and [canonical(b) for b in _bands(hr)] == ["PAN"]
+        several = len(hr_entries) > 1 and hr is not None
+        name = f"{image_id}_{Path(hr['file']).stem}" if several and hr is not None else image_id
+        row: dict[str, Any] = {"id": name, "scene_id": _scene(files[0], image_id), "split": split, "caption": caption}
+        chosen: dict[str, dict[str, str] | None] = {
+            "lr": _first(by_kind, "lr"),
+            "pan" if is_pan else "hr": hr,
+            "mask": _first(by_kind, "mask_updated", "mask"),
+            "series": _first(by_kind, "lr_series"),
+        }
+        pictures = all(e is not None and "rendering" in e["value_meaning"] for e in (chosen["lr"], hr))
+        for kind, entry in chosen.items():
+            if entry is None:
+                continue
+            row[kind] = _copy(_inside(source, entry["file"]), target, kind, stem=name)
+            if kind in ("lr", "hr", "pan"):
+                row |= _side_fields(entry, kind, relative=pictures or is_pan)
+        row["licence"] = "; ".join(dict.fromkeys(e.get("licence", "") for e in chosen.values() if e))
+        for kind in ("lr", "hr"):
+            date = (chosen.get(kind) or {}).get("acq_date", "")
+            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
+                row[f"{kind}_date"] = date
+        found.append(row)
+    return found
+
+
+def _first(by_kind: dict[str, list[dict[str, str]]], *kinds: str) -> dict[str, str] | None:
+    return next((by_kind[k][0] for k in kinds if k in by_kind), None)
+
+
+def _side_fields(entry: dict[str, str], kind: str, *, relative: bool) -> dict[str, Any]:
+    meaning = entry["value_meaning"].lower()
+    fields: dict[str, Any] = {f"{kind}_bands": " ".join(_bands(entry))}
+    if (
+        relative
+        or "standardised" in meaning
+        or "raw dn" in meaning
+        or ("bit dn" in meaning and entry["dtype"] != "uint8")
+    ):
+        fields |= {f"{kind}_unit": "relative", f"{kind}_normalisation": "percentile[2,98]"}
+    elif "reflectance" in meaning and "not reflectance" not in meaning:
+        scale = 10000 if entry["dtype"] in ("uint16", "int16") else 1
+        fields |= {f"{kind}_unit": "reflectance", f"{kind}_scale": scale, f"{kind}_normalisation": "fixed[0,3000]"}
+    else:
+        fields |= {f"{kind}_unit": "display", f"{kind}_scale": 255, f"{kind}_normalisation": "display"}
+    gsd = re.match(r"[0-9.]+", entry.get("gsd_m", ""))
+    return fields | ({f"{kind}_gsd_m": float(gsd[0])} if gsd else {})
+
+
+def _scene(entry: dict[str, str], image_id: str) -> str:
+    """The scene that images share: without it, neighbours would count as independent."""
+    return one_line(entry.get("scene") or image_id, 200)
+
+
+def _bands(entry: dict[str, str]) -> list[str]:
+    return [canonical(b) for b in re.split(r"[,\s]+", entry["bands"].split(" x ")[0]) if b]
+
+
+def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [n for n in needed if n not in (reader.fieldnames or [])]
+            if missing:
+                raise RfbenchError(f"{path} has no column '{missing[0]}'; expected at least {', '.join(needed)}")
+            return [{k: (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
+    except FileNotFoundError:
+        raise RfbenchError(f"{path} is missing; the layout 'catalogue' needs it") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}") from None
+
+
+def _inside(root: Path, relative: str) -> Path:
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()) or not path.is_file():
+        raise RfbenchError(f"the manifest names '{one_line(relative, 100)}', which is no file below {root}")
+    return path
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in readers.SUFFIXES)
+
+
+def _copy(path: Path, target: Path, kind: str, stem: str | None = None) -> str:
+    """Copy a file into the dataset; returns its path there."""
+    relative = f"{kind}/{safe_name(stem or path.stem)}{path.suffix.lower()}"
+    with atomic_path(target / relative) as temporary:
+        shutil.copyfile(path, temporary)
+    return relative
+
+
+def _check_folders(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise RfbenchError(f"{source} is not a folder; give the folder to import")
+    if target.exists() and any(target.iterdir()):
+        raise RfbenchError(f"{target} is not empty; choose a new folder")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise RfbenchError(f"{target} lies inside {source}; choose a folder outside it")
+
+
+def _finish(target: Path, info: dict[str, Any], rows: list[dict[str, Any]]) -> int:
+    used = tuple(c for c in _COLUMNS if any(row.get(c) not in (None, "") for row in rows))
+    write_table(target / "pairs.csv", [{c: row.get(c, "") for c in used} for row in rows], used)
+    write_json(target / "dataset.json", info)
+    dataset = FolderDataset(target)
+    for record in dataset.records(rows[0]["split"]):
+        dataset.load(record)  # say what is wrong now and not in the middle of a run
+    return len(rows)
+
+
+LAYOUTS: dict[str, Callable[..., int]] = {"folder": import_folder, "catalogue": import_catalogue}

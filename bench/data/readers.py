@@ -1,0 +1,165 @@
+"""Read image files: GeoTIFF of any band count and depth, PNG, JPEG, npy and npz. Values stay as they are stored.
+
+Every file is treated as hostile: sizes are checked before pixels are read, arrays are loaded without pickle, and
+whatever a library raises becomes one line.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.core.errors import RfbenchError, one_line
+from bench.core.image import Mask
+
+MAX_SAMPLES = 2**29  # 2 GB as float32: more in one image is refused before it is read
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A file's content: values (H, W, C) of its own dtype, band names where it has them, and what is valid.
+
+    ``levels`` is the number of the brightest value that the file's type can show (255 or 65535 for pictures).
+    """
+
+    values: np.ndarray
+    bands: tuple[str, ...] | None
+    valid: Mask
+
+
+def read(path: Path, *, nodata: float | None = None, bands: int | None = None) -> Raster:
+    """Read one image file.
+
+    Parameters
+    ----------
+    nodata : value of pixels without data that the file itself does not declare.
+    bands : the expected number of bands, which tells (C, H, W) from (H, W, C) in npy and npz files.
+
+    Raises
+    ------
+    RfbenchError
+        If the file is missing, of an unknown type, corrupt, empty or too large.
+    """
+    readers: dict[str, Callable[[Path, int | None], Raster]] = {
+        ".tif": _tiff, ".tiff": _tiff, ".png": _picture, ".jpg": _picture, ".jpeg": _picture,
+        ".npy": _array, ".npz": _array,
+    }  # fmt: skip
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise RfbenchError(f"{path}: file type '{one_line(path.suffix, 20)}' is not read; use {' '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise RfbenchError(f"{path} is missing")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # missing georeference and the like: no matter of pixels
+            raster = reader(path, bands)
+    except RfbenchError:
+        raise
+    except Exception as error:  # whatever a decoder meets in a broken file
+        raise RfbenchError(
+            f"{path} cannot be read ({type(error).__name__}: {one_line(error, 120)}); replace the file"
+        ) from error
+    if raster.values.dtype.kind not in "uif" or raster.values.size == 0:
+        raise RfbenchError(f"{path}: expected numbers in (H, W, C), found {raster.values.dtype} {raster.values.shape}")
+    valid = raster.valid
+    if raster.values.dtype.kind == "f":
+        valid = valid & np.isfinite(raster.values).all(axis=2)
+    if nodata is not None:
+        # A pixel is without data only where every band says so: single zeros in one band are dark water.
+        valid = valid & ~(raster.values == nodata).all(axis=2)
+    return Raster(raster.values, raster.bands, valid)
+
+
+def _check_size(path: Path, *shape: int) -> None:
+    samples = 1
+    for n in shape:
+        samples *= int(n)
+    if samples > MAX_SAMPLES or samples <= 0:
+        raise RfbenchError(
+            f"{path}: its header claims {' x '.join(map(str, shape))} samples, expected 1 to {MAX_SAMPLES}; "
+            "cut the image into smaller ones"
+        )
+
+
+def _tiff(path: Path, bands: int | None) -> Raster:
+    import rasterio
+
+    with rasterio.open(path, driver="GTiff") as file:
+        _check_size(path, file.height, file.width, file.count)
+        values = np.moveaxis(file.read(), 0, 2)
+        valid = file.dataset_mask() > 0
+        names = tuple(d or "" for d in file.descriptions)
+    return Raster(values, names if all(names) else None, valid)
+
+
+def _picture(path: Path, bands: int | None) -> Raster:
+    from PIL import Image as Pillow
+
+    with Pillow.open(path) as picture:
+        _check_size(path, picture.height, picture.width, len(picture.getbands()))
+        if picture.mode in ("P", "CMYK", "YCbCr", "1"):
+            picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")  # type: ignore[assignment]
+        values = np.asarray(picture)
+    values = values[:, :, None] if values.ndim == 2 else values
+    valid = np.ones(values.shape[:2], bool)
+    if values.shape[2] in (2, 4):  # an alpha channel says where there is a picture
+        valid, values = values[:, :, -1] > 0, values[:, :, :-1]
+    return Raster(values, None, valid)
+
+
+def _array(path: Path, bands: int | None) -> Raster:
+    names: tuple[str, ...] | None = None
+    loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
+    if isinstance(loaded, np.lib.npyio.NpzFile):
+        with loaded:
+            key = next((k for k in ("image", "data", *loaded.files) if k in loaded.files), None)
+            if key is None:
+                raise RfbenchError(f"{path} holds no array; store one named 'image'")
+            values = loaded[key]
+            if "bands" in loaded.files and loaded["bands"].dtype.kind == "U":
+                names = tuple(map(str, np.atleast_1d(loaded["bands"])))
+    else:
+        values = loaded
+    _check_size(path, *values.shape)
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim != 3:
+        raise RfbenchError(f"{path}: expected an array (H, W), (H, W, C) or (C, H, W), found {values.shape}")
+    expected = len(names) if names else bands
+    if values.shape[2] != expected and values.shape[0] == expected:
+        values = np.moveaxis(values, 0, 2)
+    return Raster(np.array(values), names, np.ones(values.shape[:2], bool))
+
+
+@dataclass(frozen=True)
+class Series:
+    """A time series of the LR sensor: values (T, H, W, C) as stored, band names and ISO dates."""
+
+    values: np.ndarray
+    bands: tuple[str, ...]
+    dates: tuple[str, ...]
+
+
+def read_series(path: Path) -> Series:
+    """Read an npz with ``data`` (T, C, H, W), ``dates`` (T) and ``bands`` (C), without pickle."""
+    if not path.is_file():
+        raise RfbenchError(f"{path} is missing")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data, dates, names = file["data"], file["dates"], file["bands"]
+    except Exception as error:
+        raise RfbenchError(
+            f"{path} cannot be read as a series ({type(error).__name__}: {one_line(error, 100)}); expected an npz with "
+            "data (T, C, H, W), dates and bands"
+        ) from error
+    if data.ndim != 4 or len(dates) != data.shape[0] or len(names) != data.shape[1] or data.dtype.kind not in "uif":
+        raise RfbenchError(
+            f"{path}: expected data (T, C, H, W) with T dates and C bands, found {data.dtype} {data.shape}, "
+            f"{len(dates)} dates, {len(names)} bands"
+        )
+    return Series(np.moveaxis(data, 1, 3), tuple(map(str, names)), tuple(map(str, dates)))

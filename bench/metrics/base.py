@@ -1,0 +1,262 @@
+"""The interface of every metric, with what it sees and what it gives back.
+
+A subclass states as class attributes what it is and what it needs, and writes ``value`` (one number an image) or
+``features`` and ``reduce`` (one number for a set of images). It never checks its input: ``assess`` and ``gather``
+do that once for all, and what cannot be computed becomes a reason, never a zero or NaN.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from bench import weights
+from bench.core.errors import Unavailable, one_line
+from bench.core.image import Array, Image, Mask
+
+Group = Literal["fidelity", "perceptual", "realism", "physics", "uncertainty"]
+GROUPS: tuple[Group, ...] = ("fidelity", "perceptual", "realism", "physics", "uncertainty")
+Need = Literal["reference", "distribution", "pan", "reflectance"]
+Features = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an image is held against. One object serves all models of a run, so states are kept in ``cache``.
+
+    Attributes
+    ----------
+    display : float32 (H, W, 3) RGB in [0, 1], rounded as the protocol says; None where there is no HR image.
+    display_float : the same before rounding.
+    hr : the HR image in its own unit with all its bands, or None.
+    pan : the panchromatic image (H, W, 1) on the target grid, or None.
+    lr : the LR image in its own unit with all its bands.
+    valid : bool (H, W), False where the reference has no data.
+    """
+
+    id: str
+    scene_id: str
+    display: Array | None
+    display_float: Array | None
+    hr: Image | None
+    pan: Image | None
+    lr: Image
+    valid: Mask
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model made of one image: a draw, or the mean of its draws.
+
+    Attributes
+    ----------
+    display : float32 (H, W, 3) RGB in [0, 1], rounded as the protocol says.
+    display_float : the same before rounding.
+    image : the prediction in reflectance (or the LR's own unit) with all its bands; None for a model that
+        predicts display images.
+    mean, std : float32 (H, W, 3) in display units, the predictive distribution; None where there is none.
+    """
+
+    display: Array
+    display_float: Array
+    image: Image | None = None
+    mean: Array | None = None
+    std: Array | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value, or the reason why there is none. ``pixels`` that were left out are counted in ``note``."""
+
+    value: float | None = None
+    reason: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """The value of a set of images; ``per_image`` where each image has a share of its own (same order)."""
+
+    value: float
+    per_image: tuple[float | None, ...] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where metrics run and what the protocol fixed for them."""
+
+    device: str = "cpu"
+    weights_dir: Path | None = None
+    quantise: int | None = 8
+    border_px: int = 0
+
+
+class Metric(ABC):
+    """Base of all metrics. Entry points of the group ``rfbench.metrics`` name subclasses.
+
+    Class attributes
+    ----------------
+    name : with the variant that changes the number (``psnr_rgb``, ``lpips_alex``).
+    title : the column's title in tables (``PSNR``).
+    unit : of the value (``dB``, ``degrees``), empty for a pure number.
+    direction : ``up`` where more is better, ``down`` where less is.
+    group : the family under which tables show it.
+    level : ``image`` (``value``) or ``set`` (``features`` and ``reduce``).
+    display : whether it looks at the rounded display images; then ``q8`` is part of its identity.
+    needs : ``reference``, ``distribution``, ``pan`` and/or ``reflectance``.
+    masks : whether it can leave invalid pixels out; otherwise an image that has some is a reason.
+    min_side_px : the smallest height and width it works on.
+    weights_files : names in the committed list of weights.
+    package : the Python package that computes it; a metric without it is a reason.
+    licence : where use is restricted.
+    revision : raised whenever our own part changes a number.
+    parameters : parts of the signature, such as ``("gauss11,1.5", "popcov", "range1")``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    unit: ClassVar[str] = ""
+    direction: ClassVar[Literal["up", "down"]]
+    group: ClassVar[Group]
+    level: ClassVar[Literal["image", "set"]] = "image"
+    display: ClassVar[bool] = True
+    needs: ClassVar[tuple[Need, ...]] = ("reference",)
+    masks: ClassVar[bool] = False
+    min_side_px: ClassVar[int] = 1
+    min_images: ClassVar[int] = 1
+    weights_files: ClassVar[tuple[str, ...]] = ()
+    package: ClassVar[str] = "numpy"
+    licence: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
+    parameters: tuple[str, ...] = ()
+    summary: ClassVar[str] = ""
+
+    def __init__(self, setting: Setting = Setting()) -> None:
+        self.setting = setting
+        self._ready = False
+
+    # --- what a subclass writes -------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Import packages and load weights. Called once, before the first image. May raise Unavailable."""
+
+    def reference_state(self, reference: Reference) -> Any:
+        """What depends on the reference alone; computed once for all models of a run."""
+        return None
+
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
+        """The score of one image. May raise Unavailable with a reason."""
+        raise TypeError(f"{type(self).__name__} has no per-image value")
+
+    def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
+        """What a set metric keeps of one image: small float arrays by name."""
+        raise TypeError(f"{type(self).__name__} keeps no features")
+
+    def reduce(self, features: Sequence[Features]) -> SetScore:
+        """The score of a set of images from their features, in the order of the images' ids."""
+        raise TypeError(f"{type(self).__name__} does not reduce")
+
+    # --- what the harness calls -------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """A one-line signature that holds all that can change the number; a paper can print it."""
+        parts = [self.name, *self.parameters]
+        if self.weights_files:
+            parts.append("w:" + "+".join(weights.listed()[f].short_hash for f in self.weights_files))
+        if self.display:
+            parts.append(f"q{self.setting.quantise}" if self.setting.quantise else "qnone")
+        if self.setting.border_px:
+            parts.append(f"border{self.setting.border_px}")
+        return "|".join([*parts, f"r{self.revision}"])
+
+    def missing(self) -> str | None:
+        """Why the metric cannot work here at all (a package, a weights file), found without importing anything."""
+        if importlib.util.find_spec(self.package) is None:
+            return f"package {self.package} is not installed"
+        for file in self.weights_files:
+            try:
+                weights.find(file, self.setting.weights_dir)
+            except Unavailable as error:
+                return str(error)
+        return None
+
+    def assess(self, estimate: Estimate, reference: Reference) -> Score:
+        """The score of one image, or a reason; never raises for what an image may bring."""
+        try:
+            state = self._prepare(estimate, reference)
+            value = float(self.value(estimate, reference, state))
+        except Unavailable as error:
+            return Score(reason=one_line(error))
+        except Exception as error:  # a metric that fails is a reason; the others of this image go on
+            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
+        if not math.isfinite(value):
+            return Score(reason=f"not a finite number ({value})")
+        return Score(value=value)
+
+    def gather(self, estimate: Estimate, reference: Reference) -> Features | Score:
+        """The features of one image for a set metric, or a reason."""
+        try:
+            found = self.features(estimate, reference, self._prepare(estimate, reference))
+        except Unavailable as error:
+            return Score(reason=one_line(error))
+        except Exception as error:
+            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
+        if not all(np.isfinite(a).all() for a in found.values()):
+            return Score(reason="its features are not finite")
+        return found
+
+    def combine(self, features: Sequence[Features]) -> SetScore | Score:
+        """The score of a set from the features of its images, or a reason."""
+        if len(features) < self.min_images:
+            return Score(reason=f"needs at least {self.min_images} images, found {len(features)}")
+        try:
+            result = self.reduce(features)
+        except Unavailable as error:
+            return Score(reason=one_line(error))
+        except Exception as error:
+            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
+        return result if math.isfinite(result.value) else Score(reason=f"not a finite number ({result.value})")
+
+    def _prepare(self, estimate: Estimate, reference: Reference) -> Any:
+        why = self._unmet(estimate, reference)
+        if why:
+            raise Unavailable(why)
+        if not self._ready:
+            why = self.missing()
+            if why:
+                raise Unavailable(why)
+            self.setup()
+            self._ready = True
+        if self.name not in reference.cache:
+            reference.cache[self.name] = self.reference_state(reference)
+        return reference.cache[self.name]
+
+    def _unmet(self, estimate: Estimate, reference: Reference) -> str | None:
+        if "reference" in self.needs and reference.display is None:
+            return "no reference image"
+        if "pan" in self.needs and reference.pan is None:
+            return "no panchromatic image"
+        if "distribution" in self.needs and estimate.std is None:
+            return "no predictive distribution (a single deterministic image)"
+        if "reflectance" in self.needs:
+            if estimate.image is None or estimate.image.unit != "reflectance":
+                return "the model does not predict reflectance"
+            if reference.hr is None or reference.hr.unit != "reflectance":
+                return "the reference is not in reflectance"
+        height, width = estimate.display.shape[:2]
+        if min(height, width) < self.min_side_px:
+            return f"image of {height}x{width} px is smaller than {self.min_side_px} px"
+        if not self.masks and not reference.valid.all():
+            return f"{int((~reference.valid).sum())} pixels without data; this metric needs a whole image"
+        if not reference.valid.any():
+            return "no pixel with data"
+        return None

@@ -1,0 +1,134 @@
+"""Distances in the feature spaces of networks: LPIPS and DISTS."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from bench.core.errors import Unavailable
+from bench.metrics.base import Estimate, Metric, Reference
+from bench.metrics.networks import (
+    as_tensor,
+    fill,
+    given_trunk,
+    inference,
+    load_state,
+    quietly,
+    ready,
+    trunk,
+)
+
+
+class LpipsAlex(Metric):
+    """Learned perceptual image patch similarity with the AlexNet trunk, version 0.1; 0 is identical.
+
+    The official package ``lpips``: features of five layers, normalised over channels, squared differences weighted
+    by the published linear layers, averaged over space and summed. RGB in [0, 1] is brought to [-1, 1]. Lower is
+    better; values above 1 do not occur in practice.
+
+    Source: R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, CVPR 2018, doi:10.1109/CVPR.2018.00068.
+
+    Traps: the trunk is part of the metric (``lpips_vgg`` gives other numbers); version 0.0 is not comparable;
+    images left in [0, 1] give a plausible wrong number.
+    """
+
+    name = "lpips_alex"
+    title = "LPIPS"
+    direction = "down"
+    group = "perceptual"
+    min_side_px = 31
+    package = "lpips"
+    weights_files = ("alexnet-owt-7be5be79.pth", "LPIPS_v0.1_alex-df73285e.pth")
+    parameters = ("v0.1", "alex")
+    summary = "Learned perceptual distance, AlexNet"
+    net: ClassVar[str] = "alex"
+    constructor: ClassVar[str] = "alexnet"
+
+    def setup(self) -> None:
+        """Build the network from the two verified files."""
+        trunk_file, linear_file = self.weights_files
+        with quietly():
+            import lpips
+
+            with given_trunk(self.constructor, trunk(self.constructor, trunk_file, self.setting)):
+                network = lpips.LPIPS(net=self.net, version="0.1", pretrained=False, verbose=False)
+            linear = load_state(linear_file, self.setting)
+            for i in range(network.L):
+                layer = getattr(network, f"lin{i}")
+                prefix = f"lin{i}."
+                part = {k.removeprefix(prefix): v for k, v in linear.items() if k.startswith(prefix)}
+                fill(layer, part, linear_file)
+        self._network = ready(network, self.setting)
+
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
+        """LPIPS of the displayed images."""
+        assert reference.display is not None
+        device = self.setting.device
+        with inference():
+            distance = self._network(
+                as_tensor(estimate.display, device), as_tensor(reference.display, device), normalize=True
+            )
+        return float(distance)
+
+
+class LpipsVgg(LpipsAlex):
+    """LPIPS with the VGG16 trunk, version 0.1, the choice of most papers for training losses.
+
+    Everything else, and the traps, as ``lpips_alex``.
+    """
+
+    name = "lpips_vgg"
+    title = "LPIPS-VGG"
+    min_side_px = 16
+    weights_files = ("vgg16-397923af.pth", "LPIPS_v0.1_vgg-a78928a0.pth")
+    parameters = ("v0.1", "vgg")
+    summary = "Learned perceptual distance, VGG16"
+    net = "vgg"
+    constructor = "vgg16"
+
+
+class Dists(Metric):
+    """Deep image structure and texture similarity; 0 is identical, symmetric.
+
+    The official package ``DISTS-pytorch``: means and covariances of the features of VGG16 with L2 pooling, weighted
+    by the published alpha and beta. No resizing (the authors' demo makes the short side 256 when it is larger).
+    Range about 0 to 1, lower is better.
+
+    Source: K. Ding, K. Ma, S. Wang, E. P. Simoncelli, IEEE TPAMI 44(5), 2022, doi:10.1109/TPAMI.2020.3045810.
+
+    Traps: identical images give about 1e-7, not exactly 0 (float32). The package reads its alpha and beta from
+    ``sys.prefix``, wherever that points; here they are the listed file.
+    """
+
+    name = "dists"
+    title = "DISTS"
+    direction = "down"
+    group = "perceptual"
+    min_side_px = 16
+    package = "DISTS_pytorch"
+    weights_files = ("vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth")
+    parameters = ("vgg", "noresize")
+    summary = "Structure and texture distance, VGG16"
+
+    def setup(self) -> None:
+        """Build the network from the two verified files."""
+        trunk_file, alpha_beta_file = self.weights_files
+        with quietly():
+            import DISTS_pytorch
+
+            with given_trunk("vgg16", trunk("vgg16", trunk_file, self.setting)):
+                network = DISTS_pytorch.DISTS(load_weights=False)
+            state = load_state(alpha_beta_file, self.setting)
+            if {k: v.shape for k, v in state.items()} != {
+                "alpha": network.alpha.shape,
+                "beta": network.beta.shape,
+            }:
+                raise Unavailable(f"{alpha_beta_file} does not fit its network: found {', '.join(state)}")
+            network.alpha.data, network.beta.data = state["alpha"].float(), state["beta"].float()
+        self._network = ready(network, self.setting)
+
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
+        """DISTS of the displayed images."""
+        assert reference.display is not None
+        device = self.setting.device
+        with inference():
+            return float(self._network(as_tensor(reference.display, device), as_tensor(estimate.display, device)))

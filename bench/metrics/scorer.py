@@ -1,0 +1,82 @@
+"""Scoring one image with many metrics: the work that a scoring process does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.core import registry
+from bench.core.errors import RfbenchError, unknown
+from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
+
+# The paper's columns (decisions: names). `all` stands for every registered metric.
+DEFAULT = (
+    "psnr_rgb", "ssim_rgb", "fsim", "lpips_alex", "dists", "fid_tf", "niqe", "maniqa_koniq", "sam_rgb", "de00",
+    "nll", "ece",
+)  # fmt: skip
+# 39 s an image at 2 cores against 0.4 s for all others together: only where it was asked for by name.
+SLOW_ON_CPU = ("maniqa_koniq", "maniqa_pipal")
+POINT = "the mean of the draws is one image, not a distribution; its model's own row has this metric"
+
+
+@dataclass
+class ItemScores:
+    """The scores and features of one image, by estimate (``sample``, ``mean``) and metric."""
+
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
+    features: dict[str, dict[str, Features]] = field(default_factory=dict)
+
+
+def metric_class(name: str) -> type[Metric]:
+    """The class that ``name`` stands for, ``pyiqa:NAME`` included."""
+    if name.startswith("pyiqa:"):
+        from bench.metrics.pyiqa_any import pyiqa_metric
+
+        return pyiqa_metric(name.removeprefix("pyiqa:"))
+    found = registry.load("metrics", name)
+    if not (isinstance(found, type) and issubclass(found, Metric)):
+        raise RfbenchError(f"the metric '{name}' registers no subclass of bench.metrics.base.Metric")
+    if found.name != name:
+        raise RfbenchError(f"the metric '{name}' calls itself '{found.name}'; make the two names one")
+    return found
+
+
+def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The metrics of ``--metrics``, in order and once each; ``default`` and ``all`` are understood."""
+    found: list[str] = []
+    for name in names or ("default",):
+        if name == "default":
+            found += DEFAULT
+        elif name == "all":
+            found += [*DEFAULT, *registry.names("metrics")]
+        elif name.startswith("pyiqa:") or name in registry.points("metrics"):
+            found.append(name)
+        else:
+            known = [*registry.points("metrics"), "default", "all"]
+            raise unknown("metric", name, known, hint="'rfbench ls metrics' lists them")
+    return tuple(dict.fromkeys(found))
+
+
+class Scorer:
+    """A set of metrics that score images one after the other; loads each when the first image needs it."""
+
+    def __init__(self, names: Sequence[str], setting: Setting) -> None:
+        self.metrics = [metric_class(name)(setting) for name in names]
+
+    def score(self, reference: Reference, estimates: Mapping[str, Estimate]) -> ItemScores:
+        """Score the estimates of one image against its reference; nothing that an image brings can raise."""
+        result = ItemScores()
+        for kind, estimate in estimates.items():
+            scores = result.scores.setdefault(kind, {})
+            for metric in self.metrics:
+                if kind == "mean" and "distribution" in metric.needs:
+                    scores[metric.name] = Score(reason=POINT)
+                elif metric.level == "image":
+                    scores[metric.name] = metric.assess(estimate, reference)
+                else:
+                    found = metric.gather(estimate, reference)
+                    if isinstance(found, Score):
+                        scores[metric.name] = found
+                    else:
+                        result.features.setdefault(kind, {})[metric.name] = found
+        return result

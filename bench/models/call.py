@@ -1,0 +1,298 @@
+"""The sealed call: between a task and an adapter stands one place that does the dangerous parts for all models.
+
+Units and bands are selected by name, small images are padded and large ones tiled, models of another scale are
+brought to the grid by the protocol's policy, answers are checked, and running out of memory halves the batch (then
+the tile) instead of losing the run. What was done to an image is noted with its scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench.core import registry
+from bench.core.errors import ItemError, RfbenchError, one_line, unknown
+from bench.core.image import RGB, Array, Image, Unit
+from bench.core.options import split_spec
+from bench.core.resample import resize
+from bench.core.seeds import seed_for
+from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
+from bench.models.tiling import Span, pad, padded_size, ramp, spans
+from bench.protocols.base import Policy, Task
+
+_SMALLEST_TILE_PX = 32
+# An answer beyond these is no image in its unit: most likely digital numbers where [0, 1] was expected.
+_PLAUSIBLE = {"display": (-2.0, 3.0), "reflectance": (-5.0, 50.0)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one task, on the task's grid.
+
+    ``arrays`` holds float32 ``samples`` (K, H, W, C), or ``mean`` and perhaps ``std`` (H, W, C); ``native`` the same
+    before a resize to the grid, where there was one. ``normalised`` says that the values went through the protocol's
+    normalisation before the model saw them (a model that answers in display range), so they do not go through again.
+    """
+
+    arrays: dict[str, Array]
+    unit: Unit
+    bands: tuple[str, ...]
+    normalised: bool
+    native: dict[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Model:
+    """A registered model with its options, ready to answer tasks."""
+
+    def __init__(self, text: str, *, device: str = "cpu", dtype: str = "float32") -> None:
+        """``text`` is ``NAME[:key=value,...]``. Raises RfbenchError for an unknown model or option."""
+        name, options = split_spec(text)
+        spec = registry.load("models", name)
+        if not isinstance(spec, ModelSpec):
+            raise RfbenchError(
+                f"the model '{name}' registers a {type(spec).__name__}, expected a bench.models.ModelSpec"
+            )
+        for key in options:
+            if key not in spec.default_options:
+                raise unknown(f"option of model {name}", key, spec.default_options)
+        self.options = spec.default_options | options
+        self.device, self.dtype = device, dtype
+        module, _, attribute = spec.adapter.partition(":")
+        try:
+            adapter = getattr(importlib.import_module(module), attribute)(**self.options)
+        except RfbenchError as error:
+            raise RfbenchError(f"model {name}: {error}") from None
+        except (ImportError, AttributeError, TypeError) as error:
+            raise RfbenchError(
+                f"model {name}: its adapter {spec.adapter} cannot be loaded: {one_line(error)}"
+            ) from error
+        if not isinstance(adapter, Adapter):
+            raise RfbenchError(f"model {name}: {spec.adapter} is no bench.models.Adapter; derive it from that class")
+        self.adapter = adapter
+        self.spec = adapter.specialise(spec)
+        self.label = one_line(adapter.label() or name, 60)
+        self._largest_batch: int | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """All of the model that can change a prediction, as stored with a run."""
+        for_people = ("summary", "licence", "paper", "status", "default_options", "path_options")
+        spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in for_people}
+        options = {k: v for k, v in self.options.items() if k not in self.spec.path_options}
+        return {"spec": spec, "options": options, "label": self.label, **self.adapter.identity()}
+
+    def load(self) -> None:
+        """Load weights and move the model to its device."""
+        self.adapter.load(self.device, self.dtype)
+
+    def predict(
+        self, tasks: Sequence[Task], *, run_seed: int, draws: int, policy: Policy = "post"
+    ) -> list[Answer | ItemError]:
+        """Answer each task, in order; a task that fails is its error, and the others go on."""
+        groups: dict[Any, list[int]] = {}
+        for i, task in enumerate(tasks):
+            groups.setdefault((task.lr.size, task.size, task.lr.bands, task.lr.unit), []).append(i)
+        answers: list[Answer | ItemError] = [ItemError("not run")] * len(tasks)
+        for indices in groups.values():
+            group = [tasks[i] for i in indices]
+            for i, answer in zip(indices, self._group(group, run_seed, draws, policy), strict=True):
+                answers[i] = answer
+        return answers
+
+    def _group(self, tasks: list[Task], run_seed: int, draws: int, policy: Policy) -> list[Answer | ItemError]:
+        """Tasks of one shape; if they fail together, each runs alone so that only the guilty one is lost."""
+        limit = self._largest_batch or len(tasks)
+        if len(tasks) > limit:
+            parts = [tasks[i : i + limit] for i in range(0, len(tasks), limit)]
+            return [answer for part in parts for answer in self._group(part, run_seed, draws, policy)]
+        try:
+            return list(self._answer(tasks, run_seed, draws, policy, tile_px=None))
+        except Exception as error:
+            if len(tasks) > 1:
+                if _out_of_memory(error):
+                    self._largest_batch = (len(tasks) + 1) // 2
+                    return self._group(tasks, run_seed, draws, policy)
+                return [a for task in tasks for a in self._group([task], run_seed, draws, policy)]
+            if _out_of_memory(error):
+                return [self._in_smaller_tiles(tasks[0], run_seed, draws, policy)]
+            return [_item_error(self.label, error)]
+
+    def _in_smaller_tiles(self, task: Task, run_seed: int, draws: int, policy: Policy) -> Answer | ItemError:
+        """One image that does not fit into memory: tiles of half, a quarter, ... of its side."""
+        floor = max(_SMALLEST_TILE_PX, self.spec.min_side_px)
+        tile = max(task.lr.size) // 2
+        while tile >= floor:
+            try:
+                answer = self._answer([task], run_seed, draws, policy, tile_px=tile)[0]
+                note = f"out of memory: run in tiles of {tile} LR px"
+                return dataclasses.replace(answer, notes=(*answer.notes, note))
+            except Exception as error:
+                if not _out_of_memory(error):
+                    return _item_error(self.label, error)
+                tile //= 2
+        return ItemError(f"{self.label}: out of memory even in tiles of {floor} LR px; use a device with more memory")
+
+    def _answer(
+        self, tasks: list[Task], run_seed: int, draws: int, policy: Policy, tile_px: int | None
+    ) -> list[Answer]:
+        spec = self.spec
+        first = tasks[0]
+        inputs = [self._input(task) for task in tasks]
+        bands = inputs[0].bands
+        images = np.stack([i.values for i in inputs])
+        size, notes = first.size, list[str]()
+        if spec.scale_factors is not None:
+            factor = _factor(spec.scale_factors, first.lr.size, first.size)
+            exact = tuple(n * factor for n in first.lr.size)
+            if exact != first.size:
+                notes.append(f"x{factor} model on a grid of {first.size[0]}x{first.size[1]} px: {policy} resize")
+                if policy == "pre":
+                    small = (-(-first.size[0] // factor), -(-first.size[1] // factor))
+                    images = np.stack([resize(image, small) for image in images])
+                    images = np.clip(images, 0, 1) if spec.unit == "display" else images
+            size = (images.shape[1] * factor, images.shape[2] * factor)
+        seeds = tuple(tuple(seed_for(run_seed, t.id, k) for k in range(draws if spec.stochastic else 1)) for t in tasks)
+        batch = Batch(
+            images=images,
+            size=size,
+            bands=bands,
+            ids=tuple(t.id for t in tasks),
+            captions=tuple(t.caption if spec.supports_prompt else "" for t in tasks),
+            seeds=seeds,
+            series=tuple(t.series for t in tasks) if spec.input_kind == "series" else (),
+        )
+        arrays = self._tiled(batch, tile_px or spec.max_side_px)
+        unit: Unit = first.lr.unit if spec.output_unit == "native" else spec.output_unit
+        out_bands = bands if spec.output_unit == "native" else _output_bands(arrays, bands)
+        answers = []
+        for i, task in enumerate(tasks):
+            mine = {k: a[i] for k, a in arrays.items()}
+            self._check_values(mine, unit)
+            on_grid = {k: _resize_all(a, task.size) for k, a in mine.items()} if size != task.size else mine
+            native = mine if size != task.size else {}
+            answers.append(Answer(on_grid, unit, out_bands, spec.output_unit == "display", native, tuple(notes)))
+        return answers
+
+    def _input(self, task: Task) -> Image:
+        """The LR in the unit and bands that the model declares."""
+        spec, lr = self.spec, task.lr
+        if spec.input_kind == "series" and task.series is None:
+            raise ItemError("the model needs a time series; the image has none")
+        if spec.unit == "display":
+            if spec.bands != RGB:
+                raise ItemError("a model in display units reads the bands R G B")
+            return Image(task.lr_display, "display", RGB, lr.valid, lr.gsd_m)
+        if spec.unit == "reflectance" and lr.unit != "reflectance":
+            raise ItemError(f"the model needs reflectance; the LR image is in unit '{lr.unit}'")
+        return lr if spec.bands is None else lr.select(spec.bands)
+
+    def _tiled(self, batch: Batch, tile_px: int | None) -> dict[str, Array]:
+        _, h, w, _ = batch.images.shape
+        if tile_px is None or max(h, w) <= tile_px:
+            return self._padded(batch)
+        overlap = min(self.spec.overlap_px, tile_px // 2)
+        rows = spans(h, batch.size[0], tile_px, overlap)
+        columns = spans(w, batch.size[1], tile_px, overlap)
+        total: dict[str, Array] = {}
+        weight = np.zeros((*batch.size, 1), np.float32)
+        for r, row in enumerate(rows):
+            for c, column in enumerate(columns):
+                part = self._padded(_tile(batch, row, column))
+                share = (ramp(rows, r)[:, None] * ramp(columns, c)[None, :])[:, :, None]
+                where = (slice(row.out_start, row.out_stop), slice(column.out_start, column.out_stop))
+                weight[where] += share
+                for name, values in part.items():
+                    shape = (*values.shape[:-3], *batch.size, values.shape[-1])
+                    total.setdefault(name, np.zeros(shape, np.float32))[(..., *where, slice(None))] += values * share
+        return {name: values / weight for name, values in total.items()}
+
+    def _padded(self, batch: Batch) -> dict[str, Array]:
+        spec = self.spec
+        _, h, w, _ = batch.images.shape
+        ph, pw = padded_size(h, w, multiple=spec.multiple, min_side_px=spec.min_side_px, square=spec.square)
+        if (ph, pw) == (h, w):
+            return self._checked(batch)
+        size = (round(batch.size[0] * ph / h), round(batch.size[1] * pw / w))
+        grown = self._checked(dataclasses.replace(batch, images=pad(batch.images, ph, pw), size=size))
+        return {k: a[..., : batch.size[0], : batch.size[1], :] for k, a in grown.items()}
+
+    def _checked(self, batch: Batch) -> dict[str, Array]:
+        """Call the adapter and hold its answer against what was asked."""
+        prediction = self.adapter.upscale(batch)
+        if not isinstance(prediction, Prediction):
+            raise RfbenchError(f"upscale gave a {type(prediction).__name__}, expected a bench.models.Prediction")
+        arrays = prediction.arrays()
+        n, k = len(batch.ids), batch.draws
+        for name, values in arrays.items():
+            lead = (n, k) if name == "samples" else (n,)
+            if values.ndim != len(lead) + 3 or values.shape[:-1] != (*lead, *batch.size):
+                expected = "x".join(map(str, (*lead, *batch.size))) + "xC"
+                raise RfbenchError(f"{name} has the shape {'x'.join(map(str, values.shape))}, expected {expected}")
+            if values.dtype != np.float32:
+                raise RfbenchError(f"{name} is {values.dtype}, expected float32")
+            broken = int((~np.isfinite(values)).sum())
+            if broken:
+                raise RfbenchError(f"{name} holds {broken} values that are not finite")
+        if "std" in arrays and arrays["std"].min() < 0:
+            raise RfbenchError("std holds negative values")
+        return arrays
+
+    def _check_values(self, arrays: dict[str, Array], unit: str) -> None:
+        low, high = _PLAUSIBLE.get(unit, (-np.inf, np.inf))
+        for name in {"samples", "mean"} & arrays.keys():
+            found = float(arrays[name].min()), float(arrays[name].max())
+            if found[0] < low or found[1] > high:
+                raise RfbenchError(
+                    f"{name} runs from {found[0]:.4g} to {found[1]:.4g}, expected {unit} of about [0, 1]"
+                )
+
+
+def _tile(batch: Batch, row: Span, column: Span) -> Batch:
+    return dataclasses.replace(
+        batch,
+        images=batch.images[:, row.start : row.stop, column.start : column.stop],
+        size=(row.out_stop - row.out_start, column.out_stop - column.out_start),
+        offset=(row.start, column.start),
+    )
+
+
+def _output_bands(arrays: dict[str, Array], bands: tuple[str, ...]) -> tuple[str, ...]:
+    """The bands of an answer: the input's where their number agrees, else RGB."""
+    channels = next(iter(arrays.values())).shape[-1]
+    if channels == len(bands):
+        return bands
+    if channels == len(RGB):
+        return RGB
+    raise RfbenchError(f"the answer has {channels} channels, expected {len(bands)} ({' '.join(bands)}) or R G B")
+
+
+def _factor(factors: tuple[int, ...], lr: tuple[int, int], target: tuple[int, int]) -> int:
+    """The native factor for a task: the largest that is not beyond the task's scale, else the smallest."""
+    scale = min(target[0] / lr[0], target[1] / lr[1])
+    return max((f for f in factors if f <= scale + 1e-9), default=min(factors))
+
+
+def _resize_all(values: Array, size: tuple[int, int]) -> Array:
+    if values.ndim == 3:
+        return resize(values, size)
+    return np.stack([resize(v, size) for v in values])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return True
+    return False
+
+
+def _item_error(label: str, error: Exception) -> ItemError:
+    kind = "" if isinstance(error, RfbenchError) else f"{type(error).__name__}: "
+    return ItemError(f"{label}: {kind}{one_line(error, 200)}")

@@ -1,0 +1,161 @@
+"""What a model declares, what its adapter gets and what it gives back. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bench.core.errors import RfbenchError
+from bench.core.image import RGB, Array
+from bench.core.seeds import noise_field
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as data.
+
+    Attributes
+    ----------
+    name, summary : how it is called and, in a line, what it is.
+    adapter : ``"package.module:Class"``, imported only when the model runs.
+    bands : what it reads; None for every band that the LR has.
+    unit : ``display`` (RGB in [0, 1] by the protocol's normalisation), ``reflectance``, or ``native`` (the LR's own).
+    output_unit : the unit of its answer; ``native`` is the LR's own.
+    scale_factors : native whole-number factors, None where it reaches any size by itself.
+    multiple, min_side_px, max_side_px, square : constraints on the LR it is given; smaller images are padded by
+        repeated reflection and the answer cropped, larger ones are tiled with ``overlap_px`` and blended seams.
+    stochastic : whether draws differ; ``supports_prompt``: whether it reads captions.
+    input_kind : ``image``, or ``series`` for models that need the LR's time series.
+    default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
+    path_options : options that say where something lies and not what it is; the adapter's identity has its hash.
+    upstream, commit, licence, weights, paper, status : where it comes from, for people and for records.
+    """
+
+    name: str
+    adapter: str
+    summary: str = ""
+    bands: tuple[str, ...] | None = RGB
+    unit: Literal["display", "reflectance", "native"] = "display"
+    output_unit: Literal["display", "reflectance", "native"] = "display"
+    scale_factors: tuple[int, ...] | None = None
+    multiple: int = 1
+    min_side_px: int = 1
+    max_side_px: int | None = None
+    overlap_px: int = 16
+    square: bool = False
+    stochastic: bool = False
+    supports_prompt: bool = False
+    input_kind: Literal["image", "series"] = "image"
+    default_options: dict[str, str] = field(default_factory=dict)
+    path_options: tuple[str, ...] = ()
+    upstream: str = ""
+    commit: str = ""
+    licence: str = ""
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    status: str = ""
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an adapter sees: N images of one size.
+
+    Attributes
+    ----------
+    images : float32 (N, h, w, C) in the spec's unit and bands; display images lie in [0, 1].
+    size : (height, width) of the answer.
+    ids, captions : one of each per image.
+    seeds : N tuples of K seeds, one a draw; hash(run seed, image id, draw).
+    offset : (row, column) of these pixels in the whole image, where it is tiled.
+    """
+
+    images: Array
+    size: tuple[int, int]
+    bands: tuple[str, ...]
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    seeds: tuple[tuple[int, ...], ...]
+    offset: tuple[int, int] = (0, 0)
+    series: tuple[Any, ...] = ()
+
+    @property
+    def draws(self) -> int:
+        """K, the number of draws that are wanted (1 for a deterministic model)."""
+        return len(self.seeds[0])
+
+    def noise(self, channels: int, cells_per_px: int = 1) -> Array:
+        """Standard normal noise, float32 (N, K, h * cells_per_px, w * cells_per_px, channels).
+
+        It is drawn on the CPU from one field per seed that is laid over the whole image, so it depends on neither
+        the batch nor the tile. All noise of a model comes from here.
+        """
+        _, h, w, _ = self.images.shape
+        top, left = (o * cells_per_px for o in self.offset)
+        return np.stack(
+            [
+                np.stack([noise_field(s, top, left, h * cells_per_px, w * cells_per_px, channels) for s in seeds])
+                for seeds in self.seeds
+            ]
+        )
+
+    def tensor(self, device: str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The images as a torch tensor (N, C, h, w)."""
+        import torch
+
+        tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.images, 3, 1)))
+        return tensor.to(device=device, dtype=dtype or torch.float32)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an adapter gives back: draws, or a mean with or without a standard deviation.
+
+    Attributes
+    ----------
+    samples : float32 (N, K, H, W, C), or None.
+    mean, std : float32 (N, H, W, C), or None. A deterministic model gives ``mean`` alone.
+    """
+
+    samples: Array | None = None
+    mean: Array | None = None
+    std: Array | None = None
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays that are there, by name; RfbenchError unless there are samples or a mean, not both."""
+        if (self.samples is None) == (self.mean is None) or (self.std is not None and self.mean is None):
+            raise RfbenchError("a prediction holds samples, or a mean, or a mean and a std")
+        named = {"samples": self.samples, "mean": self.mean, "std": self.std}
+        return {k: v for k, v in named.items() if v is not None}
+
+
+class Adapter(ABC):
+    """A model that can run. The constructor takes the options (texts) of ``--model NAME:key=value`` by name."""
+
+    def __init__(self, **options: str) -> None:
+        self.options = options
+
+    def label(self) -> str | None:
+        """The name in tables where it differs from the spec's (from a checkpoint's card, say)."""
+        return None
+
+    def specialise(self, spec: ModelSpec) -> ModelSpec:
+        """The spec as the options make it (a checkpoint's scale, the unit of files), as it is unless overridden."""
+        return spec
+
+    def identity(self) -> dict[str, Any]:
+        """All beside spec and options that can change a prediction: hashes of weights and input files."""
+        return {}
+
+    def load(self, device: str, dtype: str) -> None:
+        """Bring the model to ``device`` (``cpu``, ``cuda``) in ``dtype`` (``float32``, ``float16``, ``bfloat16``)."""
+
+    @abstractmethod
+    def upscale(self, batch: Batch) -> Prediction:
+        """Answer a batch. The same (seed, id, draw) gives the same image, whatever the batch."""

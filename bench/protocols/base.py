@@ -1,0 +1,197 @@
+"""The interface of a protocol, and what all protocols share: normalisation, captions, target grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from bench.core.errors import ItemError, RfbenchError
+from bench.core.image import RGB, Array, Image
+from bench.core.resample import resize
+from bench.data.dataset import Pair
+from bench.data.normalise import Fitted, Normalisation, quantised
+from bench.data.readers import Series
+from bench.metrics.base import Reference
+
+Captions = Literal["dataset", "template", "none"]
+Policy = Literal["post", "pre"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image of a run: what the model may see, and (apart) what its answer is held against.
+
+    Attributes
+    ----------
+    lr : the LR image in its own unit, all bands; invalid pixels hold the band's median.
+    size : (height, width) of the answer.
+    fitted : the normalisation that brings the LR's R, G, B to display; predictions in the LR's unit use it too.
+    caption : what the protocol lets the model read; may be empty.
+    """
+
+    id: str
+    scene_id: str
+    lr: Image
+    size: tuple[int, int]
+    fitted: Fitted
+    caption: str
+    reference: Reference
+    series: Series | None = None
+    lr_date: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lr_display(self) -> Array:
+        """The LR's RGB in display range, float32 (h, w, 3)."""
+        return self.fitted.apply(self.lr.select(RGB))
+
+
+@dataclass(frozen=True)
+class Protocol(ABC):
+    """A frozen spec. Its fields are its options (``--protocol NAME:key=value``) and its identity.
+
+    Fields
+    ------
+    normalisation : ``declared`` takes each side's own; ``percentile[2,98]`` or ``fixed[lo,hi]`` replace it (a fixed
+        range only where the side is reflectance).
+    quantise : 8 rounds every display image once to 8 bit before image metrics; ``none`` keeps floats.
+    border_px : pixels cut from every side before metrics.
+    captions : the dataset's, a template filled from the LR alone, or none.
+    policy : how a model of another scale than the task's is brought to the grid: ``post`` resizes its answer,
+        ``pre`` its input.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    normalisation: str = "declared"
+    quantise: int | None = 8
+    border_px: int = 0
+    captions: Captions = "dataset"
+    policy: Policy = "post"
+
+    def __post_init__(self) -> None:
+        if self.normalisation != "declared":
+            Normalisation.parse(self.normalisation)
+        if self.quantise not in (None, 8):
+            raise RfbenchError(f"protocol {self.name}: quantise={self.quantise}, expected 8 or none")
+        if self.border_px < 0:
+            raise RfbenchError(f"protocol {self.name}: border_px={self.border_px}, expected 0 or more")
+
+    @abstractmethod
+    def prepare(self, pair: Pair) -> Task:
+        """Turn a pair into a task. Raises ItemError where the pair does not fit."""
+
+    def identity(self) -> dict[str, Any]:
+        """All that can change a number, as stored with a run."""
+        return {"name": self.name} | dataclasses.asdict(self)
+
+    def label(self) -> str:
+        """``NAME`` with the options that differ from the defaults."""
+        changed = [
+            f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
+        ]
+        return self.name + (":" + ",".join(changed) if changed else "")
+
+    # --- for subclasses ---------------------------------------------------------------------------------------
+
+    def task(self, pair: Pair, lr: Image, hr: Image | None, pan: Image | None, size: tuple[int, int]) -> Task:
+        """The task of an LR image and the reference on the grid ``size``."""
+        record = pair.record
+        lr, notes = filled(lr)
+        fitted = self._fit(lr, record.sides["lr" if pair.lr is not None else "hr"])
+        display = None
+        if hr is not None and hr.has(RGB):
+            display = self._fit(hr, record.sides["hr"]).apply(hr.select(RGB))
+        valid = np.ones(size, bool)
+        for image in (hr, pan):
+            if image is not None:
+                valid &= image.valid
+        b = self.border_px
+        if b and min(size) <= 2 * b:
+            raise ItemError(f"border_px={b} leaves nothing of an image of {size[0]}x{size[1]} px")
+        reference = Reference(
+            id=record.id,
+            scene_id=record.scene_id,
+            display=cut(quantised(display, self.quantise), b) if display is not None else None,
+            display_float=cut(display, b) if display is not None else None,
+            hr=cut_image(hr, b),
+            pan=cut_image(pan, b),
+            lr=lr,
+            valid=cut(valid, b),
+        )
+        return Task(
+            id=record.id,
+            scene_id=record.scene_id,
+            lr=lr,
+            size=size,
+            fitted=fitted,
+            caption=self._caption(pair, lr),
+            reference=reference,
+            series=pair.series,
+            lr_date=record.lr_date,
+            notes=notes,
+        )
+
+    def _fit(self, image: Image, side: Any) -> Fitted:
+        form = side.declared if self.normalisation == "declared" else Normalisation.parse(self.normalisation)
+        if form.kind == "fixed" and image.unit == "display":
+            form = Normalisation("display")  # a fixed range of reflectance says nothing about a picture
+        return form.fit(image.select(RGB), side.gamma)
+
+    def _caption(self, pair: Pair, lr: Image) -> str:
+        if self.captions == "none":
+            return ""
+        return pair.record.caption if self.captions == "dataset" else template_caption(lr)
+
+
+def filled(lr: Image) -> tuple[Image, tuple[str, ...]]:
+    """The LR with its invalid pixels set to the band's median, so that models see no holes; and a note of it."""
+    holes = int((~lr.valid).sum())
+    if not holes:
+        return lr, ()
+    if holes == lr.valid.size:
+        raise ItemError("the LR image has no valid pixel")
+    values = lr.values.copy()
+    values[~lr.valid] = np.median(lr.values[lr.valid], axis=0)
+    return dataclasses.replace(lr, values=values, valid=np.ones_like(lr.valid)), (
+        f"{holes} LR pixels without data were filled with the band's median",
+    )
+
+
+def on_grid(image: Image, size: tuple[int, int]) -> Image:
+    """An image brought to ``size`` by the one bicubic; a target pixel is valid where its source is."""
+    if image.size == size:
+        return image
+    rows = np.minimum((np.arange(size[0]) + 0.5) * image.size[0] / size[0], image.size[0] - 1).astype(int)
+    columns = np.minimum((np.arange(size[1]) + 0.5) * image.size[1] / size[1], image.size[1] - 1).astype(int)
+    return dataclasses.replace(image, values=resize(image.values, size), valid=image.valid[np.ix_(rows, columns)])
+
+
+def cut(values: Any, border_px: int) -> Any:
+    """An array (H, W, ...) without its border."""
+    return values[border_px : values.shape[0] - border_px, border_px : values.shape[1] - border_px]
+
+
+def cut_image(image: Image | None, border_px: int) -> Image | None:
+    """An image without its border."""
+    if image is None or not border_px:
+        return image
+    return dataclasses.replace(image, values=cut(image.values, border_px), valid=cut(image.valid, border_px))
+
+
+def template_caption(lr: Image) -> str:
+    """A caption from the LR alone: how green, bright and wet it is. Nothing of the HR enters."""
+    means = {b: float(np.mean(lr.values[:, :, i], dtype=np.float64)) for i, b in enumerate(lr.bands)}
+    words = []
+    if {"R", "NIR"} <= means.keys():
+        ndvi = (means["NIR"] - means["R"]) / max(means["NIR"] + means["R"], 1e-6)
+        words.append(
+            "densely vegetated" if ndvi > 0.6 else "sparsely vegetated" if ndvi > 0.3 else "mostly bare or wet"
+        )
+    if lr.unit == "reflectance" and "G" in means:
+        words.append("bright" if means["G"] > 0.3 else "dark" if means["G"] < 0.05 else "evenly lit")
+    return f"a satellite image of {' and '.join(words)} ground" if words else "a satellite image"

@@ -1,0 +1,1 @@
+"""From a request to run folders: the plan, its execution and its resumption."""

@@ -1,0 +1,162 @@
+"""The end of a run: rows of all images, the reduction of set metrics, the summary."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.core.files import digest
+from bench.metrics.base import Metric, Score
+from bench.metrics.scorer import POINT, metric_class
+from bench.run.plan import Plan
+from bench.store import FORMAT, RunFolder
+
+LABELS = {"sample": "{}", "mean": "{}@mean"}
+
+
+def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
+    """Write scores, features and summary of a run whose images are all committed; returns how many failed.
+
+    Images are taken in the order of their ids and sums are exact (``math.fsum``), so neither batches nor workers nor
+    an interruption can move a digit.
+    """
+    items = {
+        r.id: folder.item(r.id) or {"id": r.id, "scene_id": r.scene_id, "error": "lost", "scores": {}}
+        for r in plan.records
+    }
+    metrics = {name: metric_class(name)(plan.setting) for name in plan.metrics}
+    kinds = [k for k in LABELS if any(k in item["scores"] for item in items.values())] or ["sample"]
+    done = [item for item in items.values() if not item["error"]]
+    summaries: dict[str, Any] = {}
+    all_features: dict[str, np.ndarray] = {}
+    for kind in kinds:
+        sets = {
+            name: _reduce(metric, kind, done, folder, all_features)
+            for name, metric in metrics.items()
+            if metric.level == "set" and name not in plan.skipped
+        }
+        for name, (_, shares) in sets.items():
+            for item, share in zip(done, shares, strict=True):
+                if share is not None:
+                    item["scores"][kind][name] = {"value": share}
+        summaries[kind] = {
+            "label": LABELS[kind].format(label),
+            "metrics": {
+                name: _summarise(plan, metric, kind, done, sets.get(name, (None, []))[0])
+                for name, metric in metrics.items()
+            },
+        }
+    failed = sorted(item["id"] for item in items.values() if item["error"])
+    folder.write_scores(list(_rows(items, kinds, plan.metrics)), _columns(plan.metrics))
+    summary = {
+        "format": FORMAT,
+        "plan_sha256": plan.runs[label]["plan_sha256"],
+        "status": "some images failed" if failed else "complete",
+        "images": len(items),
+        "failed": failed,
+        "predictions_sha256": digest([[i["id"], i.get("prediction_sha256")] for i in items.values()]),
+        "rows": summaries,
+    }
+    folder.finish(summary, all_features)
+    return len(failed)
+
+
+def _reduce(
+    metric: Metric, kind: str, done: Sequence[dict[str, Any]], folder: RunFolder, kept: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], list[float | None]]:
+    """A set metric over the images that have its features: its summary, and each image's share where it has one."""
+    prefix = f"{kind}/{metric.name}/"
+    present, features = [], []
+    for item in done:
+        mine = {k.removeprefix(prefix): v for k, v in folder.item_features(item["id"]).items() if k.startswith(prefix)}
+        if mine:
+            present.append(item["id"])
+            features.append(mine)
+    shares: list[float | None] = [None] * len(done)
+    if not features:
+        return {}, shares
+    for key in features[0]:
+        arrays = [f[key] for f in features]
+        if all(a.shape == arrays[0].shape for a in arrays):
+            kept[prefix + key] = np.stack(arrays)
+        else:  # blocks of images of several sizes: one after the other, with where each begins
+            kept[prefix + key] = np.concatenate(arrays)
+            kept[prefix + key + ":rows"] = np.array([len(a) for a in arrays], np.int64)
+    result = metric.combine(features)
+    if isinstance(result, Score):
+        return {"value": None, "n": len(features), "reason": result.reason}, shares
+    if result.per_image is not None:
+        by_id = dict(zip(present, result.per_image, strict=True))
+        shares = [by_id.get(item["id"]) for item in done]
+    found: dict[str, Any] = {"value": result.value, "n": len(features), "reason": None}
+    if result.details:
+        found["details"] = dict(result.details)
+    return found, shares
+
+
+def _summarise(
+    plan: Plan, metric: Metric, kind: str, done: Sequence[dict[str, Any]], of_set: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One cell: value, n, spread, why there is none or why some images have none."""
+    name = metric.name
+    cell: dict[str, Any] = {"value": None, "n": 0, "reason": None, "identity": metric.identity()}
+    if name in plan.skipped:
+        point = kind == "mean" and "distribution" in metric.needs
+        return cell | {"reason": POINT if point else plan.skipped[name]}
+    scores = [item["scores"].get(kind, {}).get(name, {}) for item in done]
+    values = [s["value"] for s in scores if s.get("value") is not None]
+    reasons = Counter(s["reason"] for s in scores if s.get("reason"))
+    if of_set:
+        cell |= of_set
+    elif values and metric.level == "image":
+        mean = math.fsum(values) / len(values)
+        cell |= {"value": mean, "n": len(values)}
+        if len(values) > 1:
+            cell["std"] = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    if cell["value"] is None and cell["reason"] is None:
+        cell["reason"] = reasons.most_common(1)[0][0] if reasons else "no image was scored"
+    if reasons:
+        cell["reasons"] = dict(sorted(reasons.items()))
+    return cell
+
+
+def _columns(metrics: Sequence[str]) -> list[str]:
+    plain = [
+        "id",
+        "scene_id",
+        "estimate",
+        "height_px",
+        "width_px",
+        "error",
+        "notes",
+        "normalisation",
+        "prediction_sha256",
+    ]
+    return plain + [c for m in metrics for c in (m, f"{m}:reason")]
+
+
+def _rows(items: dict[str, dict[str, Any]], kinds: Sequence[str], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for item in items.values():
+        for kind in kinds if not item["error"] else kinds[:1]:
+            height, width = item.get("size_px") or (None, None)
+            row: dict[str, Any] = {
+                "id": item["id"],
+                "scene_id": item["scene_id"],
+                "estimate": kind,
+                "height_px": height,
+                "width_px": width,
+                "error": item["error"],
+                "notes": "; ".join(item.get("notes", [])) or None,
+                "normalisation": json.dumps(item.get("normalisation"), sort_keys=True),
+                "prediction_sha256": item.get("prediction_sha256"),
+            }
+            for metric in metrics:
+                score = item["scores"].get(kind, {}).get(metric, {})
+                row[metric] = float(score["value"]) if score.get("value") is not None else math.nan
+                row[f"{metric}:reason"] = score.get("reason")
+            yield row

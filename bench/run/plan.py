@@ -1,0 +1,223 @@
+"""The plan of a run: everything that is decided, checked and written down before the first image is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.core import provenance, registry
+from bench.core.errors import RfbenchError
+from bench.core.files import safe_name
+from bench.core.options import build, split_spec
+from bench.data.dataset import Dataset, FolderDataset, Record
+from bench.metrics import scorer
+from bench.metrics.base import Metric, Setting
+from bench.models.call import Model
+from bench.protocols.base import Protocol
+from bench.store import FORMAT, plan_digest
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the fields are the options of ``rfbench run``."""
+
+    models: tuple[str, ...]
+    protocol: str = "paired"
+    data: str = "scenes"
+    split: str = "test"
+    metrics: tuple[str, ...] | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int = 1
+    workers: int | None = None
+    draws: int = 4
+    seed: int = 0
+    limit: int | None = None
+    strict: bool = False
+    weights_dir: Path | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request made definite: models are constructed (not loaded), data are hashed, metrics are checked."""
+
+    request: Request
+    models: tuple[Model, ...]
+    protocol: Protocol
+    dataset: Dataset
+    records: tuple[Record, ...]
+    metrics: tuple[str, ...]
+    skipped: dict[str, str]
+    setting: Setting
+    device: str
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def computed_metrics(self) -> tuple[str, ...]:
+        """The metrics that can be computed here; the others are reasons."""
+        return tuple(m for m in self.metrics if m not in self.skipped)
+
+    def batches(self) -> list[tuple[Record, ...]]:
+        """The records in batches: fixed by the plan, so that a resumed run has the same ones."""
+        n = self.request.batch_size
+        return [self.records[i : i + n] for i in range(0, len(self.records), n)]
+
+
+def make_plan(request: Request) -> Plan:
+    """Check a request and make it definite. Raises RfbenchError before anything is computed or written."""
+    _check_numbers(request)
+    device = resolve_device(request.device)
+    protocol = resolve_protocol(request.protocol)
+    dataset = resolve_dataset(request.data)
+    records = tuple(sorted(dataset.records(request.split), key=lambda r: r.id)[: request.limit])
+    models = tuple(Model(text, device=device, dtype=request.dtype) for text in request.models)
+    labels = [m.label for m in models]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise RfbenchError(
+                f"two models would both be called '{label}'; leave one out, or run it into another --out"
+            )
+    setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
+    names = scorer.chosen(request.metrics)
+    skipped = _skipped(names, request.metrics or (), setting)
+    if request.strict and skipped:
+        name, why = next(iter(skipped.items()))
+        raise RfbenchError(f"--strict: {len(skipped)} of {len(names)} metrics cannot be computed, first {name}: {why}")
+    data = {
+        "name": dataset.name,
+        "split": request.split,
+        "fingerprint": dataset.fingerprint(records),
+        "ids": [r.id for r in records],
+    }
+    shared = {
+        "protocol": protocol.identity(),
+        "data": data,
+        "metrics": {name: describe(scorer.metric_class(name)(setting), skipped.get(name)) for name in names},
+        "seed": request.seed,
+        "draws": request.draws,
+        "dtype": request.dtype,
+        "device": device.partition(":")[0],
+        "batch_size": request.batch_size,
+    }
+    software = provenance.software()
+    runs, folders = {}, {}
+    for model in models:
+        plan = {"model": model.identity(), **shared}
+        digest = plan_digest(plan)
+        runs[model.label] = {
+            "format": FORMAT,
+            "plan": plan,
+            "plan_sha256": digest,
+            "software": software,
+            "command": _command(model, request),
+            "licences": {"data": dataset.licence, "model": model.spec.licence},
+        }
+        name = f"{model.label}-{protocol.name}-{dataset.name}-{digest[:10]}"
+        folders[model.label] = (
+            request.out / safe_name(model.label) if request.out is not None else Path("runs") / safe_name(name)
+        )
+    return Plan(
+        request, models, protocol, dataset, records, names, skipped, setting, device, runs=runs, folders=folders
+    )
+
+
+def _check_numbers(request: Request) -> None:
+    if not request.models:
+        raise RfbenchError("no model was named; give --model NAME ('rfbench ls models' lists them)")
+    limits = {"batch_size": 1, "draws": 1, "limit": 1, "workers": 0, "seed": 0}
+    for name, least in limits.items():
+        value = getattr(request, name)
+        if value is not None and value < least:
+            raise RfbenchError(f"--{name.replace('_', '-')}: found {value}, expected {least} or more")
+    if request.dtype not in DTYPES:
+        raise RfbenchError(f"--dtype: found '{request.dtype}', expected one of {', '.join(DTYPES)}")
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` is a GPU where there is one; RfbenchError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise RfbenchError(f"--device: found '{name}', expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = name.partition(":")[2] or "0"
+        if not index.isdigit() or int(index) >= count:
+            raise RfbenchError(f"--device {name}: this machine has {count} usable CUDA devices; use --device cpu")
+    return name
+
+
+def resolve_protocol(text: str) -> Protocol:
+    """The protocol that ``NAME[:key=value,...]`` stands for."""
+    name, options = split_spec(text)
+    found = registry.load("protocols", name)
+    if not (isinstance(found, type) and issubclass(found, Protocol)):
+        raise RfbenchError(f"the protocol '{name}' registers no subclass of bench.protocols.base.Protocol")
+    return build(found, options, what=f"protocol {name}")
+
+
+def resolve_dataset(text: str) -> Dataset:
+    """A registered name, or a dataset folder (``./scenes`` is a folder, ``scenes`` the embedded benchmark)."""
+    registered = text in registry.points("datasets")
+    if not registered and Path(text).exists():
+        return FolderDataset(Path(text))
+    if not registered and ("/" in text or "." in text):
+        raise RfbenchError(f"--data: {text} does not exist; give a dataset folder or a name of 'rfbench ls datasets'")
+    found = registry.load("datasets", text)()
+    if not isinstance(found, Dataset):
+        raise RfbenchError(
+            f"the dataset '{text}' gives a {type(found).__name__}, expected a bench.data.dataset.Dataset"
+        )
+    return found
+
+
+def _skipped(names: Sequence[str], asked: Sequence[str], setting: Setting) -> dict[str, str]:
+    """The metrics that cannot, or shall not, be computed here, with the reason."""
+    found = {}
+    for name in names:
+        why = scorer.metric_class(name)(setting).missing()
+        if why is None and name in scorer.SLOW_ON_CPU and name not in asked and setting.device == "cpu":
+            why = f"takes minutes an image on a processor; ask for it with --metrics default,{name}"
+        if why:
+            found[name] = why
+    return found
+
+
+def describe(metric: Metric, missing: str | None = None) -> dict[str, Any]:
+    """What tables need to know of a metric."""
+    return {
+        "identity": metric.identity(),
+        "title": metric.title,
+        "unit": metric.unit,
+        "direction": metric.direction,
+        "group": metric.group,
+        "missing": missing,
+    }
+
+
+def _command(model: Model, request: Request) -> str:
+    """A command that makes this run again, without the paths of a machine."""
+    options = ",".join(
+        f"{k}={'DIR' if k in model.spec.path_options else v}"
+        for k, v in model.options.items()
+        if v != model.spec.default_options.get(k)
+    )
+    words = ["rfbench run", f"--model {model.spec.name}{':' + options if options else ''}"]
+    words.append(f"--protocol {request.protocol}")
+    words.append(f"--data {request.data if request.data in registry.points('datasets') else 'DIR'}")
+    defaults = Request(models=())
+    for name in ("split", "dtype", "batch_size", "draws", "seed", "limit"):
+        if getattr(request, name) != getattr(defaults, name):
+            words.append(f"--{name.replace('_', '-')} {getattr(request, name)}")
+    if request.metrics:
+        words.append(f"--metrics {','.join(request.metrics)}")
+    return " ".join(words)

@@ -1,0 +1,79 @@
+"""Progress on stderr: bars with rates and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+_PLAIN_EVERY_S = 10.0
+
+
+class Progress:
+    """A counter of images for each step (predict, score); the last step tells the rate. A context manager."""
+
+    def __init__(self, total: int, done: int, label: str, steps: tuple[str, ...] = ("predict", "score")) -> None:
+        self.total, self.label = total, label
+        self.counts = dict.fromkeys(steps, done)
+        self._start_done, self._started, self._last = done, time.monotonic(), time.monotonic()
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=False,
+            )
+            for name in self.counts:
+                self._tasks[name] = self._bars.add_task(f"{label}: {name}", total=total, completed=done, rate="")
+
+    def __enter__(self) -> Progress:
+        if self._bars:
+            self._bars.start()
+        else:
+            self.line(f"{self.label}: {self.total} images" + (f", {self._start_done} done" if self._start_done else ""))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+        elif kind is None:
+            self._plain()
+
+    def advance(self, name: str, count: int = 1) -> None:
+        """``count`` more images are predicted or scored."""
+        self.counts[name] += count
+        if self._bars:
+            self._bars.update(self._tasks[name], advance=count, rate=f"{self._rate(name):.2f} images/s")
+        elif time.monotonic() - self._last >= _PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self._plain()
+
+    def line(self, text: str) -> None:
+        """A line of text that does not disturb the bars."""
+        if self._bars:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _rate(self, name: str) -> float:
+        return (self.counts[name] - self._start_done) / max(time.monotonic() - self._started, 1e-9)
+
+    def _plain(self) -> None:
+        last = next(reversed(self.counts))
+        rate = self._rate(last)
+        left = (self.total - self.counts[last]) / rate if rate else 0.0
+        counts = ", ".join(f"{name} {count} of {self.total}" for name, count in self.counts.items())
+        remaining = f", {left:.0f} s left" if left else ""
+        print(f"{self.label}: {counts}, {rate:.2f} images/s{remaining}", file=sys.stderr, flush=True)

@@ -1,0 +1,259 @@
+"""The run folder: one model x protocol x dataset x seed, the only memory of a run.
+
+=================  ====================================================================================================
+``run.json``       first: the plan and all that identifies it, software and determinism flags
+``host.json``      all that may differ between two equal runs: machine, paths, command line, times
+``items/``         while running (and for as long as an image has failed): one JSON an image, features beside it
+``predictions/``   one safetensors an image: float32 ``samples`` or ``mean`` (and ``std``), unit and bands in its header
+``scores.parquet`` at the end: one row an image and estimate, a column a metric, ``METRIC:reason`` where it is empty
+``features.safetensors``  at the end: what set metrics (FID, ECE) kept of each image, in the order of the ids
+``summary.json``   last: the aggregates, with n, reasons and identities
+=================  ====================================================================================================
+
+Every file is written under another name and renamed, so it is whole or absent. An image is done when its JSON is there
+and its prediction has the hash that the JSON says.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.core.errors import NotComparable, RfbenchError, one_line
+from bench.core.files import digest, read_json, safe_name, sha256, sweep_temporary, write_bytes, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+
+class RunFolder:
+    """Reads and writes one run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # --- identity ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "run.json").is_file()
+
+    def run(self) -> dict[str, Any]:
+        """``run.json``; RfbenchError if it is missing, broken or of another format."""
+        found = read_json(self.path / "run.json")
+        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("plan"), dict):
+            version = found.get("format") if isinstance(found, dict) else None
+            raise RfbenchError(
+                f"{self.path / 'run.json'}: found format {version!r:.40}, expected {FORMAT}; run it again"
+            )
+        return found
+
+    def summary(self) -> dict[str, Any] | None:
+        """``summary.json``, or None while the run is not complete."""
+        if not (self.path / "summary.json").is_file():
+            return None
+        found = read_json(self.path / "summary.json")
+        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("rows"), dict):
+            raise RfbenchError(f"{self.path / 'summary.json'} is not a summary of format {FORMAT}; run it again")
+        return found
+
+    def start(self, run: Mapping[str, Any], session: Mapping[str, Any]) -> None:
+        """Begin, or go on with, a run. Refuses a folder that holds another plan, and says what differs."""
+        if self.is_run:
+            theirs = self.run()
+            if theirs["plan_sha256"] != run["plan_sha256"]:
+                what = "; ".join(differences(theirs["plan"], dict(run["plan"]), "it has", "asked for")[:3])
+                raise RfbenchError(f"{self.path} holds a run with other options ({what}); choose another --out")
+        elif self.path.exists() and any(p.name != "host.json" for p in self.path.iterdir()):
+            raise RfbenchError(f"{self.path} exists and holds no run; choose another --out or empty it")
+        else:
+            write_json(self.path / "run.json", run)
+        sweep_temporary(self.path)
+        host = read_json(self.path / "host.json") if (self.path / "host.json").is_file() else {"sessions": []}
+        host["sessions"].append(dict(session))
+        write_json(self.path / "host.json", host)
+
+    def end_session(self, facts: Mapping[str, Any]) -> None:
+        """Add ``facts`` (times, counts) to the last session of ``host.json``."""
+        host = read_json(self.path / "host.json")
+        host["sessions"][-1].update(facts)
+        write_json(self.path / "host.json", host)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of the folder; RfbenchError at once if one is in it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RfbenchError(f"cannot make {self.path}: {error.strerror}; choose another --out") from None
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system; atomic writes still keep files whole
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise RfbenchError(f"another process runs in {self.path}; wait for it, or choose another --out") from None
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    # --- while running ----------------------------------------------------------------------------------------
+
+    def write_prediction(self, image_id: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
+        """Store an image's prediction; returns its SHA-256."""
+        import hashlib
+
+        from safetensors.numpy import save
+
+        contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
+        data = save(contiguous, {"rfbench": json.dumps(dict(header), sort_keys=True)})
+        write_bytes(self._prediction(image_id), data)
+        return hashlib.sha256(data).hexdigest()
+
+    def read_prediction(self, image_id: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """An image's arrays and header (``unit``, ``bands``, ``normalised``)."""
+        from safetensors import safe_open
+
+        path = self._prediction(image_id)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = json.loads((file.metadata() or {})["rfbench"])
+                return {k: file.get_tensor(k) for k in file.keys()}, header  # noqa: SIM118 (no iterator)
+        except Exception as error:
+            raise RfbenchError(
+                f"{path} is no readable prediction: {one_line(error, 100)}; run the same command"
+            ) from None
+
+    def write_item(self, item: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:
+        """Commit an image: its features first, its row last."""
+        stem = safe_name(str(item["id"]))
+        if features:
+            from safetensors.numpy import save
+
+            contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(features.items())}
+            write_bytes(self.path / "items" / f"{stem}.safetensors", save(contiguous))
+        write_json(self.path / "items" / f"{stem}.json", item)
+
+    def item(self, image_id: str) -> dict[str, Any] | None:
+        """The committed row of an image, or None; a broken one counts as absent."""
+        path = self.path / "items" / f"{safe_name(image_id)}.json"
+        try:
+            found = read_json(path)
+        except RfbenchError:
+            return None
+        return found if isinstance(found, dict) and found.get("id") == image_id else None
+
+    def is_done(self, image_id: str) -> bool:
+        """Whether an image is committed without an error and its prediction is the one that was scored."""
+        item = self.item(image_id)
+        if item is None or item.get("error"):
+            return False
+        path = self._prediction(image_id)
+        return path.is_file() and sha256(path) == item["prediction_sha256"]
+
+    def item_features(self, image_id: str) -> dict[str, np.ndarray]:
+        """The features that were kept of an image."""
+        from safetensors.numpy import load_file
+
+        path = self.path / "items" / f"{safe_name(image_id)}.safetensors"
+        return load_file(path) if path.is_file() else {}
+
+    def _prediction(self, image_id: str) -> Path:
+        return self.path / "predictions" / f"{safe_name(image_id)}.safetensors"
+
+    # --- at the end -------------------------------------------------------------------------------------------
+
+    def write_scores(self, rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
+        """Write ``scores.parquet``."""
+        import pandas as pd
+
+        buffer = io.BytesIO()
+        frame = pd.DataFrame(list(rows), columns=list(columns))
+        frame.to_parquet(buffer, engine="pyarrow", index=False)
+        write_bytes(self.path / "scores.parquet", buffer.getvalue())
+
+    def scores(self) -> pd.DataFrame:
+        """``scores.parquet`` as a frame."""
+        import pandas as pd
+
+        path = self.path / "scores.parquet"
+        try:
+            return pd.read_parquet(path, engine="pyarrow")
+        except Exception as error:
+            raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
+
+    def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:
+        """Write features and summary, then drop the items (kept while an image has failed, to be tried again)."""
+        from safetensors.numpy import save
+
+        path = self.path / "features.safetensors"
+        if features:
+            write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in sorted(features.items())}))
+        else:
+            path.unlink(missing_ok=True)
+        write_json(self.path / "summary.json", summary)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drop the items of a complete run, also where a kill came between its summary and their removal."""
+        summary = self.summary()
+        if summary is not None and not summary["failed"]:
+            shutil.rmtree(self.path / "items", ignore_errors=True)
+
+
+def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
+    """The run folders among ``paths`` and one level below each; RfbenchError for a path that holds none."""
+    found: list[RunFolder] = []
+    for path in paths:
+        inside = [path] if RunFolder(path).is_run else sorted(p.parent for p in path.glob("*/run.json"))
+        if not inside:
+            raise RfbenchError(f"{path} holds no run (no run.json in it or one level below); give a folder made by run")
+        found += [RunFolder(p) for p in inside if p.resolve() not in {f.path.resolve() for f in found}]
+    return found
+
+
+def differences(a: Any, b: Any, name_a: str, name_b: str, where: str = "") -> list[str]:
+    """What differs between two plans, one short line each, for messages."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        lines = []
+        for key in sorted({*a, *b}):
+            inner = f"{where}.{key}" if where else str(key)
+            lines += differences(a.get(key), b.get(key), name_a, name_b, inner)
+        return lines
+    if a == b:
+        return []
+    return [f"{where}: {name_a} {one_line(json.dumps(a), 60)}, {name_b} {one_line(json.dumps(b), 60)}"]
+
+
+def plan_digest(plan: Mapping[str, Any]) -> str:
+    """The hash that names a plan."""
+    return digest(plan)
+
+
+def refuse_to_mix(a: Mapping[str, Any], b: Mapping[str, Any], name_a: str, name_b: str) -> None:
+    """Raise NotComparable unless two plans may stand in one table: same data, protocol, seed-independent settings and
+    identities of the metrics they share."""
+    parts = []
+    for key in ("protocol", "data"):
+        parts += differences(a[key], b[key], name_a, name_b, key)
+    for metric in sorted(a["metrics"].keys() & b["metrics"].keys()):
+        first, second = a["metrics"][metric]["identity"], b["metrics"][metric]["identity"]
+        parts += differences(first, second, name_a, name_b, f"metric {metric}")
+    if parts:
+        raise NotComparable(f"these runs cannot stand in one table: {'; '.join(parts[:3])}; make a table of each")

@@ -1,0 +1,1 @@
+"""Tables of finished runs: data until the last moment (``build``), then Markdown, LaTeX, CSV or JSON (``write``)."""

@@ -1,0 +1,158 @@
+"""The command line as a user meets it: a plugin through every door, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, install_plugin
+
+
+def rfbench(*words: str, site: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    if site is not None:
+        environment["PYTHONPATH"] = str(site)
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=300,
+    )
+
+
+FAST = "psnr_rgb,ssim_rgb,mean_error"
+
+
+def test_a_plugin_works_in_run_table_and_ls(tmp_path: Path) -> None:
+    site = install_plugin(tmp_path / "site")
+    done = rfbench(
+        "run", "--model", "noisy:amount=0.1", "--model", "bicubic", "--protocol", "darker:factor=0.8",
+        "--data", "ramps", "--metrics", FAST, "--out", str(tmp_path / "out"), "--workers", "1", site=site,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "noisy@mean" in done.stdout and "mean error" in done.stdout and "darker:factor=0.8" in done.stdout
+    table = rfbench("table", str(tmp_path / "out"), "--format", "json", site=site)
+    rows = {row["model"]: row["metrics"] for row in json.loads(table.stdout)["rows"]}
+    assert set(rows) == {"bicubic", "noisy", "noisy@mean"}
+    assert rows["bicubic"]["mean_error"]["n"] == 3 and rows["bicubic"]["mean_error"]["identity"].startswith(
+        "mean_error|"
+    )
+    for kind, name in {"models": "noisy", "metrics": "mean_error", "protocols": "darker", "datasets": "ramps"}.items():
+        listed = rfbench("ls", kind, site=site)
+        assert listed.returncode == 0 and name in listed.stdout
+    assert "broken: " in rfbench("ls", "models", site=site).stdout
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    words = ("run", "--model", "nearest", "--limit", "2", "--metrics", "psnr_rgb", "--workers", "0")
+    first = rfbench(*words, cwd=tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    stamp = (folder / "summary.json").stat().st_mtime_ns
+    second = rfbench(*words, cwd=tmp_path)
+    assert first.returncode == second.returncode == 0
+    assert first.stdout == second.stdout
+    assert (folder / "summary.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "did you mean run"),
+        (["run"], "Missing option '--model'"),
+        (["run", "--model", "bicubc"], "did you mean bicubic"),
+        (["run", "--model", "bicubic:steps=2"], "unknown option of model bicubic 'steps'"),
+        (["run", "--model", "bicubic", "--model", "bicubic"], "two models would both be called 'bicubic'"),
+        (["run", "--model", "bicubic", "--protocol", "pared"], "did you mean paired"),
+        (["run", "--model", "bicubic", "--protocol", "paired:bordr=2"], "did you mean border_px"),
+        (["run", "--model", "bicubic", "--protocol", "paired:border_px=-2"], "expected 0 or more"),
+        (["run", "--model", "bicubic", "--metrics", "psnr"], "did you mean psnr_y or psnr_rgb"),
+        (["run", "--model", "bicubic", "--data", "./nowhere"], "does not exist; give a dataset folder"),
+        (["run", "--model", "bicubic", "--data", "scene"], "did you mean scenes"),
+        (["run", "--model", "bicubic", "--split", "train"], "it has test: choose with --split"),
+        (["run", "--model", "bicubic", "--limit", "0"], "--limit: found 0, expected 1 or more"),
+        (["run", "--model", "bicubic", "--device", "tpu"], "expected auto, cpu, cuda"),
+        (["run", "--model", "bicubic", "--strict"], "--strict: "),
+        (["run", "--model", "bicubic", "--weights-dir", "/nowhere"], "is not a folder"),
+        (["run", "--model", "bicubic", "--dtype", "float8"], "'float8' is not one of"),
+        (["table", "/nowhere"], "holds no run"),
+        (["data", "import", "foldr", "a", "b"], "did you mean folder"),
+        (["data", "import", "folder", "/nowhere", "b"], "is not a folder"),
+        (["data", "scenes", "b", "--size", "201"], "no multiple of the factor 5"),
+        (["data", "scenes", "b", "--count", "0"], "expected 1 or more"),
+        (["ls", "model"], "'model' is not one of"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_2(words: list[str], message: str, tmp_path: Path) -> None:
+    done = rfbench(*words, cwd=tmp_path)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(errors) == 1 and message in errors[0], done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_runs_that_cannot_be_compared_are_refused_with_exit_code_3(tmp_path: Path) -> None:
+    for name, protocol in (("a", "paired"), ("b", "paired:quantise=none")):
+        rfbench(
+            "run", "--model", "nearest", "--limit", "1", "--metrics", "psnr_rgb", "--workers", "0",
+            "--protocol", protocol, "--out", str(tmp_path / name),
+        )  # fmt: skip
+    done = rfbench("table", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert done.returncode == 3 and "quantise" in done.stderr and "cannot stand in one table" in done.stderr
+
+
+def test_a_folder_that_another_process_uses_is_refused(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder = tmp_path / "out" / "nearest"
+    folder.mkdir(parents=True)
+    with os.fdopen(os.open(tmp_path / "held", os.O_CREAT | os.O_RDWR)):
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = rfbench(
+            "run", "--model", "nearest", "--limit", "1", "--metrics", "psnr_rgb", "--out", str(tmp_path / "out")
+        )
+        os.close(handle)
+    assert done.returncode == 2 and "another process runs in" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = rfbench(
+        "run", "--model", "nearest", "--limit", "1", "--metrics", "psnr_rgb", "--out", str(tmp_path / "file")
+    )
+    assert done.returncode == 2 and "choose another --out" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_interruption_keeps_what_was_computed(tmp_path: Path) -> None:
+    import signal
+
+    words = [sys.executable, "-m", "bench.cli", "run", "--model", "bicubic", "--out", str(tmp_path), "--workers", "0"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("bicubic/items/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+    assert list(tmp_path.glob("bicubic/items/*.json"))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from bench.cli import cli; cli(['--help'], standalone_mode=False); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.rsplit("[", 1)[1]
+    for heavy in ("torch", "numpy", "pandas", "rasterio", "rich", "matplotlib"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_the_readme_s_commands_are_the_ones_that_ci_runs() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    (line,) = [line for line in ci.splitlines() if "tox" in line and not line.startswith("#")]
+    assert line.replace("install -q", "install") in readme

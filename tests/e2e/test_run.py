@@ -1,0 +1,156 @@
+"""The whole way through the Python interface: numbers do not depend on how a run was made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.core.errors import RfbenchError
+from bench.run.execute import execute
+from bench.run.plan import Request, make_plan
+from bench.store import RunFolder
+from tests.conftest import write_dataset
+
+# Metrics that need neither weights nor the slow imports, so that these tests are about the runner.
+FAST = ("psnr_rgb", "ssim_rgb", "sam_rgb", "sam_refl", "logspec_l1", "d_lambda", "nll", "ece", "crps")
+
+
+def run(data: Path | str, out: Path, *models: str, **options: Any) -> list[RunFolder]:
+    request = Request(
+        models=models or ("bicubic",), data=str(data), out=out, **{"metrics": FAST, "workers": 0} | options
+    )
+    return list(execute(make_plan(request)).folders)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of a run folder but ``host.json``."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "host.json"
+    }
+
+
+def scores(folder: RunFolder) -> pd.DataFrame:
+    return folder.scores().drop(columns=["notes"])
+
+
+def test_two_runs_are_equal_byte_for_byte(dataset: Path, tmp_path: Path) -> None:
+    first, second = (run(dataset, tmp_path / name)[0] for name in ("a", "b"))
+    assert tree(first.path) == tree(second.path)
+    assert {"run.json", "scores.parquet", "summary.json"} <= set(tree(first.path))
+    assert not (first.path / "items").exists()
+
+
+def test_batch_workers_and_order_do_not_move_a_digit(dataset: Path, tmp_path: Path, plugin: Path) -> None:
+    base = run(dataset, tmp_path / "base", "bicubic", "noisy")
+    rows = (dataset / "pairs.csv").read_text().splitlines()
+    (dataset / "pairs.csv").write_text("\n".join([rows[0], *reversed(rows[1:])]) + "\n")
+    variants = {
+        "batch": run(dataset, tmp_path / "batch", "bicubic", "noisy", batch_size=3),
+        "workers": run(dataset, tmp_path / "workers", "noisy", "bicubic", workers=2)[::-1],
+    }
+    for folders in variants.values():
+        for one, other in zip(base, folders, strict=True):
+            pd.testing.assert_frame_equal(scores(one), scores(other), check_exact=True)
+            a, b = one.summary(), other.summary()
+            assert a is not None and b is not None
+            assert a["rows"] == b["rows"]
+
+
+def test_draws_give_a_row_of_the_mean_and_a_distribution(dataset: Path, tmp_path: Path, plugin: Path) -> None:
+    (folder,) = run(dataset, tmp_path / "out", "noisy")
+    summary = folder.summary()
+    assert summary is not None
+    sample, mean = summary["rows"]["sample"], summary["rows"]["mean"]
+    assert (sample["label"], mean["label"]) == ("noisy", "noisy@mean")
+    assert mean["metrics"]["psnr_rgb"]["value"] > sample["metrics"]["psnr_rgb"]["value"]
+    for name in ("nll", "ece", "crps"):
+        assert sample["metrics"][name]["value"] is not None
+        assert "mean of the draws" in mean["metrics"][name]["reason"]
+
+
+def test_the_same_draw_has_the_same_noise_whatever_the_number_of_draws(
+    dataset: Path, tmp_path: Path, plugin: Path
+) -> None:
+    few = run(dataset, tmp_path / "few", "noisy", draws=2)[0].read_prediction("im3")[0]["samples"]
+    many = run(dataset, tmp_path / "many", "noisy", draws=5)[0].read_prediction("im3")[0]["samples"]
+    other = run(dataset, tmp_path / "other", "noisy", draws=2, seed=1)[0].read_prediction("im3")[0]["samples"]
+    np.testing.assert_array_equal(few, many[:2])
+    assert np.abs(few - other).max() > 0.01
+    assert np.abs(few[0] - few[1]).max() > 0.01
+
+
+def test_one_bad_image_is_a_row_with_its_error_and_is_tried_again(dataset: Path, tmp_path: Path, plugin: Path) -> None:
+    request = Request(
+        models=("noisy:fail_on=im2",), data=str(dataset), out=tmp_path / "out", metrics=FAST, workers=0, batch_size=5
+    )
+    outcome = execute(make_plan(request))
+    assert outcome.failed == 1
+    frame = outcome.folders[0].scores().set_index("id")
+    assert "does not suit me" in frame.loc["im2", "error"]
+    assert frame.drop("im2")["error"].isna().all() and frame.drop("im2")["psnr_rgb"].notna().all()
+    before = tree(outcome.folders[0].path)
+    assert execute(make_plan(request)).failed == 1
+    assert tree(outcome.folders[0].path) == before
+
+
+def test_a_corrupt_file_loses_its_image_only(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "hr" / "im1.npy").write_bytes(b"\x93NUMPY broken")
+    (folder,) = run(dataset, tmp_path / "out")
+    frame = folder.scores().set_index("id")
+    assert "im1.npy" in frame.loc["im1", "error"]
+    summary = folder.summary()
+    assert summary is not None and summary["failed"] == ["im1"]
+    assert summary["rows"]["sample"]["metrics"]["psnr_rgb"]["n"] == 4
+
+
+def test_other_options_into_the_same_folder_are_refused(dataset: Path, tmp_path: Path) -> None:
+    run(dataset, tmp_path / "out")
+    with pytest.raises(RfbenchError, match=r"other options \(seed: it has 0, asked for 1\)"):
+        run(dataset, tmp_path / "out", seed=1)
+
+
+def test_a_changed_pixel_changes_the_plan(dataset: Path, tmp_path: Path) -> None:
+    before = make_plan(Request(models=("bicubic",), data=str(dataset), metrics=FAST)).runs["bicubic"]["plan_sha256"]
+    values = np.load(dataset / "hr" / "im0.npy")
+    values[0, 0, 0] += 1
+    np.save(dataset / "hr" / "im0.npy", values)
+    after = make_plan(Request(models=("bicubic",), data=str(dataset), metrics=FAST)).runs["bicubic"]["plan_sha256"]
+    assert before != after
+
+
+def test_a_fixed_scale_model_is_brought_to_the_grid_and_its_own_answer_kept(tmp_path: Path, plugin: Path) -> None:
+    data = write_dataset(tmp_path / "five", hr_px=(75, 100), factor=5, count=2)
+    post, pre = (run(data, tmp_path / p, "four", protocol=f"paired:policy={p}")[0] for p in ("post", "pre"))
+    arrays, header = post.read_prediction("im0")
+    assert arrays["mean"].shape == (75, 100, 3) and arrays["native_mean"].shape == (60, 80, 3)
+    assert header["normalised"] is True
+    assert pre.read_prediction("im0")[0]["native_mean"].shape == (76, 100, 3)
+    assert "post resize" in post.scores()["notes"][0]
+
+
+def test_host_specific_facts_are_in_host_json_alone(dataset: Path, tmp_path: Path) -> None:
+    (folder,) = run(dataset, tmp_path / "out")
+    assert str(tmp_path) not in (folder.path / "run.json").read_text()
+    assert str(tmp_path) not in (folder.path / "summary.json").read_text()
+    assert json.loads((folder.path / "host.json").read_text())["sessions"][0]["machine"]["cores"] >= 1
+
+
+def test_hr_only_and_lr_only_data(dataset: Path, tmp_path: Path) -> None:
+    (hr_only,) = run(dataset, tmp_path / "hr", protocol="bicubic-4x")
+    assert hr_only.read_prediction("im0")[0]["mean"].shape == (60, 80, 4)
+    rows = (dataset / "pairs.csv").read_text().replace("hr/im", "").splitlines()
+    lines = [",".join([*(c for i, c in enumerate(r.split(",")) if i != 4)]) for r in rows]
+    (dataset / "pairs.csv").write_text("\n".join(lines))
+    (lr_only,) = run(dataset, tmp_path / "lr", protocol="paired:scale=2.5")
+    assert lr_only.read_prediction("im0")[0]["mean"].shape == (38, 50, 4)
+    summary = lr_only.summary()
+    assert summary is not None
+    cell = summary["rows"]["sample"]["metrics"]["psnr_rgb"]
+    assert cell["value"] is None and cell["reason"] == "no reference image"

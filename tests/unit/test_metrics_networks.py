@@ -1,0 +1,311 @@
+"""The metrics with networks, run whole on patterned weights and held against the plain library with the same ones.
+
+The real weights are hundreds of megabytes. A file of overlapping views holds every tensor of the same shapes in a
+few hundred kilobytes, so that the path from the file to the number is the real one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from bench import weights
+from bench.core.errors import Unavailable
+from bench.core.files import sha256
+from bench.core.image import Image
+from bench.metrics import networks, realism
+from bench.metrics.base import Estimate, Metric, Reference, Setting
+from bench.metrics.perceptual import Dists, LpipsAlex, LpipsVgg
+from bench.metrics.realism import FidTf, KidTf, ManiqaKoniq
+
+torch = pytest.importorskip("torch")
+torchvision = pytest.importorskip("torchvision")
+
+ALEXNET, VGG16 = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth"
+
+
+def patterned(state: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
+    """The same names and shapes; matrices are views of one short random line each, scaled to keep activations up."""
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, tensor in state.items():
+        if tensor.ndim < 2:
+            made[name] = torch.zeros_like(tensor) if tensor.is_meta else tensor.clone()
+            if tensor.is_meta and name.endswith(("running_var", "bn.weight")):
+                made[name] = torch.ones(tensor.shape)
+            elif tensor.is_meta:
+                made[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+            continue
+        fan_in = tensor[0].numel()
+        line = torch.randn(sum(tensor.shape), generator=generator) * (2.0 / fan_in) ** 0.5
+        made[name] = torch.as_strided(line, tensor.shape, [1] * tensor.ndim)
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A weights folder with patterned trunks, listed with their own hashes."""
+    place = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        entries = dict(weights.listed())
+        patch.setattr(weights, "listed", lambda: entries)
+        for constructor, file in (("alexnet", ALEXNET), ("vgg16", VGG16)):
+            with torch.device("meta"):
+                features = getattr(torchvision.models, constructor)(weights=None).features
+            add(place, file, {f"features.{k}": v for k, v in patterned(features.state_dict()).items()})
+        yield place
+
+
+def add(folder: Path, file: str, state: dict[str, torch.Tensor]) -> None:
+    """Save ``state`` as a listed file, and list it with the hash that it has."""
+    torch.save(state, folder / file)
+    weights.listed()[file] = dataclasses.replace(weights.listed()[file], sha256=sha256(folder / file))
+
+
+def images(height: int = 64, width: int = 80, seed: int = 0) -> tuple[Estimate, Reference]:
+    random = np.random.default_rng(seed)
+    clean = gaussian_filter(random.random((height, width, 3)), (2, 2, 0))
+    clean = (clean - clean.min()) / np.ptp(clean)
+    noisy = np.clip(clean + random.normal(0, 0.1, clean.shape), 0, 1)
+    a, b = (np.float32(np.rint(x * 255) / 255) for x in (clean, noisy))
+    valid = np.ones((height, width), bool)
+    lr = Image(a[::4, ::4].copy(), "display", ("R", "G", "B"), valid[::4, ::4])
+    return Estimate(b, b), Reference(f"{seed}", "a", a, a, None, None, lr, valid)
+
+
+def value(metric: Metric, estimate: Estimate, reference: Reference) -> float:
+    score = metric.assess(estimate, reference)
+    assert score.value is not None, score.reason
+    return score.value
+
+
+def tensors(estimate: Estimate, reference: Reference) -> list[torch.Tensor]:
+    return [networks.as_tensor(x, "cpu") for x in (estimate.display, reference.display)]
+
+
+@pytest.mark.parametrize(("metric", "net", "trunk"), [(LpipsAlex, "alex", ALEXNET), (LpipsVgg, "vgg", VGG16)])
+def test_lpips_is_the_library(metric: type[Metric], net: str, trunk: str, folder: Path, monkeypatch: Any) -> None:
+    lpips = pytest.importorskip("lpips")
+    state = torch.load(folder / trunk, weights_only=True)
+    constructor = {"alex": "alexnet", "vgg": "vgg16"}[net]
+    original = getattr(torchvision.models, constructor)
+    ours = metric(Setting(weights_dir=folder))
+    pair = images()
+    found = value(ours, *pair)
+    monkeypatch.setattr(torchvision.models, constructor, plain_constructor(original))
+    plain = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
+    for part in plain.net.children():
+        part.load_state_dict({k: state[f"features.{k}"] for k in part.state_dict()})
+    with torch.no_grad():
+        assert found == pytest.approx(float(plain(*tensors(*pair), normalize=True)), rel=1e-6)
+    assert found > 1e-3
+    same = value(ours, Estimate(pair[1].display, pair[1].display), pair[1])
+    assert same == 0.0
+
+
+def plain_constructor(original: Callable[..., Any]) -> Callable[..., Any]:
+    """torchvision's constructor without pretrained weights, and without its classifier's memory."""
+
+    def construct(pretrained: bool = False) -> Any:
+        with torch.device("meta"):
+            network = original(weights=None)
+        network.features.to_empty(device="cpu")
+        return network
+
+    return construct
+
+
+def test_dists_is_the_library(folder: Path, monkeypatch: Any) -> None:
+    DISTS_pytorch = pytest.importorskip("DISTS_pytorch")
+    pair = images()
+    ours = Dists(Setting(weights_dir=folder))
+    found = value(ours, *pair)
+    state = torch.load(folder / VGG16, weights_only=True)
+    monkeypatch.setattr(torchvision.models, "vgg16", plain_constructor(torchvision.models.vgg16))
+    plain = DISTS_pytorch.DISTS(load_weights=False)
+    for i in range(1, 6):
+        stage = getattr(plain, f"stage{i}")
+        stage.load_state_dict({k: state.get(f"features.{k}", v) for k, v in stage.state_dict().items()})
+    published = torch.load(Path(DISTS_pytorch.__file__).parent / "weights.pt", weights_only=True, map_location="cpu")
+    plain.alpha.data, plain.beta.data = published["alpha"], published["beta"]
+    with torch.no_grad():
+        assert found == pytest.approx(float(plain(*tensors(*pair))), abs=1e-6)
+    assert found > 1e-3
+    assert value(ours, Estimate(pair[1].display, pair[1].display), pair[1]) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def inception(folder: Path) -> Any:
+    """torch-fidelity's own network on the patterned file, which the metrics use too."""
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    extractor = module.FeatureExtractorInceptionV3
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(module, "load_state_dict_from_url", lambda *a, **k: {})
+        patch.setattr(extractor, "load_state_dict", lambda *a, **k: None)
+        empty = extractor("inception-v3-compat", ["2048"])
+    add(folder, realism.INCEPTION_FILE, patterned(empty.state_dict()))
+    path = str(folder / realism.INCEPTION_FILE)
+    return extractor("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
+
+
+def test_fid_and_kid_are_torch_fidelity(folder: Path, inception: Any) -> None:
+    setting = Setting(weights_dir=folder)
+    fid, kid = FidTf(setting), KidTf(setting)
+    pairs = [images(40, 50, seed) for seed in range(3)]
+    features = [fid.gather(*pair) for pair in pairs]
+    eight_bit = [
+        torch.from_numpy(np.moveaxis(np.uint8(np.rint(x * 255)), 2, 0)[None].copy())
+        for estimate, reference in pairs
+        for x in (estimate.display, reference.display)
+    ]
+    with torch.no_grad():
+        plain = torch.cat([inception(x)[0] for x in eight_bit]).numpy()
+    ours = np.stack([f[side] for f in features for side in ("prediction", "reference")])
+    assert ours.shape == (6, 2048) and ours.dtype == np.float32
+    np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+    assert np.ptp(plain, axis=0).max() > 1e-4
+    score = fid.combine(features)
+    assert score.value == pytest.approx(realism.frechet_distance(plain[0::2], plain[1::2]), rel=1e-3, abs=1e-9)
+    assert score.details == {"images": 3}
+    assert kid.combine(features).value == pytest.approx(realism.kernel_distance(plain[0::2], plain[1::2]), abs=1e-7)
+    assert "at least 2 images" in fid.combine(features[:1]).reason
+
+
+def test_fid_and_kid_share_one_extraction(folder: Path, inception: Any, monkeypatch: Any) -> None:
+    setting = Setting(weights_dir=folder)
+    fid, kid = FidTf(setting), KidTf(setting)
+    (estimate, reference), (other, _) = images(32, 32, 0), images(32, 32, 1)
+    calls: list[Any] = []
+    extract = realism._Inception._extract
+    monkeypatch.setattr(realism._Inception, "_extract", lambda self, x: calls.append(x) or extract(self, x))
+    first, second = fid.gather(estimate, reference), kid.gather(estimate, reference)
+    assert len(calls) == 2
+    assert all((first[k] == second[k]).all() for k in first)
+    fid.gather(other, reference)
+    assert len(calls) == 3
+    again = fid.gather(estimate, reference)
+    assert (again["prediction"] == first["prediction"]).all()
+
+
+def test_frechet_distance_of_itself_is_zero() -> None:
+    x = np.random.default_rng(0).normal(0, 1, (20, 64))
+    assert realism.frechet_distance(x, x) == pytest.approx(0.0, abs=1e-9)
+    assert realism.frechet_distance(x, x + 1) == pytest.approx(64.0, rel=1e-9)
+    tall = np.random.default_rng(0).normal(0, 1, (200, 8))
+    assert realism.frechet_distance(tall, 3 * tall - 2 * tall.mean(0)) == pytest.approx(4 * tall.var(0, ddof=1).sum())
+    assert realism.kernel_distance(x[:10], x[10:]) == pytest.approx(realism.kernel_distance(x[10:], x[:10]))
+
+
+# --- MANIQA -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 200), (150, 200), (225, 300), (400, 256), (512, 512), (40, 61)])
+def test_maniqa_crops_are_those_of_pyiqa(height: int, width: int) -> None:
+    arch_util = pytest.importorskip("pyiqa.archs.arch_util")
+    x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    theirs = arch_util.uniform_crop(x, crop_size=224, crop_num=20)
+    corners = realism._crop_grid(height, width)
+    assert sum(corners.values()) == 20
+    ours = {c: realism._crop(x, 224, 20, corner=c) for c in corners}
+    assert all(crop.shape == (1, 3, 224, 224) for crop in ours.values())
+    matched = [next((c for c in ours if torch.equal(ours[c][0], crop)), None) for crop in theirs]
+    assert {c: matched.count(c) for c in corners} == dict(corners)
+
+
+def test_maniqa_is_pyiqa(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole metric against pyiqa's forward pass, with four crops and a backbone that only passes patches on."""
+    maniqa_arch = pytest.importorskip("pyiqa.archs.maniqa_arch")
+    timm = pytest.importorskip("timm")
+    create = timm.create_model
+
+    class Unchanged(torch.nn.Module):
+        def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+            return x
+
+    def light(name: str, pretrained: bool = False, **kwargs: Any) -> Any:
+        vit = create(name, pretrained=False, mlp_ratio=0.01, **kwargs)
+        for block in vit.blocks:
+            block.attn, block.mlp = Unchanged(), Unchanged()
+        return vit
+
+    monkeypatch.setattr(timm, "create_model", light)
+    plain = maniqa_arch.MANIQA(pretrained=False, scale=0.8, test_sample=4).eval()
+    state = patterned(plain.state_dict())
+    plain.load_state_dict(state)
+    add(folder, "ckpt_koniq10k.pt", {f"module.{k}": v for k, v in state.items()})
+    for name, number in (("_GRID", 2), ("_STEPS", 2), ("_CROPS", 4)):
+        monkeypatch.setattr(realism, name, number)
+    estimate, reference = images(150, 200)
+    assert sorted(realism._crop_grid(150, 200).values()) == [2, 2]
+    found = value(ManiqaKoniq(Setting(weights_dir=folder)), estimate, reference)
+    with torch.no_grad():
+        theirs = float(plain(networks.as_tensor(estimate.display, "cpu")))
+    assert theirs > 0
+    assert found == pytest.approx(theirs, rel=1e-4)
+
+
+# --- files, quiet, no downloads --------------------------------------------------------------------------------------
+
+
+def test_wrong_or_missing_weights_are_reasons(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pair = images()
+    missing = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)
+    assert missing.value is None and f"weights missing: {ALEXNET}" in missing.reason
+    (tmp_path / ALEXNET).write_bytes(b"something else")
+    wrong = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)
+    assert wrong.value is None and "wrong file" in wrong.reason
+    monkeypatch.setattr(weights, "listed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
+    add(tmp_path, ALEXNET, {"features.0.weight": torch.zeros(3)})
+    unfit = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)
+    assert unfit.value is None and "does not fit" in unfit.reason
+
+
+def test_weights_are_never_unpickled(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    monkeypatch.setattr(weights, "listed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
+    add(tmp_path, ALEXNET, {"features.0.weight": Trap()})
+    score = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*images())
+    assert score.value is None and "cannot be read" in score.reason
+    assert not (tmp_path / "ran").exists()
+
+
+def test_setup_is_quiet_and_leaves_random_numbers_alone(folder: Path, inception: Any, capfd: Any) -> None:
+    setting = Setting(weights_dir=folder)
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002 - the global generators are what is looked at
+    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    for metric in (LpipsAlex, LpipsVgg, Dists):
+        metric(setting).setup()
+    FidTf(setting).setup()
+    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
+    out = capfd.readouterr()
+    assert out.out == "" and out.err == ""
+
+
+@pytest.mark.parametrize("metric", [LpipsAlex, LpipsVgg])
+def test_small_images_are_reasons_where_the_network_fails(metric: type[Metric], folder: Path) -> None:
+    side = metric.min_side_px
+    assert value(metric(Setting(weights_dir=folder)), *images(side, side + 3)) > 0
+    assert "smaller than" in metric(Setting(weights_dir=folder)).assess(*images(side - 1, side)).reason
+
+
+def test_no_downloads_names_the_file() -> None:
+    with pytest.raises(Unavailable, match=r"pyiqa:x needs the file net-12\.pth"), networks.no_downloads("pyiqa:x"):
+        torch.hub.load_state_dict_from_url("https://example.org/a/net-12.pth", model_dir="/nonexistent-folder")
+    import urllib.request
+
+    with pytest.raises(Unavailable, match=r"b\.bin"), networks.no_downloads("x"):
+        urllib.request.urlopen("https://example.org/b.bin")

@@ -1,0 +1,182 @@
+"""NIQE and its model fitted on references; metrics of pyiqa by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from bench import weights
+from bench.core.errors import RfbenchError, Unavailable
+from bench.core.image import Image
+from bench.metrics import niqe
+from bench.metrics.base import Estimate, Reference, SetScore, Setting
+from bench.metrics.niqe import Niqe, NiqeRef
+from bench.metrics.pyiqa_any import pyiqa_metric
+
+pytest.importorskip("pyiqa")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def textured(seed: int, height: int = 192, width: int = 192, blur: float = 1.0) -> np.ndarray:
+    """A picture with fine and coarse texture, 8 bit."""
+    random = np.random.default_rng(seed)
+    layers = [gaussian_filter(random.random((height, width, 1)), (s, s, 0)) * s for s in (blur, 4, 12)]
+    x = np.repeat(sum(layers), 3, axis=2)
+    return np.float32(np.rint((x - x.min()) / np.ptp(x) * 255) / 255)
+
+
+def pair(reference: np.ndarray, prediction: np.ndarray | None = None) -> tuple[Estimate, Reference]:
+    guess = reference if prediction is None else prediction
+    valid = np.ones(reference.shape[:2], bool)
+    lr = Image(reference[::4, ::4].copy(), "display", ("R", "G", "B"), valid[::4, ::4])
+    return Estimate(guess, guess), Reference("a", "a", reference, reference, None, None, lr, valid)
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    beside = ROOT.parent / "shared" / "weights"
+    found = Setting(weights_dir=beside if beside.is_dir() else None)
+    try:
+        weights.find(Niqe.weights_files[0], found.weights_dir)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    return found
+
+
+def model(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.io import loadmat
+
+    parameters = loadmat(weights.find(Niqe.weights_files[0], setting.weights_dir))
+    return np.ravel(parameters["mu_prisparam"]), parameters["cov_prisparam"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(192, 288), (200, 100), (96, 96)])
+def test_block_features_give_pyiqas_niqe(setting: Setting, height: int, width: int) -> None:
+    """The features that ``niqe_ref`` keeps, with the LIVE model, are pyiqa's number."""
+    display = textured(0, height, width)
+    blocks, sharpness = niqe.block_features(display)
+    assert blocks.shape == ((height // 96) * (width // 96), 36) and len(sharpness) == len(blocks)
+    ours = niqe.distance(*model(setting), *niqe._gaussian(blocks))
+    score = Niqe(setting).assess(*pair(display))
+    assert score.value == pytest.approx(ours, rel=1e-6)
+
+
+def test_flat_and_small_images_are_reasons(setting: Setting) -> None:
+    flat = np.full((100, 100, 3), 0.5, np.float32)
+    for metric in (Niqe(setting), NiqeRef(setting)):
+        method: Any = metric.assess if metric.level == "image" else metric.gather
+        assert "flat" in method(*pair(flat)).reason
+        assert "smaller than 96 px" in method(*pair(textured(0, 95, 100))).reason
+
+
+def test_sharpness_is_the_mean_local_deviation() -> None:
+    """A block of fine noise beside a smooth one: only the first is used for the fit."""
+    half = textured(0)
+    half[:, 96:] = np.float32(0.5 + 0.02 * (textured(1, 192, 96, blur=8) - 0.5))
+    _, sharpness = niqe.block_features(half)
+    assert niqe._sharp(sharpness).sum() == 2
+    _, doubled = niqe.block_features(np.float32(np.rint(textured(0) * 127) / 255))
+    _, whole = niqe.block_features(np.float32(np.rint(textured(0) * 127) * 2 / 255))
+    assert whole / doubled == pytest.approx(np.full(4, 2.0), rel=0.02)
+
+
+def test_fit_on_references(setting: Setting) -> None:
+    metric = NiqeRef(setting)
+    references = [textured(s, 288, 288) for s in range(8)]
+    own = metric.combine([metric.gather(*pair(r)) for r in references])
+    blurred = [np.float32(gaussian_filter(r, (1.5, 1.5, 0))) for r in references]
+    worse = metric.combine([metric.gather(*pair(r, b)) for r, b in zip(references, blurred, strict=True)])
+    assert isinstance(own, SetScore) and isinstance(worse, SetScore)
+    assert worse.value > 1.5 * own.value > 0
+    assert own.details["fit_sha256"] == worse.details["fit_sha256"]
+    assert own.details["images"] == 8 and 36 < own.details["blocks"] <= 72
+    assert own.per_image is not None and np.mean(own.per_image) == pytest.approx(own.value)
+
+    # the fit by hand, on the blocks of each reference above 0.75 of its peak
+    sharp = [b[s > 0.75 * s.max()] for b, s in (niqe.block_features(r) for r in references)]
+    blocks = np.concatenate(sharp)
+    fit = blocks.mean(axis=0), np.cov(blocks, rowvar=False)
+    other = niqe.block_features(blurred[0])[0]
+    by_hand = niqe.distance(*fit, other.mean(axis=0), np.cov(other, rowvar=False))
+    assert worse.per_image[0] == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_too_few_blocks_is_a_reason(setting: Setting) -> None:
+    metric = NiqeRef(setting)
+    found = metric.combine([metric.gather(*pair(textured(s))) for s in range(2)])
+    assert not isinstance(found, SetScore)
+    assert "a fit of 36 features needs at least 37" in str(found.reason)
+
+
+# --- pyiqa by name ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "direction"),
+    [("gmsd", ("reference",), "down"), ("vif", ("reference",), "up"), ("piqe", (), "down"), ("musiq", (), "up")],
+)
+def test_pyiqa_metric_says_what_pyiqa_says(name: str, needs: tuple[str, ...], direction: str) -> None:
+    metric = pyiqa_metric(name)
+    assert (metric.name, metric.needs, metric.direction) == (f"pyiqa:{name}", needs, direction)
+    assert "PolyForm Noncommercial" in metric.licence
+    assert metric(Setting()).identity().startswith(f"pyiqa:{name}|") and "unverified" in metric(Setting()).identity()
+    assert pyiqa_metric(name) is metric
+
+
+@pytest.mark.parametrize("name", ["gmsd", "ssim", "psnry", "entropy"])
+def test_pyiqa_metric_is_pyiqas_number(name: str) -> None:
+    import pyiqa
+    import torch
+
+    reference = textured(0)
+    prediction = np.float32(np.clip(reference + np.random.default_rng(0).normal(0, 0.05, reference.shape), 0, 1))
+    score = pyiqa_metric(name)(Setting()).assess(*pair(reference, prediction))
+    plain = pyiqa.create_metric(name, device="cpu")
+    inputs = [torch.from_numpy(np.moveaxis(x, 2, 0)[None].copy()) for x in (prediction, reference)]
+    with torch.no_grad():
+        theirs = plain(*inputs) if plain.metric_mode == "FR" else plain(inputs[0])
+    assert score.value == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_unknown_and_set_metrics_are_refused() -> None:
+    with pytest.raises(RfbenchError, match=r"unknown pyiqa metric 'nique'; did you mean .*niqe"):
+        pyiqa_metric("nique")
+    for name in ("fid", "inception_score"):
+        with pytest.raises(RfbenchError, match="use fid_tf"):
+            pyiqa_metric(name)
+
+
+def test_missing_weights_are_a_reason_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With empty caches nothing is fetched, printed or written."""
+    import socket
+
+    from huggingface_hub import constants
+    from pyiqa.utils import download_util
+
+    def connect(*args: Any) -> None:
+        raise AssertionError("network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(tmp_path / "pyiqa"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    images = pair(textured(0))
+    names = {
+        "brisque": "brisque_svm_weights.pth",
+        "maniqa": "model.safetensors of timm/vit_base_patch8_224",
+        "cnniqa": "CNNIQA_koniq10k-e6f14c91.pth",
+        "lpips": "alexnet-owt",
+    }
+    for name, file in names.items():
+        score = pyiqa_metric(name)(Setting()).assess(*images)
+        assert score.value is None
+        assert f"pyiqa:{name} needs the file {file}" in str(score.reason)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    out = capfd.readouterr()
+    assert out.out == "" and out.err == ""

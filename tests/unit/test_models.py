@@ -1,0 +1,201 @@
+"""The sealed call: padding, tiles, seams, checks, policies and running out of memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.core.errors import ItemError, RfbenchError
+from bench.core.image import Image
+from bench.core.resample import resize
+from bench.data.dataset import Pair, Record, Side
+from bench.models import Adapter, Batch, ModelSpec, Prediction
+from bench.models.call import Answer, Model
+from bench.models.tiling import pad, padded_size, ramp, spans
+from bench.protocols.base import Task
+from bench.protocols.paired import Paired
+from tests.conftest import picture
+
+
+def task(h: int, w: int, size: tuple[int, int], name: str = "x", seed: int = 0) -> Task:
+    lr = Image(picture(seed, h, w).astype(np.float32), "display", ("R", "G", "B"), np.ones((h, w), bool))
+    hr = Image(picture(seed, *size).astype(np.float32), "display", ("R", "G", "B"), np.ones(size, bool))
+    side = Side(unit="display")
+    record = Record(name, name, sides={"lr": side, "hr": side})
+    return Paired().prepare(Pair(record, lr, hr))
+
+
+class Bicubic(Adapter):
+    """Refuses images above a size, to play a device whose memory is full."""
+
+    largest_px = 10**9
+    largest_batch = 10**9
+    calls: list[tuple[int, ...]]
+
+    def upscale(self, batch: Batch) -> Prediction:
+        n, h, w, _ = batch.images.shape
+        self.calls.append((n, h, w))
+        if h * w > self.largest_px or n > self.largest_batch:
+            raise MemoryError
+        return Prediction(mean=np.stack([resize(i, batch.size) for i in batch.images]))
+
+
+def model(adapter: Adapter | None = None, **spec: Any) -> Any:
+    found = Model("bicubic")
+    found.adapter = adapter or Bicubic()
+    if isinstance(found.adapter, Bicubic):
+        found.adapter.calls = []
+    found.spec = ModelSpec(name="m", adapter="", **spec)
+    return found
+
+
+def answers(m: Any, *tasks: Task, **options: Any) -> list[Answer]:
+    found = m.predict(tasks, **({"run_seed": 0, "draws": 1} | options))
+    for answer in found:
+        assert isinstance(answer, Answer), str(answer)
+    return list(found)
+
+
+def test_padding_reaches_any_size() -> None:
+    x = picture(0, 6, 5)[None]
+    grown = pad(x.astype(np.float32), 64, 128)
+    assert grown.shape == (1, 64, 128, 3)
+    np.testing.assert_array_equal(grown[:, :6, :5], x.astype(np.float32))
+    np.testing.assert_array_equal(grown[:, 6], grown[:, 5])
+    assert padded_size(30, 40, multiple=16, min_side_px=1, square=False) == (32, 48)
+    assert padded_size(30, 40, multiple=2, min_side_px=128, square=True) == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("h", "w", "size"), [(1, 1, (5, 5)), (6, 6, (30, 30)), (30, 40, (150, 200)), (41, 28, (206, 141))]
+)
+def test_padding_of_small_images_leaves_the_grid_alone(h: int, w: int, size: tuple[int, int]) -> None:
+    plain = answers(model(), task(h, w, size))[0].arrays["mean"]
+    padded = answers(model(min_side_px=48, multiple=16, square=True), task(h, w, size))[0].arrays["mean"]
+    assert padded.shape == plain.shape == (*size, 3)
+    inner = (slice(0, size[0] * 3 // 4), slice(0, size[1] * 3 // 4))
+    assert np.abs(plain[inner] - padded[inner]).max() < 0.06
+
+
+@pytest.mark.parametrize("scale", [(4.0, 4.0), (2.5, 2.5), (1.25, 1.25), (206 / 41, 141 / 28)])
+def test_tiles_cover_and_seams_do_not_show(scale: tuple[float, float]) -> None:
+    h, w = 124, 84
+    size = (round(h * scale[0]), round(w * scale[1]))
+    whole = answers(model(), task(h, w, size))[0].arrays["mean"]
+    m = model(max_side_px=40, overlap_px=16)
+    tiled = answers(m, task(h, w, size))[0].arrays["mean"]
+    assert max(max(c[1:]) for c in m.adapter.calls) <= 44 and len(m.adapter.calls) > 6
+    assert tiled.shape == whole.shape
+    # Scales that fit the tiles are exact inside; others are displaced by less than a pixel.
+    exact = all((s * 4).is_integer() for s in scale)
+    assert np.abs(tiled - whole)[8:-8, 8:-8].mean() < (0.002 if exact else 0.02)
+
+
+def test_weights_of_tiles_add_up_to_one() -> None:
+    for length, out, tile, overlap in [(100, 400, 32, 8), (101, 505, 30, 16), (41, 206, 20, 4), (64, 80, 32, 16)]:
+        axis = spans(length, out, tile, overlap)
+        total = np.zeros(out)
+        for i, span in enumerate(axis):
+            total[span.out_start : span.out_stop] += ramp(axis, i)
+        assert axis[0].start == 0 and axis[-1].stop == length and axis[-1].out_stop == out
+        assert (total > 0).all()
+        assert np.abs(total - 1).max() < 1e-5 or np.abs(total - 1).mean() < 0.2
+
+
+def test_a_tile_gets_the_noise_of_its_place() -> None:
+    class Noise(Adapter):
+        def upscale(self, batch: Batch) -> Prediction:
+            assert batch.size == tuple(2 * n for n in batch.images.shape[1:3])
+            return Prediction(samples=batch.noise(3, 2) * np.float32(0.2))
+
+    whole = answers(model(Noise(), scale_factors=(2,), stochastic=True), task(100, 70, (200, 140)), draws=2)[0]
+    tiled = answers(
+        model(Noise(), scale_factors=(2,), stochastic=True, max_side_px=32, overlap_px=8),
+        task(100, 70, (200, 140)),
+        draws=2,
+    )[0]
+    np.testing.assert_allclose(tiled.arrays["samples"], whole.arrays["samples"], atol=1e-5)
+
+
+def test_a_batch_of_eight_is_eight_of_one() -> None:
+    tasks = [task(20, 30, (80, 120), f"t{i}", i) for i in range(8)]
+    together = answers(model(), *tasks)
+    for one, alone in zip(together, tasks, strict=True):
+        np.testing.assert_array_equal(one.arrays["mean"], answers(model(), alone)[0].arrays["mean"])
+
+
+def test_out_of_memory_halves_the_batch_and_then_the_tile() -> None:
+    adapter = Bicubic()
+    adapter.largest_batch = 2
+    m = model(adapter)
+    tasks = [task(20, 20, (40, 40), f"t{i}", i) for i in range(8)]
+    assert len(answers(m, *tasks)) == 8
+    assert [c[0] for c in adapter.calls] == [8, 4, 2, 2, 2, 2]
+    adapter.largest_px = 64 * 64
+    big = answers(m, task(130, 130, (260, 260)))[0]
+    assert "out of memory: run in tiles of 65" not in str(big.notes) and "tiles of 32 LR px" in str(big.notes)
+    adapter.largest_px = 10
+    lost = m.predict([task(130, 130, (260, 260))], run_seed=0, draws=1)[0]
+    assert isinstance(lost, ItemError) and "out of memory even in tiles" in str(lost)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((1, 3, 4, 3), np.float32), "has the shape 1x3x4x3, expected 1x8x8xC"),
+        (np.full((1, 8, 8, 3), np.nan, np.float32), "192 values that are not finite"),
+        (np.zeros((1, 8, 8, 3)), "is float64, expected float32"),
+        (np.full((1, 8, 8, 3), 200, np.float32), r"runs from 200 to 200, expected display"),
+        (np.zeros((1, 8, 8, 2), np.float32), "2 channels"),
+    ],
+)
+def test_wrong_answers_are_refused(array: np.ndarray, message: str) -> None:
+    class Wrong(Adapter):
+        def upscale(self, batch: Batch) -> Prediction:
+            return Prediction(mean=array)
+
+    found = model(Wrong()).predict([task(4, 4, (8, 8))], run_seed=0, draws=1)[0]
+    assert isinstance(found, ItemError)
+    with pytest.raises(ItemError, match=message):
+        raise found
+
+
+def test_one_bad_image_in_a_batch_is_lost_alone() -> None:
+    class Picky(Adapter):
+        def upscale(self, batch: Batch) -> Prediction:
+            if "t2" in batch.ids:
+                raise ValueError("not this one")
+            return Prediction(mean=np.stack([resize(i, batch.size) for i in batch.images]))
+
+    tasks = [task(5, 5, (10, 10), f"t{i}", i) for i in range(4)]
+    found = model(Picky()).predict(tasks, run_seed=0, draws=1)
+    assert [isinstance(a, Answer) for a in found] == [True, True, False, True]
+    assert "not this one" in str(found[2])
+
+
+def test_reflectance_and_bands_by_name() -> None:
+    t = task(5, 5, (10, 10))
+    refused = model(unit="reflectance", bands=("R", "G", "B", "NIR")).predict([t], run_seed=0, draws=1)[0]
+    assert "needs reflectance" in str(refused)
+    lr = replace(t.lr, unit="reflectance")
+    refused = model(unit="reflectance", bands=("R", "G", "B", "NIR")).predict([replace(t, lr=lr)], run_seed=0, draws=1)[
+        0
+    ]
+    assert "band NIR is needed; the image has R G B" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bicubc", "did you mean bicubic"),
+        ("bicubic:steps=3", "unknown option of model bicubic 'steps'"),
+        ("files", "needs the option folder"),
+        ("files:folder=/nowhere", "is not a folder"),
+    ],
+)
+def test_unknown_models_and_options(text: str, message: str) -> None:
+    with pytest.raises(RfbenchError, match=message):
+        Model(text)

@@ -1,0 +1,455 @@
+"""Tables: what is compared, what is refused, and each of the four writers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bench.cli.table import command
+from bench.core.errors import NotComparable, RfbenchError
+from bench.core.files import write_json
+from bench.store import RunFolder, plan_digest
+from bench.tables.build import ABSENT, build_table, protocol_label, ranks, shown
+from bench.tables.write import WRITERS, to_csv, to_json, to_latex, to_markdown
+
+# name: title, unit, direction, group, identity
+METRICS = {
+    "psnr_rgb": ("PSNR", "dB", "up", "fidelity", "psnr_rgb|rgb|peak1|cap100|q8|r1"),
+    "ssim_rgb": ("SSIM", "", "up", "fidelity", "ssim_rgb|gauss11,1.5|popcov|range1|q8|r1"),
+    "fsim": ("FSIM", "", "up", "fidelity", "fsim|luma|pool256|q8|r1"),
+    "lpips_alex": ("LPIPS", "", "down", "perceptual", "lpips_alex|v0.1|alex|w:7be5be79+df73285e|q8|r1"),
+    "dists": ("DISTS", "", "down", "perceptual", "dists|vgg|noresize|w:397923af+f5e65c96|q8|r1"),
+    "fid_tf": ("FID", "", "down", "realism", "fid_tf|inception-v3-compat|2048|tf1resize|w:6726825d|q8|r1"),
+    "niqe": ("NIQE", "", "down", "realism", "niqe|live|yiq|block96|w:fa2aa4d1|q8|r1"),
+    "maniqa_koniq": ("MANIQA", "", "up", "realism", "maniqa_koniq|koniq|scale0.8|crops20grid|w:a207f8ab|q8|r1"),
+    "sam_rgb": ("SAM", "degrees", "down", "physics", "sam_rgb|rgb|deg|skip0|q8|r1"),
+    "de00": ("ΔE00", "", "down", "physics", "de00|srgb|d65|2deg|k1,1,1|q8|r1"),
+    "nll": ("NLL", "nats", "down", "uncertainty", "nll|gauss|mean|floor1/255|r1"),
+    "ece": ("ECE", "", "down", "uncertainty", "ece|gauss|quantiles0.05..0.95/0.05|floor1/255|r1"),
+}
+POINT = "no predictive distribution (a single deterministic image)"
+HOSTILE = "a|b`c`<i>*x* _y_ \\dollar{$1} 100% #1 & ~^ $x$ 模型 é\nnew line"
+Values = dict[str, float | None]
+
+
+def fake(
+    root: Path, name: str, values: Values, *, mean: Values | None = None, label: str | None = None,
+    reasons: dict[str, str] | None = None, failed: tuple[str, ...] = (), n: dict[str, int] | None = None,
+    finished: bool = True, **plan: Any,
+) -> RunFolder:  # fmt: skip
+    """A finished run folder ``root/name`` of a model that scored ``values``."""
+    folder = RunFolder(root / name)
+    label = label or name
+    ids = [f"scene-{i:02}" for i in range(24)]
+
+    def described(metric: str) -> dict[str, Any]:
+        keys = ("title", "unit", "direction", "group", "identity")
+        standard = (metric.removeprefix("pyiqa:").upper(), "", "up", "perceptual", f"{metric}|r1")
+        return dict(zip(keys, METRICS.get(metric, standard), strict=True))
+
+    whole: dict[str, Any] = {
+        "model": {"label": label, "options": {}},
+        "protocol": {"name": "paired", "normalisation": "declared", "quantise": 8, "border_px": 0,
+                     "captions": "dataset", "policy": "post", "scale": None},
+        "data": {"name": "scenes", "split": "test", "fingerprint": "0123456789abcdef" * 4, "ids": ids},
+        "metrics": {m: described(m) for m in values},
+        "seed": 0, "draws": 4, "dtype": "float32", "device": "cpu", "batch_size": 1,
+    } | plan  # fmt: skip
+    digest = plan_digest(whole)
+    software = {"rfbench": "0.1.0", "python": "3.12.0", "packages": {"torch": "2.11.0"}, "commit": None}
+    record = {"format": 1, "plan": whole, "plan_sha256": digest, "software": software, "command": "rfbench run"}
+    write_json(folder.path / "run.json", record)
+
+    def cells(of: Values) -> dict[str, Any]:
+        found = {}
+        for metric in values:
+            value = of.get(metric)
+            count = (n or {}).get(metric, 24 - len(failed)) if value is not None else 0
+            reason = None if value is not None else (reasons or {}).get(metric, POINT)
+            identity = whole["metrics"][metric]["identity"]
+            found[metric] = {"value": value, "n": count, "reason": reason, "identity": identity}
+        return found
+
+    rows = {"sample": {"label": label, "metrics": cells(values)}}
+    if mean is not None:
+        rows["mean"] = {"label": f"{label}@mean", "metrics": cells(mean)}
+    if finished:
+        summary = {"format": 1, "plan_sha256": digest, "images": 24, "failed": list(failed), "rows": rows}
+        write_json(folder.path / "summary.json", summary)
+    return folder
+
+
+def twelve(*numbers: float | None) -> Values:
+    return dict(zip(METRICS, numbers, strict=True))
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> list[RunFolder]:
+    """Four models and twelve metrics, with a mean, missing metrics and failed images."""
+    slow = {"maniqa_koniq": "takes minutes an image on a processor", "nll": POINT, "ece": POINT}
+    flow = twelve(22.914, 0.6031, 0.8012, 0.2321, 0.1812, 87.12, 5.31, None, 3.61, 4.93, -1.2312, 0.0412)
+    mean = twelve(24.514, 0.6631, 0.8312, 0.3321, 0.2812, 107.12, 7.31, None, 3.41, 4.73, None, None)
+    nearest = twelve(22.314, 0.5231, 0.7412, 0.5123, 0.3812, 214.3, 11.2, None, 4.21, 6.13, None, None)
+    bicubic = twelve(23.514, 0.6231, 0.8112, 0.4321, 0.3012, 187.1, 8.31, None, 3.81, 5.13, None, None)
+    lanczos = twelve(23.516, 0.6242, 0.8142, 0.4121, 0.2912, 98.12, 8.11, None, 3.79, 5.12, None, None)
+    return [
+        fake(tmp_path, "nearest", nearest, reasons=slow),
+        fake(tmp_path, "bicubic", bicubic, reasons=slow),
+        fake(tmp_path, "lanczos", lanczos, reasons=slow, failed=("scene-03", "scene-07")),
+        fake(tmp_path, "rareflow-tiny", flow, mean=mean, reasons=slow),
+    ]
+
+
+# --- build ----------------------------------------------------------------------------------------------------
+
+
+def test_rows_columns_and_facts(four: list[RunFolder]) -> None:
+    table = build_table(four)
+    assert [r.label for r in table.rows] == ["nearest", "bicubic", "lanczos", "rareflow-tiny", "rareflow-tiny@mean"]
+    assert [c.metric for c in table.columns] == list(METRICS)  # stored sorted by name, shown in the groups' order
+    assert (table.protocol, table.dataset, table.split, table.images) == ("paired", "scenes", "test", 24)
+    assert table.rows[0].facts["seed"] == 0 and table.rows[4].estimate == "mean"
+
+
+def test_columns_follow_groups_then_the_defaults_then_names(tmp_path: Path) -> None:
+    names = ["zeta", "ece", "pyiqa:alpha", "fsim", "psnr_rgb", "lpips_alex"]
+    run = fake(tmp_path, "a", dict.fromkeys(names, 1.0))
+    assert [c.metric for c in build_table([run]).columns] == [
+        "psnr_rgb", "fsim", "lpips_alex", "pyiqa:alpha", "zeta", "ece",
+    ]  # fmt: skip
+    asked = build_table([run], ["ece", "fsim", "psnr_rgb"]).columns
+    assert [c.metric for c in asked] == ["fsim", "psnr_rgb", "ece"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "direction", "expected"),
+    [
+        (["1.0", "2.0", "3.0"], "up", [None, "second", "best"]),
+        (["1.0", "2.0", "3.0"], "down", ["best", "second", None]),
+        (["1.0", "1.0", "0.5"], "up", ["best", "best", "second"]),
+        (["1.0", "0.5", "0.5"], "up", ["best", "second", "second"]),
+        (["1.0", "1.0", "1.0"], "up", ["best", "best", "best"]),
+        (["1.0", "2.0"], "up", ["second", "best"]),
+        (["1.0", ""], "up", [None, None]),
+        (["-2.0", "-1.0", "", "9.25"], "down", ["best", "second", None, None]),
+        ([], "up", []),
+    ],
+)
+def test_ranks(texts: list[str], direction: str, expected: list[str | None]) -> None:
+    assert ranks(texts, direction) == expected
+
+
+def test_numbers_that_look_equal_are_ties(tmp_path: Path) -> None:
+    runs = [fake(tmp_path, n, {"psnr_rgb": v}) for n, v in (("a", 23.514), ("b", 23.5149), ("c", 20.0))]
+    assert [r.cells[0].rank for r in build_table(runs).rows] == ["best", "best", "second"]
+
+
+def test_means_of_fewer_images_say_so_and_are_not_ranked(four: list[RunFolder]) -> None:
+    table = build_table(four)
+    lanczos = table.rows[2].cells[0]
+    assert lanczos.n == 22 and lanczos.rank is None and lanczos.note is not None
+    assert str(table.footnotes[lanczos.note]) == "lanczos: over 22 of 24 images (2 failed), not ranked beside 24"
+    assert any("2 of 24 images failed (scene-03, scene-07)" in note for note in table.notes)
+
+
+def test_where_all_lack_the_same_images_they_are_ranked(tmp_path: Path) -> None:
+    runs = [fake(tmp_path, m, {"psnr_rgb": v}, n={"psnr_rgb": 20}) for m, v in (("a", 1.0), ("b", 2.0))]
+    table = build_table(runs)
+    assert [r.cells[0].rank for r in table.rows] == ["second", "best"]
+    assert [str(f) for f in table.footnotes] == ["PSNR: over 20 of 24 images"]
+
+
+def test_reasons_are_told_once_for_several_metrics(four: list[RunFolder]) -> None:
+    notes = [str(f) for f in build_table(four).footnotes]
+    assert "MANIQA: takes minutes an image on a processor" in notes
+    assert f"NLL, ECE: {POINT}" in notes
+    assert len(notes) == len(set(notes)) == 3
+
+
+def test_a_metric_that_one_run_lacks(tmp_path: Path) -> None:
+    runs = [fake(tmp_path, "a", {"psnr_rgb": 1.0, "fsim": 0.5}), fake(tmp_path, "b", {"psnr_rgb": 2.0})]
+    cell = build_table(runs).rows[1].cells[1]
+    assert (cell.value, cell.reason, cell.n) == (None, ABSENT, 0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("psnr_rgb", 23.456, "23.46"), ("ssim_rgb", 0.12345, "0.123"), ("nll", -0.0001, "0.000"),
+        ("nll", -1.25, "-1.250"), ("fid_tf", 1234.5, "1234.50"), ("nll", 123456789.0, "1.235e+08"),
+        ("pyiqa:x", 0.00012345, "0.0001234"), ("pyiqa:x", 12.0, "12.00"), ("pyiqa:x", 1234.0, "1234"),
+    ],
+)  # fmt: skip
+def test_shown_texts(metric: str, value: float, text: str) -> None:
+    assert shown(metric, value) == text
+
+
+def test_labels_say_what_differs(tmp_path: Path) -> None:
+    runs = [
+        fake(tmp_path, "a", {"psnr_rgb": 1.0}, mean={"psnr_rgb": 2.0}, label="m", seed=0),
+        fake(tmp_path, "b", {"psnr_rgb": 1.0}, mean={"psnr_rgb": 2.0}, label="m", seed=1, dtype="float16"),
+        fake(tmp_path, "c", {"psnr_rgb": 1.0}, label="other"),
+    ]
+    assert [r.label for r in build_table(runs).rows] == [
+        "m (seed 0, float32)", "m@mean (seed 0, float32)", "m (seed 1, float16)", "m@mean (seed 1, float16)", "other",
+    ]  # fmt: skip
+
+
+def test_labels_of_equal_plans_say_the_folder(tmp_path: Path) -> None:
+    runs = [fake(tmp_path, name, {"psnr_rgb": 1.0}, label="m") for name in ("here", "there")]
+    assert [r.label for r in build_table(runs).rows] == ["m (here)", "m (there)"]
+    twins = [fake(tmp_path / name, "run", {"psnr_rgb": 1.0}, label="m") for name in ("here", "there")]
+    assert [r.label for r in build_table(twins).rows] == ["m", "m #2"]
+
+
+def test_labels_say_options_that_differ(tmp_path: Path) -> None:
+    runs = [
+        fake(tmp_path, f"r{steps}", {"psnr_rgb": 1.0}, label="m", model={"label": "m", "options": {"steps": steps}})
+        for steps in ("4", "28")
+    ]
+    assert [r.label for r in build_table(runs).rows] == ["m (steps=4)", "m (steps=28)"]
+
+
+def test_protocol_labels() -> None:
+    paired = {"name": "paired", "normalisation": "percentile[2,98]", "quantise": None, "border_px": 0}
+    assert protocol_label(paired) == "paired:normalisation=percentile[2,98],quantise=None"
+    assert protocol_label({"name": "not-here", "a": 1}) == "not-here:a=1"
+
+
+def test_other_versions_are_told(tmp_path: Path) -> None:
+    runs = [fake(tmp_path, name, {"psnr_rgb": 1.0}) for name in "ab"]
+    record = runs[1].run()
+    record["software"]["packages"]["torch"] = "2.12.0"
+    write_json(runs[1].path / "run.json", record)
+    assert any("versions differ between the runs: torch 2.11.0 or 2.12.0" in n for n in build_table(runs).notes)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
+
+
+def test_no_run() -> None:
+    with pytest.raises(RfbenchError, match="rfbench run"):
+        build_table([])
+
+
+def test_an_unfinished_run(tmp_path: Path) -> None:
+    with pytest.raises(RfbenchError, match="expected a finished run; run the same command again"):
+        build_table([fake(tmp_path, "a", {"psnr_rgb": 1.0}, finished=False)])
+
+
+@pytest.mark.parametrize("what", ["data", "protocol", "metric"])
+def test_runs_that_must_not_be_mixed(tmp_path: Path, what: str) -> None:
+    a = fake(tmp_path, "a", {"psnr_rgb": 1.0, "fsim": 1.0})
+    plan = a.run()["plan"]
+    if what == "data":
+        change = {"data": plan["data"] | {"fingerprint": "f" * 64}}
+    elif what == "protocol":
+        change = {"protocol": plan["protocol"] | {"border_px": 4}}
+    else:
+        fsim = plan["metrics"]["fsim"] | {"identity": "fsim|luma|pool256|q8|r2"}
+        change = {"metrics": plan["metrics"] | {"fsim": fsim}}
+    b = fake(tmp_path, "b", {"psnr_rgb": 1.0, "fsim": 1.0}, **change)
+    with pytest.raises(NotComparable) as caught:
+        build_table([a, b])
+    assert str(a.path) in str(caught.value) and str(b.path) in str(caught.value)
+    assert {"data": "fingerprint", "protocol": "border_px", "metric": "fsim"}[what] in str(caught.value)
+    if what == "metric":  # the metrics that are shown are the ones that count
+        assert len(build_table([a, b], ["psnr_rgb"]).rows) == 2
+
+
+def test_two_runs_that_disagree_on_what_the_first_lacks(tmp_path: Path) -> None:
+    a = fake(tmp_path, "a", {"psnr_rgb": 1.0})
+    b = fake(tmp_path, "b", {"psnr_rgb": 1.0, "fsim": 1.0})
+    metrics = b.run()["plan"]["metrics"]
+    changed = metrics | {"fsim": metrics["fsim"] | {"identity": "fsim|other"}}
+    c = fake(tmp_path, "c", {"psnr_rgb": 1.0, "fsim": 1.0}, metrics=changed)
+    with pytest.raises(NotComparable, match="fsim"):
+        build_table([a, b, c])
+
+
+def test_an_unknown_metric(tmp_path: Path) -> None:
+    with pytest.raises(RfbenchError, match="did you mean psnr_rgb"):
+        build_table([fake(tmp_path, "a", {"psnr_rgb": 1.0})], ["psnr_rbg"])
+
+
+# --- Markdown -------------------------------------------------------------------------------------------------
+
+
+def split_row(line: str) -> list[str]:
+    """The cells of a pipe table's row as GitHub splits it: an escaped bar is text."""
+    return [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_markdown_marks_and_shape(four: list[RunFolder]) -> None:
+    lines = to_markdown(build_table(four)).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len({len(split_row(r)) for r in rows}) == 1
+    assert len({len(r) for r in rows}) == 1, "columns do not stand below each other"
+    assert split_row(rows[0])[1:6] == ["fidelity", "", "", "perceptual", ""]
+    assert split_row(rows[2])[:3] == ["**model**", "**PSNR** (dB) ↑", "**SSIM** ↑"]
+    mean = split_row(rows[-1])
+    assert mean[1] == "**24.51**" and mean[4] == "<ins>0.332</ins>"
+    assert split_row(rows[3])[8] == "–ᵃ"
+    text = "\n".join(lines)
+    assert "- ᵃ MANIQA: takes minutes an image on a processor" in text
+    assert "24 images, fingerprint 0123456789ab; protocol paired; captions: the dataset's" in text
+    assert all(identity in lines for *_, identity in METRICS.values())
+
+
+def test_markdown_digits_stand_below_digits(four: list[RunFolder]) -> None:
+    rows = [line for line in to_markdown(build_table(four)).splitlines() if line.startswith("|")][3:]
+    for j in (2, 3, 7):  # PSNR and FID have marks of all kinds
+        assert len({row.split("|")[j].index(".") for row in rows}) == 1
+
+
+def test_markdown_of_hostile_texts(tmp_path: Path) -> None:
+    fsim = {"title": "F|*", "unit": "|", "direction": "up", "group": "fidelity", "identity": "fsim|```\n</details>"}
+    run = fake(tmp_path, "x", {"fsim": None}, label=HOSTILE, reasons={"fsim": HOSTILE}, metrics={"fsim": fsim})
+    text = to_markdown(build_table([run]))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [len(split_row(r)) for r in rows] == [2] * 4
+    label = split_row(rows[3])[0]
+    assert "\\|b\\`c\\`\\<i\\>\\*x\\*" in label and "\\_y\\_" in label and "new line" in label
+    assert "````text" in text and text.endswith("````")  # the identity cannot end its block
+    assert "\\$x\\$" in label
+
+
+def test_markdown_keeps_underscores_inside_words(tmp_path: Path) -> None:
+    text = to_markdown(build_table([fake(tmp_path, "my_model_2", {"psnr_rgb": 1.0})]))
+    assert "| my_model_2 |" in text
+
+
+def test_markdown_has_notes_beyond_the_alphabet(tmp_path: Path) -> None:
+    names = [f"pyiqa:m{i:02}" for i in range(60)]
+    run = fake(tmp_path, "a", dict.fromkeys(names), reasons={n: f"reason of {n}" for n in names})
+    marks = re.findall(r"^- (\S+) M\d\d: reason", to_markdown(build_table([run])), re.M)
+    assert len(marks) == len(set(marks)) == 60
+
+
+# --- LaTeX ----------------------------------------------------------------------------------------------------
+
+
+def test_latex_marks_groups_and_units(four: list[RunFolder]) -> None:
+    text = to_latex(build_table(four))
+    assert "\\rfbest{24.51}" in text and "\\rfsecond{0.332}" in text
+    assert "\\providecommand{\\rfbest}[1]{\\textbf{#1}}" in text
+    assert "\\providecommand{\\rfsecond}[1]{\\underline{#1}}" in text
+    assert "\\multicolumn{3}{c}{fidelity} & \\multicolumn{2}{c}{perceptual}" in text
+    assert "\\cmidrule(lr){2-4} \\cmidrule(lr){5-6}" in text
+    assert "$\\Delta E_{00}$" in text and "dB\\,$\\uparrow$" in text and "nats\\,$\\downarrow$" in text
+    assert "$-$1.231" in text and "$^{1}$\\,MANIQA: takes minutes" in text
+    assert "psnr\\_rgb|\\allowbreak rgb|\\allowbreak peak1" in text
+    assert "Best in bold, second underlined" in text
+
+
+def test_latex_is_one_table_where_the_page_is_wide(four: list[RunFolder]) -> None:
+    table = build_table(four)
+    assert to_latex(table).count("\\begin{tabular}") == 2
+    assert to_latex(table, 516).count("\\begin{tabular}") == 1
+    few = build_table(four, ["psnr_rgb", "ssim_rgb", "lpips_alex", "fid_tf"])
+    assert to_latex(few).count("\\begin{tabular}") == 1 and "\\small" in to_latex(few)
+
+
+def test_latex_escapes(tmp_path: Path) -> None:
+    text = to_latex(build_table([fake(tmp_path, "x", {"fsim": None}, label=HOSTILE, reasons={"fsim": HOSTILE})]))
+    assert "a\\textbar{}b{`}c" in text and "\\textbackslash{}dollar\\{\\$1\\}" in text
+    assert "100\\% \\#1 \\& \\textasciitilde{}\\textasciicircum{}" in text and "模" not in text and "é" in text
+
+
+def compiled(text: str, folder: Path) -> str:
+    """What pdflatex says of the table in a plain article."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    document = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + text + "\n\\end{document}\n"
+    (folder / "t.tex").write_text(document, encoding="utf-8")
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, check=False, timeout=120)
+    log = (folder / "t.log").read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    return log
+
+
+def test_latex_compiles_and_fits(four: list[RunFolder], tmp_path: Path) -> None:
+    assert "Overfull" not in compiled(to_latex(build_table(four)), tmp_path)
+
+
+def test_latex_of_many_metrics_and_long_names_fits(tmp_path: Path) -> None:
+    names = [*METRICS, *(f"pyiqa:m{i:02}" for i in range(14))]
+    long = "A model with quite a long name, 512 steps of it"
+    runs = [fake(tmp_path, f"r{i}", dict.fromkeys(names, i + 0.1), label=n) for i, n in enumerate((long, "b"))]
+    assert "Overfull" not in compiled(to_latex(build_table(runs)), tmp_path)
+
+
+def test_latex_of_hostile_texts_compiles(tmp_path: Path) -> None:
+    names = ["psnr_rgb", "fsim", *(f"pyiqa:m{i:02}" for i in range(30))]
+    every = "".join(map(chr, range(32, 0x180))) + "αβγΩ∞≤→“”…\u0301\u202e😀"
+    runs = [
+        fake(tmp_path, "a", dict.fromkeys(names), label=HOSTILE, reasons=dict.fromkeys(names, every)),
+        fake(tmp_path, "b", dict.fromkeys(names, -1234.5678), label="x" * 20 + " " + "y" * 30),
+    ]
+    compiled(to_latex(build_table(runs)), tmp_path)
+
+
+# --- CSV and JSON ---------------------------------------------------------------------------------------------
+
+
+def test_csv_round_trip(tmp_path: Path) -> None:
+    values: Values = {"psnr_rgb": math.pi * 7, "fsim": 1e-17, "nll": None}
+    run = fake(tmp_path, "a", values, label='comma, "quote"\nline', reasons={"nll": 'why, "so"'})
+    rows = list(csv.DictReader(io.StringIO(to_csv(build_table([run])))))
+    columns = ["model", "metric", "value", "n", "reason", "identity", "direction", "unit", "group"]
+    assert list(rows[0]) == columns
+    assert {r["model"] for r in rows} == {'comma, "quote" line'}
+    found = {r["metric"]: float(r["value"]) if r["value"] else None for r in rows}
+    assert found == values
+    nll = next(r for r in rows if r["metric"] == "nll")
+    assert (nll["reason"], nll["n"], nll["unit"], nll["group"]) == ('why, "so"', "0", "nats", "uncertainty")
+    assert nll["identity"] == METRICS["nll"][4]
+
+
+def test_json_is_whole_and_free_of_nan(four: list[RunFolder]) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in the JSON")
+
+    found = json.loads(to_json(build_table(four)), parse_constant=refuse)
+    assert found["format"] == 1 and found["protocol"]["label"] == "paired"
+    assert found["dataset"]["images"] == 24 and [c["metric"] for c in found["columns"]] == list(METRICS)
+    flow = found["rows"][3]
+    assert (flow["model"], flow["estimate"]) == ("rareflow-tiny", "sample")
+    assert flow["metrics"]["nll"]["value"] == -1.2312  # full precision, not the shown text
+    assert flow["metrics"]["lpips_alex"]["rank"] == "best" and found["rows"][4]["metrics"]["fid_tf"]["rank"] == "second"
+    assert found["rows"][0]["metrics"]["nll"]["reason"] == POINT
+
+
+def test_a_number_that_is_not_finite_is_a_reason(tmp_path: Path) -> None:
+    run = fake(tmp_path, "a", {"psnr_rgb": 1.0, "fsim": 0.5})
+    path = run.path / "summary.json"
+    path.write_text(path.read_text().replace("0.5", "NaN"))
+    cell = build_table([run]).rows[0].cells[1]
+    assert (cell.value, cell.reason) == (None, "not a finite number")
+    assert "NaN" not in to_json(build_table([run]))
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_command(four: list[RunFolder], tmp_path: Path, form: str) -> None:
+    done = CliRunner().invoke(command, [str(tmp_path), "--format", form, "--metrics", "psnr_rgb, lpips_alex"])
+    assert done.exit_code == 0, done.output
+    assert "psnr" in done.stdout and "sam_rgb" not in done.stdout
+    out = tmp_path / "deep" / "table.txt"
+    words = [str(f.path) for f in sorted(four, key=lambda f: f.path)]
+    words += ["--format", form, "--metrics", "psnr_rgb,lpips_alex", "--out", str(out)]
+    assert CliRunner().invoke(command, words).exit_code == 0
+    assert out.read_text(encoding="utf-8") == done.stdout
