@@ -28,7 +28,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.core.errors import NotComparable, RfbenchError, one_line
-from bench.core.files import digest, read_json, safe_name, sha256, sweep_temporary, write_bytes, write_json
+from bench.core.files import (
+    digest,
+    is_temporary,
+    read_json,
+    safe_name,
+    sha256,
+    sweep_temporary,
+    write_bytes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +84,7 @@ class RunFolder:
             if theirs["plan_sha256"] != run["plan_sha256"]:
                 what = "; ".join(differences(theirs["plan"], dict(run["plan"]), "it has", "asked for")[:3])
                 raise RfbenchError(f"{self.path} holds a run with other options ({what}); choose another --out")
-        elif self.path.exists() and any(p.name != "host.json" for p in self.path.iterdir()):
+        elif self.path.exists() and any(not is_temporary(p) for p in self.path.iterdir()):
             raise RfbenchError(f"{self.path} exists and holds no run; choose another --out or empty it")
         else:
             write_json(self.path / "run.json", run)

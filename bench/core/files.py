@@ -75,7 +75,13 @@ def safe_name(name: str) -> str:
     return f"{cleaned or 'x'}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that ``atomic_path`` was writing when its process was killed."""
+    return re.fullmatch(rf"\..+\.[0-9]+{re.escape(TEMPORARY)}", path.name) is not None
+
+
 def sweep_temporary(folder: Path) -> None:
     """Remove what a killed process left half-written below ``folder``."""
     for path in folder.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if is_temporary(path):
+            path.unlink(missing_ok=True)

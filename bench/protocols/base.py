@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -101,8 +101,10 @@ class Protocol(ABC):
     def task(self, pair: Pair, lr: Image, hr: Image | None, pan: Image | None, size: tuple[int, int]) -> Task:
         """The task of an LR image and the reference on the grid ``size``."""
         record = pair.record
+        if not lr.valid.any():
+            raise ItemError("the LR image has no valid pixel")
+        fitted = self._fit(lr, record.sides["lr" if pair.lr is not None else "hr"])  # of valid pixels alone
         lr, notes = filled(lr)
-        fitted = self._fit(lr, record.sides["lr" if pair.lr is not None else "hr"])
         display = None
         if hr is not None and hr.has(RGB):
             display = self._fit(hr, record.sides["hr"]).apply(hr.select(RGB))
@@ -120,7 +122,8 @@ class Protocol(ABC):
             display_float=cut(display, b) if display is not None else None,
             hr=cut_image(hr, b),
             pan=cut_image(pan, b),
-            lr=lr,
+            # With a border the LR must cover the same ground as the cut images: it is brought to their grid and cut.
+            lr=cut_image(on_grid(lr, size), b) if b else lr,
             valid=cut(valid, b),
         )
         return Task(
@@ -153,8 +156,6 @@ def filled(lr: Image) -> tuple[Image, tuple[str, ...]]:
     holes = int((~lr.valid).sum())
     if not holes:
         return lr, ()
-    if holes == lr.valid.size:
-        raise ItemError("the LR image has no valid pixel")
     values = lr.values.copy()
     values[~lr.valid] = np.median(lr.values[lr.valid], axis=0)
     return dataclasses.replace(lr, values=values, valid=np.ones_like(lr.valid)), (
@@ -176,8 +177,12 @@ def cut(values: Any, border_px: int) -> Any:
     return values[border_px : values.shape[0] - border_px, border_px : values.shape[1] - border_px]
 
 
+@overload
+def cut_image(image: Image, border_px: int) -> Image: ...
+@overload
+def cut_image(image: Image | None, border_px: int) -> Image | None: ...
 def cut_image(image: Image | None, border_px: int) -> Image | None:
-    """An image without its border."""
+    """An image without its border, None for None."""
     if image is None or not border_px:
         return image
     return dataclasses.replace(image, values=cut(image.values, border_px), valid=cut(image.valid, border_px))
