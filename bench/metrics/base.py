@@ -74,7 +74,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Score:
-    """A value, or the reason why there is none. ``pixels`` that were left out are counted in ``note``."""
+    """A value, or the reason why there is none. ``note`` says what was left out, such as pixels."""
 
     value: float | None = None
     reason: str | None = None
@@ -153,8 +153,8 @@ class Metric(ABC):
         """What depends on the reference alone; computed once for all models of a run."""
         return None
 
-    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
-        """The score of one image. May raise Unavailable with a reason."""
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float | Score:
+        """The score of one image (a ``Score`` where something is to be noted). May raise Unavailable with a reason."""
         raise TypeError(f"{type(self).__name__} has no per-image value")
 
     def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
@@ -193,14 +193,15 @@ class Metric(ABC):
         """The score of one image, or a reason; never raises for what an image may bring."""
         try:
             state = self._prepare(estimate, reference)
-            value = float(self.value(estimate, reference, state))
+            found = self.value(estimate, reference, state)
+            score = found if isinstance(found, Score) else Score(float(found))
         except Unavailable as error:
             return Score(reason=one_line(error))
         except Exception as error:  # a metric that fails is a reason; the others of this image go on
             return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
-        if not math.isfinite(value):
-            return Score(reason=f"not a finite number ({value})")
-        return Score(value=value)
+        if score.value is None or not math.isfinite(score.value):
+            return Score(reason=score.reason or f"not a finite number ({score.value})")
+        return score
 
     def gather(self, estimate: Estimate, reference: Reference) -> Features | Score:
         """The features of one image for a set metric, or a reason."""

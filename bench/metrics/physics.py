@@ -9,7 +9,7 @@ import numpy as np
 from bench.core.errors import Unavailable
 from bench.core.image import Image
 from bench.core.resample import resize
-from bench.metrics.base import Estimate, Metric, Reference
+from bench.metrics.base import Estimate, Metric, Reference, Score
 from bench.metrics.networks import quietly
 
 WINDOW = 11
@@ -38,7 +38,7 @@ class SamRgb(Metric):
     parameters = ("rgb", "deg", "skip0")
     summary = "Spectral angle of RGB"
 
-    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
         """The mean angle of the valid pixels."""
         assert reference.display is not None
         return spectral_angle(estimate.display[reference.valid], reference.display[reference.valid])
@@ -61,7 +61,7 @@ class SamRefl(Metric):
     parameters = ("refl", "sharedbands", "deg", "skip0")
     summary = "Spectral angle of reflectance, all shared bands"
 
-    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
         """The mean angle of the pixels that are valid on both sides."""
         assert estimate.image is not None and reference.hr is not None
         ours, theirs = estimate.image, reference.hr
@@ -76,8 +76,8 @@ class SamRefl(Metric):
         return spectral_angle(ours.select(shared).values[valid], theirs.select(shared).values[valid])
 
 
-def spectral_angle(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean angle in degrees between the spectra of two arrays (N, bands); zero spectra are left out.
+def spectral_angle(first: np.ndarray, second: np.ndarray) -> Score:
+    """The mean angle in degrees between the spectra of two arrays (N, bands); zero spectra are left out and counted.
 
     Raises
     ------
@@ -91,7 +91,9 @@ def spectral_angle(first: np.ndarray, second: np.ndarray) -> float:
         raise Unavailable("every spectrum is zero on one side; zero has no angle")
     u, v = u[some] / length_u[some, None], v[some] / length_v[some, None]
     angle = 2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
-    return float(np.degrees(angle).mean())
+    left_out = int((~some).sum())
+    note = f"{left_out} of {some.size} spectra are zero and left out" if left_out else None
+    return Score(float(np.degrees(angle).mean()), note=note)
 
 
 class De00(Metric):

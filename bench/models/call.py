@@ -78,6 +78,7 @@ class Model:
         self.adapter = adapter
         self.spec = adapter.specialise(spec)
         self.label = one_line(adapter.label() or name, 60)
+        self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
         self._largest_batch: int | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -117,6 +118,7 @@ class Model:
             if len(tasks) > 1:
                 if _out_of_memory(error):
                     self._largest_batch = (len(tasks) + 1) // 2
+                    self.retreats.append(f"out of memory: batches of at most {self._largest_batch}")
                     return self._group(tasks, run_seed, draws, policy)
                 return [a for task in tasks for a in self._group([task], run_seed, draws, policy)]
             if _out_of_memory(error):
@@ -131,6 +133,7 @@ class Model:
             try:
                 answer = self._answer([task], run_seed, draws, policy, tile_px=tile)[0]
                 note = f"out of memory: run in tiles of {tile} LR px"
+                self.retreats.append(f"{task.id}: {note}")
                 return dataclasses.replace(answer, notes=(*answer.notes, note))
             except Exception as error:
                 if not _out_of_memory(error):

@@ -10,6 +10,7 @@ import datetime
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -63,14 +64,13 @@ def execute(plan: Plan, command_line: Sequence[str] = ()) -> Outcome:
             for label, folder in folders.items()
         }
         work = [batch for batch in plan.batches() if any(r.id in ids for r in batch for ids in pending.values())]
-        if work:
-            _run_batches(plan, folders, pending, work)
+        facts = _run_batches(plan, folders, pending, work) if work else {}
         for label, folder in folders.items():
             if work or folder.summary() is None:
                 failed += finish_run(plan, label, folder)
             else:
                 folder.tidy()
-            folder.end_session({"ended": _now()})
+            folder.end_session({"ended": _now()} | facts.get(label, {}))
     return Outcome(tuple(folders.values()), failed)
 
 
@@ -133,7 +133,9 @@ class _Job:
 
 def _run_batches(
     plan: Plan, folders: dict[str, RunFolder], pending: dict[str, set[str]], work: list[tuple[Record, ...]]
-) -> None:
+) -> dict[str, dict[str, Any]]:
+    """Predict and score what is pending; returns for each model how long it took and what memory made of it."""
+    facts: dict[str, dict[str, Any]] = {}
     models = [m for m in plan.models if pending[m.label]]
     total = len(plan.records)
     left = sum(len(batch) for batch in work)
@@ -151,7 +153,12 @@ def _run_batches(
                 # A batch is the unit of commit: with one image missing, all of it is run again.
                 if pending[model.label].isdisjoint({r.id for r in records}):
                     continue
+                started = time.perf_counter()
                 _predict(plan, model, folders[model.label], tasks, jobs)
+                mine = facts.setdefault(model.label, {"predicted": 0, "predict_s": 0.0})
+                mine["predicted"] += len(tasks)
+                mine["predict_s"] = round(mine["predict_s"] + time.perf_counter() - started, 6)
+                mine["retreats"] = model.retreats
             progress.advance("predict", len(records))
             progress.advance("score", len(records) - len(tasks))
             for job in jobs.values():
@@ -161,6 +168,7 @@ def _run_batches(
         for done, scores in scoring.drain():
             _commit(folders, done, scores)
             progress.advance("score")
+    return facts
 
 
 def _predict(plan: Plan, model: Model, folder: RunFolder, tasks: list[Task], jobs: dict[str, _Job]) -> None:
@@ -339,7 +347,7 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
             "size_px": list(task.size),
             "normalisation": task.fitted.record(),
             "caption": task.caption,
-            "notes": [*task.notes, *answer.notes],
+            "notes": [*task.notes, *answer.notes, *_notes(found)],
             "prediction_sha256": job.hashes[label],
             "scores": {
                 kind: {
@@ -356,6 +364,11 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
             for key, array in kept.items()
         }
         folders[label].write_item(item, features)
+
+
+def _notes(found: ItemScores) -> list[str]:
+    """What metrics noted, such as pixels that they left out."""
+    return [f"{name}: {s.note}" for name, s in found.scores.get("sample", {}).items() if s.note]
 
 
 def _commit_error(folders: dict[str, RunFolder], models: list[Model], record: Record, error: ItemError) -> None:

@@ -205,7 +205,7 @@ def test_de00_of_primaries() -> None:
     ],
 )
 def test_sam_closed_form(x: tuple[int, ...], y: tuple[int, ...], degrees: float) -> None:
-    assert physics.spectral_angle(np.array([x]), np.array([y])) == pytest.approx(degrees, abs=1e-12)
+    assert physics.spectral_angle(np.array([x]), np.array([y])).value == pytest.approx(degrees, abs=1e-12)
 
 
 def test_spectral_cases() -> None:
@@ -215,7 +215,7 @@ def test_spectral_cases() -> None:
     for case, found in values.items():
         fused, hr, ms = (arrays[f"{case}_{k}"].astype(np.float64) for k in ("fused", "hr", "ms"))
         by_pixel = [np.moveaxis(a, 0, 2).reshape(-1, len(a)) for a in (fused, hr)]
-        assert physics.spectral_angle(*by_pixel) == pytest.approx(found["sam_deg(fused,hr)"], abs=1e-6)
+        assert physics.spectral_angle(*by_pixel).value == pytest.approx(found["sam_deg(fused,hr)"], abs=1e-6)
         quality = np.mean([physics.quality_index(a, b) for a, b in zip(fused, hr, strict=True)])
         assert quality == pytest.approx(found["uqi(fused,hr)"], abs=1e-9)
         assert physics.spectral_distortion(fused, ms) == pytest.approx(found["d_lambda(fused,ms)"], abs=1e-6)

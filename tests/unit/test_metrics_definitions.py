@@ -216,6 +216,10 @@ def test_angle_ignores_brightness_and_black_pixels() -> None:
     other = picture(1)
     expected = value(SamRgb, guess(other[30:]), held(a[30:]))
     assert value(SamRgb, guess(other), held(black)) == pytest.approx(expected, rel=1e-12)
+    assert (
+        score(SamRgb, guess(other), held(black)).note
+        == f"{black[:30, :, 0].size} of {black[:, :, 0].size} spectra are zero and left out"
+    )
     assert "zero" in str(score(SamRgb, guess(other), held(np.zeros_like(a))).reason)
 
 
@@ -223,17 +227,19 @@ def test_angle_is_exact_for_nearly_equal_spectra() -> None:
     """An arc cosine would lose these digits."""
     for angle in (1e-3, 1e-6, 1e-9):
         turned = np.array([[np.cos(angle), np.sin(angle)]])
-        assert physics.spectral_angle(np.array([[1.0, 0.0]]), turned) == pytest.approx(np.degrees(angle), rel=1e-6)
+        assert physics.spectral_angle(np.array([[1.0, 0.0]]), turned).value == pytest.approx(
+            np.degrees(angle), rel=1e-6
+        )
 
 
 def test_angle_of_reflectance_takes_the_shared_bands() -> None:
     hr, predicted = picture(0, bands=4), picture(1, bands=4)
     estimate = guess(predicted[..., :3], image=image(predicted, RGBN))
     found = value(SamRefl, estimate, held(hr[..., :3], hr=image(hr, RGBN)))
-    assert found == pytest.approx(physics.spectral_angle(predicted.reshape(-1, 4), hr.reshape(-1, 4)), rel=1e-12)
+    assert found == pytest.approx(physics.spectral_angle(predicted.reshape(-1, 4), hr.reshape(-1, 4)).value, rel=1e-12)
     mixed = held(hr[..., :3], hr=image(hr[..., [3, 1, 0]], ("NIR", "G", "R")))
     three = [x.reshape(-1, 4)[:, [3, 1, 0]] for x in (predicted, hr)]
-    assert value(SamRefl, estimate, mixed) == pytest.approx(physics.spectral_angle(*three), rel=1e-12)
+    assert value(SamRefl, estimate, mixed) == pytest.approx(physics.spectral_angle(*three).value, rel=1e-12)
     lonely = held(hr[..., :3], hr=image(hr[..., :2], ("R", "B05")))
     assert "share 1 band;" in str(score(SamRefl, estimate, lonely).reason)
     cropped = held(hr[..., :3], hr=image(hr[:60], RGBN))

@@ -134,6 +134,7 @@ def test_out_of_memory_halves_the_batch_and_then_the_tile() -> None:
     tasks = [task(20, 20, (40, 40), f"t{i}", i) for i in range(8)]
     assert len(answers(m, *tasks)) == 8
     assert [c[0] for c in adapter.calls] == [8, 4, 2, 2, 2, 2]
+    assert m.retreats == ["out of memory: batches of at most 4", "out of memory: batches of at most 2"]
     adapter.largest_px = 64 * 64
     big = answers(m, task(130, 130, (260, 260)))[0]
     assert "out of memory: run in tiles of 65" not in str(big.notes) and "tiles of 32 LR px" in str(big.notes)
