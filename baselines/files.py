@@ -33,9 +33,13 @@ FILES = ModelSpec(
     summary="predictions from a folder: files:folder=DIR",
     default_options={"folder": "", "unit": "display", "bands": "R G B", "scale": "", "label": ""},
     path_options=("folder",),
+    dtypes=("float32",),
     licence="Apache-2.0",
     status="ready",
 )
+
+
+_ENDINGS = " ".join(SUFFIXES)
 
 
 class Files(Adapter):
@@ -83,8 +87,12 @@ class Files(Adapter):
         return Prediction(mean=np.stack(images))
 
     def _path(self, name: str) -> Path:
-        for suffix in SUFFIXES:
-            path = self.folder / (safe_name(name) + suffix)
-            if path.is_file():
-                return path
-        raise RfbenchError(f"{self.folder} holds no image named '{safe_name(name)}' with a known ending")
+        # The id itself, as another program would name its file, or what 'rfbench export' makes of it.
+        stems = [n for n in dict.fromkeys((name, safe_name(name))) if "/" not in n and "\\" not in n]
+        for stem in stems:
+            for suffix in SUFFIXES:
+                path = self.folder / (stem + suffix)
+                if path.is_file():
+                    return path
+        wanted = " or ".join(f"'{stem}'" for stem in stems)
+        raise RfbenchError(f"found no image for '{name}' in the folder, expected {wanted} with an ending of {_ENDINGS}")

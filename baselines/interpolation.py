@@ -19,6 +19,7 @@ def _spec(name: str, adapter: str, summary: str) -> ModelSpec:
         bands=None,
         unit="native",
         output_unit="native",
+        dtypes=("float32",),
         licence="Apache-2.0",
         status="ready",
     )

@@ -16,6 +16,7 @@ and its prediction has the hash that the JSON says.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -61,7 +62,10 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """``run.json``; RfbenchError if it is missing, broken or of another format."""
         found = read_json(self.path / "run.json")
-        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("plan"), dict):
+        if not _has(found, {"format": int, "plan": dict, "plan_sha256": str, "software": dict}) or (
+            found["format"] != FORMAT
+            or not _has(found["plan"], {"model": dict, "protocol": dict, "data": dict, "metrics": dict})
+        ):
             version = found.get("format") if isinstance(found, dict) else None
             raise RfbenchError(
                 f"{self.path / 'run.json'}: found format {version!r:.40}, expected {FORMAT}; run it again"
@@ -73,7 +77,11 @@ class RunFolder:
         if not (self.path / "summary.json").is_file():
             return None
         found = read_json(self.path / "summary.json")
-        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("rows"), dict):
+        if (
+            not _has(found, {"format": int, "rows": dict, "failed": list, "plan_sha256": str})
+            or found["format"] != FORMAT
+            or not all(_has(row, {"label": str, "metrics": dict}) for row in found["rows"].values())
+        ):
             raise RfbenchError(f"{self.path / 'summary.json'} is not a summary of format {FORMAT}; run it again")
         return found
 
@@ -89,15 +97,21 @@ class RunFolder:
         else:
             write_json(self.path / "run.json", run)
         sweep_temporary(self.path)
-        host = read_json(self.path / "host.json") if (self.path / "host.json").is_file() else {"sessions": []}
-        host["sessions"].append(dict(session))
-        write_json(self.path / "host.json", host)
+        write_json(self.path / "host.json", {"sessions": [*self._sessions(), dict(session)]})
 
     def end_session(self, facts: Mapping[str, Any]) -> None:
         """Add ``facts`` (times, counts) to the last session of ``host.json``."""
-        host = read_json(self.path / "host.json")
-        host["sessions"][-1].update(facts)
-        write_json(self.path / "host.json", host)
+        *earlier, last = self._sessions() or [{}]
+        write_json(self.path / "host.json", {"sessions": [*earlier, last | dict(facts)]})
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        """The sessions of ``host.json``; none if it is broken, for no number depends on it."""
+        try:
+            found = read_json(self.path / "host.json")
+        except RfbenchError:
+            return []
+        sessions = found.get("sessions") if isinstance(found, dict) else None
+        return [s for s in sessions if isinstance(s, dict)] if isinstance(sessions, list) else []
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -122,12 +136,23 @@ class RunFolder:
         finally:
             os.close(handle)
 
+    def is_intact(self, image_ids: Sequence[str]) -> bool:
+        """Whether a complete run still has the scores and predictions that its summary was made of."""
+        summary = self.summary() or {}
+        scores, paths = self.path / "scores.parquet", [(i, self._prediction(i)) for i in image_ids]
+        if not scores.is_file() or sha256(scores) != summary.get("scores_sha256"):
+            return False
+        found = [[i, sha256(path) if path.is_file() else None] for i, path in paths]
+        return digest(found) == summary.get("predictions_sha256")
+
+    def reopen(self) -> None:
+        """Make a complete run one that is still running."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+
     # --- while running ----------------------------------------------------------------------------------------
 
     def write_prediction(self, image_id: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
         """Store an image's prediction; returns its SHA-256."""
-        import hashlib
-
         from safetensors.numpy import save
 
         contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
@@ -166,7 +191,14 @@ class RunFolder:
             found = read_json(path)
         except RfbenchError:
             return None
-        return found if isinstance(found, dict) and found.get("id") == image_id else None
+        return found if _has(found, {"id": str, "scores": dict}) and found["id"] == image_id else None
+
+    def committed(self, image_id: str) -> dict[str, Any]:
+        """The committed row of an image; RfbenchError if it is gone."""
+        found = self.item(image_id)
+        if found is None:
+            raise RfbenchError(f"{self.path}: the row of '{image_id}' is gone from items/; run the same command again")
+        return found
 
     def is_done(self, image_id: str) -> bool:
         """Whether an image is committed without an error and its prediction is the one that was scored."""
@@ -174,7 +206,7 @@ class RunFolder:
         if item is None or item.get("error"):
             return False
         path = self._prediction(image_id)
-        return path.is_file() and sha256(path) == item["prediction_sha256"]
+        return path.is_file() and sha256(path) == item.get("prediction_sha256")
 
     def item_features(self, image_id: str) -> dict[str, np.ndarray]:
         """The features that were kept of an image."""
@@ -188,14 +220,15 @@ class RunFolder:
 
     # --- at the end -------------------------------------------------------------------------------------------
 
-    def write_scores(self, rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
-        """Write ``scores.parquet``."""
+    def write_scores(self, rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
+        """Write ``scores.parquet``; returns its SHA-256."""
         import pandas as pd
 
         buffer = io.BytesIO()
         frame = pd.DataFrame(list(rows), columns=list(columns))
         frame.to_parquet(buffer, engine="pyarrow", index=False)
         write_bytes(self.path / "scores.parquet", buffer.getvalue())
+        return hashlib.sha256(buffer.getvalue()).hexdigest()
 
     def scores(self) -> pd.DataFrame:
         """``scores.parquet`` as a frame."""
@@ -224,6 +257,11 @@ class RunFolder:
         summary = self.summary()
         if summary is not None and not summary["failed"]:
             shutil.rmtree(self.path / "items", ignore_errors=True)
+
+
+def _has(value: Any, keys: Mapping[str, type]) -> bool:
+    """Whether a JSON value is an object with these keys of these types."""
+    return isinstance(value, dict) and all(isinstance(value.get(k), t) for k, t in keys.items())
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunFolder]:

@@ -79,8 +79,9 @@ def find(file: str, weights_dir: Path | None = None) -> Path:
         if path.is_file():
             found = _hash(path, path.stat().st_mtime_ns, path.stat().st_size)
             if not found.startswith(entry.sha256):
+                # No path: the reason becomes part of the run's plan, which is the same on every machine.
                 raise Unavailable(
-                    f"{file}: wrong file (sha256 {found[:8]}..., expected {entry.short_hash}...); replace {path}"
+                    f"weights wrong: {file} has the sha256 {found[:8]}..., expected {entry.short_hash}...; replace it"
                 )
             return path
     size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes >= 1e6 else f"{entry.bytes / 1e3:.0f} kB"

@@ -135,7 +135,7 @@ class Ramps(Dataset):
     def records(self, split):
         side = Side(unit="display")
         return [Record(f"ramp{i}", f"ramp{i}", split, sides={"lr": side, "hr": side, "pan": side}) for i in range(3)]
-    def load(self, record):
+    def load(self, record, parts=()):
         i = int(record.id[-1]) + 1
         def image(n):
             x = np.linspace(0, 1 / i, n * n, dtype=np.float32).reshape(n, n, 1).repeat(3, 2)

@@ -54,9 +54,21 @@ def scenes(target: Path, count: int, seed: int, size: str, factor: int, split: s
     show_default=True,
     help="folder: what the numbers mean (display, reflectance, relative).",
 )
+@click.option(
+    "--scale", type=float, metavar="N", help="folder: what stored numbers are divided by (4095: 12-bit white)."
+)
+@click.option("--bands", metavar="NAMES", help="folder: the files' bands in their order, such as 'B G R NIR'.")
 @click.option("--role", "roles", multiple=True, help="catalogue: which rows; repeat for several.  [default: paired]")
 def import_(
-    layout: str, source: Path, target: Path, name: str | None, split: str, unit: str, roles: tuple[str, ...]
+    layout: str,
+    source: Path,
+    target: Path,
+    name: str | None,
+    split: str,
+    unit: str,
+    scale: float | None,
+    bands: str | None,
+    roles: tuple[str, ...],
 ) -> None:
     """Turn the images of SRC into a dataset folder DST. Layouts:
 
@@ -64,15 +76,19 @@ def import_(
     folder     a plain folder of HR images, or one with lr/ and hr/ (and pan/, mask/) inside
     catalogue  a folder with manifest.csv (id, role, kind, file, bands, value_meaning, ...)
     """
-    from bench.core.errors import unknown
+    from bench.core.errors import RfbenchError, unknown
     from bench.data.importers import LAYOUTS, import_catalogue, import_folder
 
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     name = name or target.resolve().name
     if layout == "folder":
-        count = import_folder(source, target, name=name, split=split, unit=unit)
+        if roles:
+            raise RfbenchError("--role belongs to the layout catalogue; leave it out")
+        count = import_folder(source, target, name=name, split=split, unit=unit, scale=scale, bands=bands)
     else:
+        if unit != "display" or scale is not None or bands is not None:
+            raise RfbenchError("--unit, --scale and --bands belong to the layout folder; a catalogue says them itself")
         count = import_catalogue(source, target, name=name, split=split, roles=roles or ("paired",))
     click.echo(f"{target}: {count} images")
     print(f"next: rfbench run --model bicubic --data {target}", file=sys.stderr)

@@ -104,7 +104,7 @@ def command(metrics: str | None, **options: object) -> int:
     from bench.tables.build import build_table
     from bench.tables.write import to_markdown
 
-    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
+    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics is not None else None
     plan = make_plan(Request(metrics=names, **options))  # type: ignore[arg-type]
     for name, why in plan.skipped.items():
         print(f"note: {name}: {why}", file=sys.stderr)

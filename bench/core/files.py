@@ -48,11 +48,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON in ``path``; RfbenchError naming the file where it is missing or broken."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise RfbenchError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RfbenchError(f"{path} is not readable JSON: {one_line(error, 120)}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"found {name}, expected a finite number")
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -81,7 +82,10 @@ def _convert(text: str, hint: Any, where: str) -> Any:
         return text.lower() in ("true", "yes", "1")
     if hint in (int, float):
         try:
-            return hint(text)
+            number = hint(text)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
         except ValueError:
             expected = "a whole number" if hint is int else "a number"
             raise RfbenchError(f"{where}: found '{one_line(text, 60)}', expected {expected}") from None

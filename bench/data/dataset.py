@@ -18,8 +18,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -113,8 +114,11 @@ class Dataset(ABC):
         """The rows of one split; RfbenchError naming the splits there are if it has none."""
 
     @abstractmethod
-    def load(self, record: Record) -> Pair:
-        """The pixels of a row; RfbenchError naming the file if one is broken."""
+    def load(self, record: Record, parts: Collection[str] = FILES) -> Pair:
+        """The pixels of a row; RfbenchError naming the file if one is broken.
+
+        ``parts`` are the sides and extras that the protocol reads; others may be left out of the pair.
+        """
 
     @abstractmethod
     def fingerprint(self, records: Sequence[Record]) -> str:
@@ -182,15 +186,15 @@ class FolderDataset(Dataset):
             )
         return path
 
-    def load(self, record: Record) -> Pair:
+    def load(self, record: Record, parts: Collection[str] = FILES) -> Pair:
+        wanted = {p for p in parts if p in record.files}
         images = {
-            side: read_image(self.path(record, side), record.sides[side]) if side in record.files else None
-            for side in SIDES
+            side: read_image(self.path(record, side), record.sides[side]) if side in wanted else None for side in SIDES
         }
         mask = None
-        if "mask" in record.files:
+        if "mask" in wanted:
             mask = np.any(readers.read(self.path(record, "mask")).values > 0, axis=2)
-        series = readers.read_series(self.path(record, "series")) if "series" in record.files else None
+        series = readers.read_series(self.path(record, "series")) if "series" in wanted else None
         return Pair(record, images["lr"], images["hr"], images["pan"], mask, series)
 
     def fingerprint(self, records: Sequence[Record]) -> str:
@@ -219,15 +223,7 @@ def read_image(path: Path, side: Side) -> Image:
             f"{path}: the file names its bands {' '.join(named)}, the dataset declares {' '.join(declared)}; "
             "correct dataset.json"
         )
-    scale = side.scale
-    if scale is None:
-        full = 65535.0 if raster.values.dtype == np.uint16 else 255.0 if raster.values.dtype.kind in "ui" else 1.0
-        usual = {
-            "reflectance": 10000.0 if raster.values.dtype.kind in "ui" else 1.0,
-            "display": full,
-            "relative": 1.0,
-        }
-        scale = usual[side.unit]
+    scale = side.scale if side.scale is not None else _usual_scale(path, raster.values, side.unit)
     values = (raster.values.astype(np.float64) + side.offset) / scale
     values = np.where(raster.valid[:, :, None], values, 0.0)
     if side.unit == "display" and (values.min() < 0 or values.max() > 1):
@@ -236,6 +232,22 @@ def read_image(path: Path, side: Side) -> Image:
             "expected [0, 1]; correct the side's unit or scale"
         )
     return Image(values.astype(np.float32), side.unit, names, raster.valid, side.gsd_m)
+
+
+def _usual_scale(path: Path, values: np.ndarray, unit: Unit) -> float:
+    """What stored numbers are divided by where the dataset does not say."""
+    if unit == "relative" or values.dtype.kind not in "ui":
+        return 1.0
+    if unit == "reflectance":
+        return 10000.0
+    if values.dtype.itemsize > 1 and path.suffix.lower() != ".png":
+        # 11- and 12-bit data live in 16-bit files: taking 65535 for white would make every image nearly black, and
+        # every score 20 dB too good.
+        raise RfbenchError(
+            f"{path}: found {values.dtype} display values up to {values.max()} without a scale, expected one; declare "
+            "what white is (scale 255, 2047, 4095, 65535)"
+        )
+    return 255.0 if values.dtype.itemsize == 1 else 65535.0
 
 
 def _check_info(info: Any, path: Path) -> dict[str, Side]:
@@ -247,10 +259,11 @@ def _check_info(info: Any, path: Path) -> dict[str, Side]:
     for key in info:
         if key not in known:
             raise RfbenchError(f"{path}: {unknown('field', key, known)}")
-    return {side: _side(info[side], f"{path}: {side}") for side in SIDES if side in info}
+    return {side: parse_side(info[side], f"{path}: {side}") for side in SIDES if side in info}
 
 
-def _side(value: Any, where: str) -> Side:
+def parse_side(value: Any, where: str) -> Side:
+    """A side from JSON; RfbenchError naming ``where`` for unknown fields and wrong types."""
     fields = {f.name for f in dataclasses.fields(Side)}
     if not isinstance(value, dict):
         raise RfbenchError(f"{where}: expected an object of {', '.join(sorted(fields))}")
@@ -280,7 +293,7 @@ def _override(side: Side, row: dict[str, str], prefix: str, where: str) -> Side:
         if text:
             is_number = field.name in {"scale", "offset", "gsd_m", "gamma", "nodata"}
             try:
-                changes[field.name] = float(text) if is_number else text
+                changes[field.name] = _finite(text) if is_number else text
             except ValueError:
                 raise RfbenchError(
                     f"{where}: {prefix}_{field.name}: found '{one_line(text, 40)}', expected a number"
@@ -288,7 +301,14 @@ def _override(side: Side, row: dict[str, str], prefix: str, where: str) -> Side:
     if not changes:
         return side
     present = {k: v for k, v in dataclasses.asdict(side).items() if v is not None}
-    return _side(present | changes, f"{where}: {prefix}")
+    return parse_side(present | changes, f"{where}: {prefix}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -299,6 +319,10 @@ def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
         reader = csv.DictReader(
             io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
         )
+        columns = [c.strip() for c in reader.fieldnames or []]
+        twice = [c for c in columns if columns.count(c) > 1]
+        if twice:
+            raise RfbenchError(f"{path}: the column '{one_line(twice[0], 40)}' comes twice; keep one")
         rows = []
         for row in reader:
             if None in row or any(v is None for v in row.values()):

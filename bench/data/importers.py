@@ -11,9 +11,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from bench.core.errors import RfbenchError, one_line
 from bench.core.files import atomic_path, safe_name, write_json
 from bench.data import readers
 from bench.data.bands import canonical
-from bench.data.dataset import FORMAT, FolderDataset
+from bench.data.dataset import FORMAT, FolderDataset, parse_side
 from bench.data.make import write_table
 
 _SIDE_COLUMNS = tuple(
@@ -33,28 +35,53 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def import_folder(source: Path, target: Path, *, name: str, split: str, unit: str = "display") -> int:
-    """Make a dataset of a plain folder of images; returns the number of images."""
+def import_folder(
+    source: Path,
+    target: Path,
+    *,
+    name: str,
+    split: str,
+    unit: str = "display",
+    scale: float | None = None,
+    bands: str | None = None,
+) -> int:
+    """Make a dataset of a plain folder of images; returns the number of images.
+
+    ``unit``, ``scale`` (what stored numbers are divided by) and ``bands`` (names in the files' order)
+    hold for LR and HR.
+    """
+    side = {"unit": unit, "scale": scale, "bands": bands}
+    parse_side(side, "the options --unit, --scale and --bands")
     _check_folders(source, target)
     sides = {k: source / k for k in ("lr", "hr", "pan", "mask") if (source / k).is_dir()}
     if not {"lr", "hr"} & sides.keys():
         sides = {"hr": source}
-    images = {k: {p.stem: p for p in _images(folder)} for k, folder in sides.items()}
+    images = {k: _by_stem(folder) for k, folder in sides.items()}
     first = "lr" if "lr" in images else "hr"
     if not images[first]:
         raise RfbenchError(f"{sides[first]} holds no image; expected files ending in {' '.join(readers.SUFFIXES)}")
+    for found in images.values():
+        lonely = sorted(found.keys() - images[first].keys())
+        if lonely:
+            raise RfbenchError(f"{found[lonely[0]]} has no image of the same name in {sides[first]}; add or remove it")
+    with _building(target) as work:
+        rows = _folder_rows(images, work, split)
+        info: dict[str, Any] = {"format": FORMAT, "name": name, "description": f"images of the folder {source.name}"}
+        info |= {"lr": side, "hr": side, "pan": {"unit": "relative"}}
+        return _finish(work, info, rows)
+
+
+def _folder_rows(images: dict[str, dict[str, Path]], target: Path, split: str) -> list[dict[str, Any]]:
     rows = []
-    for stem in sorted(images[first]):
+    for stem in sorted(images["lr" if "lr" in images else "hr"]):
         row: dict[str, Any] = {"id": one_line(stem, 200), "scene_id": one_line(stem, 200), "split": split}
         for kind, found in images.items():
             if stem in found:
                 row[kind] = _copy(found[stem], target, kind)
             elif kind == "hr":
-                raise RfbenchError(f"{sides['lr'] / stem} has no HR image of the same name; add it, or take lr/ alone")
+                raise RfbenchError(f"the LR image '{stem}' has no HR image of the same name; add it, or take lr/ alone")
         rows.append(row)
-    info: dict[str, Any] = {"format": FORMAT, "name": name, "description": f"images of the folder {source.name}"}
-    info |= {"lr": {"unit": unit}, "hr": {"unit": unit}, "pan": {"unit": "relative"}}
-    return _finish(target, info, rows)
+    return rows
 
 
 def import_catalogue(source: Path, target: Path, *, name: str, split: str, roles: Sequence[str]) -> int:
@@ -78,13 +105,14 @@ def import_catalogue(source: Path, target: Path, *, name: str, split: str, roles
     captions = {}
     if (source / "captions.csv").is_file():
         captions = {r["id"]: r["caption"] for r in _read(source / "captions.csv", ("id", "caption"))}
-    rows = [
-        row
-        for image_id, files in sorted(rows_of.items())
-        for row in _catalogue_rows(image_id, files, source, target, split, captions.get(image_id, ""))
-    ]
-    info = {"format": FORMAT, "name": name, "description": f"{', '.join(roles)} of the catalogue {source.name}"}
-    return _finish(target, info, rows)
+    with _building(target) as work:
+        rows = [
+            row
+            for image_id, files in sorted(rows_of.items())
+            for row in _catalogue_rows(image_id, files, source, work, split, captions.get(image_id, ""))
+        ]
+        info = {"format": FORMAT, "name": name, "description": f"{', '.join(roles)} of the catalogue {source.name}"}
+        return _finish(work, info, rows)
 
 
 def _catalogue_rows(
@@ -177,8 +205,32 @@ def _inside(root: Path, relative: str) -> Path:
     return path
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in readers.SUFFIXES)
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder by name without ending; RfbenchError where two differ in the ending alone."""
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in readers.SUFFIXES):
+        if path.stem in found:
+            raise RfbenchError(f"{found[path.stem]} and {path.name} would have the same id; rename one")
+        found[path.stem] = path
+    return found
+
+
+@contextmanager
+def _building(target: Path) -> Iterator[Path]:
+    """A folder to build in that becomes ``target`` when all went well, and vanishes otherwise."""
+    work = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield work
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rmdir()
+        work.rename(target)
+    except OSError as error:
+        raise RfbenchError(
+            f"cannot make {target}: {error.strerror or one_line(error)}; choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _copy(path: Path, target: Path, kind: str, stem: str | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError
-from bench.core.files import atomic_path, write_bytes, write_json
+from bench.core.files import atomic_path, read_json, write_bytes, write_json
 from bench.data import scenes
 from bench.data.dataset import FORMAT
 
@@ -38,10 +38,12 @@ def write_scenes(
     """
     if count < 1:
         raise RfbenchError(f"found {count} scenes, expected 1 or more")
+    if factor < 1:
+        raise RfbenchError(f"found the factor {factor}, expected 1 or more")
     if min(hr_px) < factor or hr_px[0] % factor or hr_px[1] % factor:
         raise RfbenchError(f"HR size {hr_px[0]}x{hr_px[1]} px is no multiple of the factor {factor}; choose one")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "dataset.json").is_file():
-        raise RfbenchError(f"{folder} is not empty and no dataset; choose another folder")
+    if folder.exists() and any(folder.iterdir()) and not _made_here(folder):
+        raise RfbenchError(f"{folder} holds something else than scenes made by this command; choose another folder")
     rows, sensors = [], {}
     for i in range(count):
         scene = scenes.make_scene(seed, f"{prefix}_{i:04d}", hr_px, factor)
@@ -71,6 +73,15 @@ def write_scenes(
                "normalisation": scenes.HR_NORMALISATION, "gamma": scenes.GAMMA, "sensor": "Maxar-like, simulated"},
     }  # fmt: skip
     write_json(folder / "dataset.json", info)
+
+
+def _made_here(folder: Path) -> bool:
+    """Whether a folder is what this command made, so that it may write it again."""
+    try:
+        info = read_json(folder / "dataset.json")
+    except RfbenchError:
+        return False
+    return isinstance(info, dict) and str(info.get("command", "")).startswith("rfbench data scenes")
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ An exponent ``gamma`` may follow: display = x ** gamma.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Normalisation:
             low, high = float(match[2]), float(match[3])
         except ValueError:
             raise RfbenchError(f"normalisation '{one_line(text, 60)}': its limits are no numbers") from None
-        if not low < high or (kind == "percentile" and not 0 <= low < high <= 100):
+        if not -math.inf < low < high < math.inf or (kind == "percentile" and not 0 <= low < high <= 100):
             raise RfbenchError(f"normalisation '{one_line(text, 60)}': expected a low limit below a high one")
         return Normalisation(kind, low, high)
 

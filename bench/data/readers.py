@@ -16,7 +16,7 @@ import numpy as np
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import Mask
 
-MAX_SAMPLES = 2**29  # 2 GB as float32: more in one image is refused before it is read
+MAX_SAMPLES = 2**28  # 1 GB as float32: more in one image is refused before it is read
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".npz")
 
 
@@ -100,6 +100,11 @@ def _tiff(path: Path, bands: int | None) -> Raster:
 def _picture(path: Path, bands: int | None) -> Raster:
     from PIL import Image as Pillow
 
+    with path.open("rb") as file:
+        head = file.read(26)
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10" and head[25:26] != b"\0":
+        return _deep_png(path)
+
     with Pillow.open(path) as picture:
         _check_size(path, picture.height, picture.width, len(picture.getbands()))
         if picture.mode in ("P", "CMYK", "YCbCr", "1"):
@@ -112,11 +117,32 @@ def _picture(path: Path, bands: int | None) -> Raster:
     return Raster(values, None, valid)
 
 
+def _deep_png(path: Path) -> Raster:
+    """A PNG of 16 bits and several channels, of which Pillow keeps only the upper 8."""
+    import rasterio
+
+    with rasterio.open(path, driver="PNG") as file:
+        _check_size(path, file.height, file.width, file.count)
+        values = np.moveaxis(file.read(), 0, 2)
+    if values.shape[2] in (2, 4):
+        return Raster(values[:, :, :-1], None, values[:, :, -1] > 0)
+    return Raster(values, None, np.ones(values.shape[:2], bool))
+
+
+def _check_archive(path: Path, archive: np.lib.npyio.NpzFile) -> None:
+    """Refuse an npz whose members would unpack to more than an image may hold."""
+    assert archive.zip is not None
+    largest = max((info.file_size for info in archive.zip.infolist()), default=0)
+    if largest > 8 * MAX_SAMPLES:
+        raise RfbenchError(f"{path}: holds an array of {largest} bytes, expected at most {8 * MAX_SAMPLES}; cut it")
+
+
 def _array(path: Path, bands: int | None) -> Raster:
     names: tuple[str, ...] | None = None
     loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
     if isinstance(loaded, np.lib.npyio.NpzFile):
         with loaded:
+            _check_archive(path, loaded)
             key = next((k for k in ("image", "data", *loaded.files) if k in loaded.files), None)
             if key is None:
                 raise RfbenchError(f"{path} holds no array; store one named 'image'")
@@ -151,6 +177,7 @@ def read_series(path: Path) -> Series:
         raise RfbenchError(f"{path} is missing")
     try:
         with np.load(path, allow_pickle=False) as file:
+            _check_archive(path, file)
             data, dates, names = file["data"], file["dates"], file["bands"]
     except Exception as error:
         raise RfbenchError(

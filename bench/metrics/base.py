@@ -38,7 +38,8 @@ class Reference:
     hr : the HR image in its own unit with all its bands, or None.
     pan : the panchromatic image (H, W, 1) on the target grid, or None.
     lr : the LR image in its own unit with all its bands.
-    valid : bool (H, W), False where the reference has no data.
+    valid : bool (H, W), False where a side has no data.
+    mask : bool (H, W) on the same grid, the landform's mask where the dataset has one.
     """
 
     id: str
@@ -49,6 +50,8 @@ class Reference:
     pan: Image | None
     lr: Image
     valid: Mask
+    mask: Mask | None = None
+    hr_date: str = ""
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -58,11 +61,13 @@ class Estimate:
 
     Attributes
     ----------
-    display : float32 (H, W, 3) RGB in [0, 1], rounded as the protocol says.
+    display : float32 (H, W, 3) RGB in [0, 1], rounded as the protocol says; of size 0 where the model's answer has
+        no R, G, B.
     display_float : the same before rounding.
     image : the prediction in reflectance (or the LR's own unit) with all its bands; None for a model that
         predicts display images.
     mean, std : float32 (H, W, 3) in display units, the predictive distribution; None where there is none.
+    no_distribution : why there is none.
     """
 
     display: Array
@@ -70,6 +75,12 @@ class Estimate:
     image: Image | None = None
     mean: Array | None = None
     std: Array | None = None
+    no_distribution: str = "a single deterministic image"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.size if self.image is not None else (self.display.shape[0], self.display.shape[1])
 
 
 @dataclass(frozen=True)
@@ -242,18 +253,24 @@ class Metric(ABC):
         return reference.cache[self.name]
 
     def _unmet(self, estimate: Estimate, reference: Reference) -> str | None:
-        if "reference" in self.needs and reference.display is None:
-            return "no reference image"
+        in_display = self.display or "distribution" in self.needs
+        if "reference" in self.needs:
+            if reference.hr is None and reference.display is None:
+                return "no reference image"
+            if in_display and reference.display is None:
+                return "the reference has no bands R G B"
+        if in_display and not estimate.display.size:
+            return "the prediction has no bands R G B"
         if "pan" in self.needs and reference.pan is None:
             return "no panchromatic image"
         if "distribution" in self.needs and estimate.std is None:
-            return "no predictive distribution (a single deterministic image)"
+            return f"no predictive distribution ({estimate.no_distribution})"
         if "reflectance" in self.needs:
             if estimate.image is None or estimate.image.unit != "reflectance":
                 return "the model does not predict reflectance"
             if reference.hr is None or reference.hr.unit != "reflectance":
                 return "the reference is not in reflectance"
-        height, width = estimate.display.shape[:2]
+        height, width = estimate.size
         if min(height, width) < self.min_side_px:
             return f"image of {height}x{width} px is smaller than {self.min_side_px} px"
         if not self.masks and not reference.valid.all():

@@ -26,7 +26,8 @@ from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
 from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
-_SMALLEST_TILE_PX = 32
+_SMALLEST_TILE_PX = 8
+_NO_MEMORY = ItemError("out of memory")
 # An answer beyond these is no image in its unit: most likely digital numbers where [0, 1] was expected.
 _PLAUSIBLE = {"display": (-2.0, 3.0), "reflectance": (-5.0, 50.0)}
 
@@ -62,6 +63,8 @@ class Model:
         for key in options:
             if key not in spec.default_options:
                 raise unknown(f"option of model {name}", key, spec.default_options)
+        if dtype not in spec.dtypes:
+            raise RfbenchError(f"--dtype: found {dtype}, expected {' or '.join(spec.dtypes)}, the arithmetic of {name}")
         self.options = spec.default_options | options
         self.device, self.dtype = device, dtype
         module, _, attribute = spec.adapter.partition(":")
@@ -83,7 +86,7 @@ class Model:
 
     def identity(self) -> dict[str, Any]:
         """All of the model that can change a prediction, as stored with a run."""
-        for_people = ("summary", "licence", "paper", "status", "default_options", "path_options")
+        for_people = ("summary", "licence", "paper", "status", "dtypes", "default_options", "path_options")
         spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in for_people}
         options = {k: v for k, v in self.options.items() if k not in self.spec.path_options}
         return {"spec": spec, "options": options, "label": self.label, **self.adapter.identity()}
@@ -98,7 +101,7 @@ class Model:
         """Answer each task, in order; a task that fails is its error, and the others go on."""
         groups: dict[Any, list[int]] = {}
         for i, task in enumerate(tasks):
-            groups.setdefault((task.lr.size, task.size, task.lr.bands, task.lr.unit), []).append(i)
+            groups.setdefault((task.lr.size, task.size, task.lr.bands, task.lr.unit, task.lr.gsd_m), []).append(i)
         answers: list[Answer | ItemError] = [ItemError("not run")] * len(tasks)
         for indices in groups.values():
             group = [tasks[i] for i in indices]
@@ -112,34 +115,46 @@ class Model:
         if len(tasks) > limit:
             parts = [tasks[i : i + limit] for i in range(0, len(tasks), limit)]
             return [answer for part in parts for answer in self._group(part, run_seed, draws, policy)]
+        found = self._attempt(tasks, run_seed, draws, policy, tile_px=None)
+        if isinstance(found, list):
+            return list(found)
+        if len(tasks) > 1:
+            if found is _NO_MEMORY:
+                self._largest_batch = (len(tasks) + 1) // 2
+                self.retreats.append(f"out of memory: batches of at most {self._largest_batch}")
+                return self._group(tasks, run_seed, draws, policy)
+            return [a for task in tasks for a in self._group([task], run_seed, draws, policy)]
+        if found is _NO_MEMORY:
+            return [self._in_smaller_tiles(tasks[0], run_seed, draws, policy)]
+        return [found]
+
+    def _attempt(
+        self, tasks: list[Task], run_seed: int, draws: int, policy: Policy, tile_px: int | None
+    ) -> list[Answer] | ItemError:
+        """The answers, or why there are none. The error's frames, and the memory that they hold, are gone by then."""
         try:
-            return list(self._answer(tasks, run_seed, draws, policy, tile_px=None))
+            return self._answer(tasks, run_seed, draws, policy, tile_px)
         except Exception as error:
-            if len(tasks) > 1:
-                if _out_of_memory(error):
-                    self._largest_batch = (len(tasks) + 1) // 2
-                    self.retreats.append(f"out of memory: batches of at most {self._largest_batch}")
-                    return self._group(tasks, run_seed, draws, policy)
-                return [a for task in tasks for a in self._group([task], run_seed, draws, policy)]
-            if _out_of_memory(error):
-                return [self._in_smaller_tiles(tasks[0], run_seed, draws, policy)]
-            return [_item_error(self.label, error)]
+            why = _NO_MEMORY if _out_of_memory(error) else _item_error(self.label, error)
+        if why is _NO_MEMORY:
+            _free_memory()
+        return why
 
     def _in_smaller_tiles(self, task: Task, run_seed: int, draws: int, policy: Policy) -> Answer | ItemError:
         """One image that does not fit into memory: tiles of half, a quarter, ... of its side."""
-        floor = max(_SMALLEST_TILE_PX, self.spec.min_side_px)
-        tile = max(task.lr.size) // 2
-        while tile >= floor:
-            try:
-                answer = self._answer([task], run_seed, draws, policy, tile_px=tile)[0]
+        largest = min(self.spec.max_side_px or max(task.lr.size), max(task.lr.size))
+        tile, tried = largest // 2, ""
+        while tile >= max(_SMALLEST_TILE_PX, self.spec.min_side_px):
+            found = self._attempt([task], run_seed, draws, policy, tile_px=tile)
+            if isinstance(found, list):
                 note = f"out of memory: run in tiles of {tile} LR px"
                 self.retreats.append(f"{task.id}: {note}")
-                return dataclasses.replace(answer, notes=(*answer.notes, note))
-            except Exception as error:
-                if not _out_of_memory(error):
-                    return _item_error(self.label, error)
-                tile //= 2
-        return ItemError(f"{self.label}: out of memory even in tiles of {floor} LR px; use a device with more memory")
+                return dataclasses.replace(found[0], notes=(*found[0].notes, note))
+            if found is not _NO_MEMORY:
+                return found
+            tried = f" even in tiles of {tile} LR px"
+            tile //= 2
+        return ItemError(f"{self.label}: out of memory{tried}; use a device with more memory, or smaller images")
 
     def _answer(
         self, tasks: list[Task], run_seed: int, draws: int, policy: Policy, tile_px: int | None
@@ -169,6 +184,8 @@ class Model:
             captions=tuple(t.caption if spec.supports_prompt else "" for t in tasks),
             seeds=seeds,
             series=tuple(t.series for t in tasks) if spec.input_kind == "series" else (),
+            dates=tuple(t.lr_date for t in tasks),
+            gsd_m=first.lr.gsd_m,
         )
         arrays = self._tiled(batch, tile_px or spec.max_side_px)
         unit: Unit = first.lr.unit if spec.output_unit == "native" else spec.output_unit
@@ -288,12 +305,17 @@ def _resize_all(values: Array, size: tuple[int, int]) -> Array:
 
 
 def _out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out: numpy's, torch's on a GPU, torch's on a processor (RuntimeError)."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
         return True
-    return False
+    words = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _free_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _item_error(label: str, error: Exception) -> ItemError:

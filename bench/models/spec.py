@@ -32,6 +32,7 @@ class ModelSpec:
         repeated reflection and the answer cropped, larger ones are tiled with ``overlap_px`` and blended seams.
     stochastic : whether draws differ; ``supports_prompt``: whether it reads captions.
     input_kind : ``image``, or ``series`` for models that need the LR's time series.
+    dtypes : the arithmetic it can do; ``--dtype`` with another is refused.
     default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
     path_options : options that say where something lies and not what it is; the adapter's identity has its hash.
     upstream, commit, licence, weights, paper, status : where it comes from, for people and for records.
@@ -52,6 +53,7 @@ class ModelSpec:
     stochastic: bool = False
     supports_prompt: bool = False
     input_kind: Literal["image", "series"] = "image"
+    dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     default_options: dict[str, str] = field(default_factory=dict)
     path_options: tuple[str, ...] = ()
     upstream: str = ""
@@ -74,6 +76,8 @@ class Batch:
     ids, captions : one of each per image.
     seeds : N tuples of K seeds, one a draw; hash(run seed, image id, draw).
     offset : (row, column) of these pixels in the whole image, where it is tiled.
+    series : the LR time series of each image, for models with ``input_kind="series"``.
+    dates : ISO dates of acquisition, empty where unknown; ``gsd_m`` the LR's ground sampling distance, if known.
     """
 
     images: Array
@@ -84,6 +88,8 @@ class Batch:
     seeds: tuple[tuple[int, ...], ...]
     offset: tuple[int, int] = (0, 0)
     series: tuple[Any, ...] = ()
+    dates: tuple[str, ...] = ()
+    gsd_m: float | None = None
 
     @property
     def draws(self) -> int:

@@ -34,10 +34,11 @@ class Span:
 
 
 def spans(length: int, out_length: int, tile: int, overlap: int) -> list[Span]:
-    """Tiles that cover an axis, each ``tile`` long (the last one ends with the image) and overlapping.
+    """Tiles that cover an axis, none longer than ``tile``, each overlapping the next.
 
     Starts are multiples of the scale's denominator where that fits into a tile, so that a tile's answer lies on
-    whole pixels of the whole image's answer (5/4: starts at multiples of 4).
+    whole pixels of the whole image's answer (5/4: starts at multiples of 4). Where it does not fit, a tile is displaced
+    by less than half a pixel of the answer.
     """
     if length <= tile:
         return [Span(0, length, 0, out_length)]
@@ -45,13 +46,13 @@ def spans(length: int, out_length: int, tile: int, overlap: int) -> list[Span]:
     step_of = step_of if step_of <= max(1, tile - overlap) else 1
     stride = max(step_of, (tile - overlap) // step_of * step_of)
     starts = list(range(0, length - tile, stride))
-    last = length - tile
-    starts.append(last - last % step_of if last - last % step_of > (starts[-1] if starts else -1) else last)
-    found = []
-    for start in starts:
-        stop = min(start + tile, length) if start != starts[-1] else length
-        found.append(Span(start, stop, round(start * out_length / length), round(stop * out_length / length)))
-    return found
+    last = -(-(length - tile) // step_of) * step_of  # rounded up: the last tile is a little shorter, never longer
+    starts += [last] if last > starts[-1] else []
+    stops = [min(start + tile, length) for start in starts]
+    return [
+        Span(a, b, round(a * out_length / length), round(b * out_length / length))
+        for a, b in zip(starts, stops, strict=True)
+    ]
 
 
 def ramp(axis: list[Span], index: int) -> Array:

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal, overload
 import numpy as np
 
 from bench.core.errors import ItemError, RfbenchError
-from bench.core.image import RGB, Array, Image
+from bench.core.image import RGB, Array, Image, Mask
 from bench.core.resample import resize
-from bench.data.dataset import Pair
+from bench.data.dataset import FILES, Pair
 from bench.data.normalise import Fitted, Normalisation, quantised
 from bench.data.readers import Series
 from bench.metrics.base import Reference
@@ -29,7 +29,9 @@ class Task:
     ----------
     lr : the LR image in its own unit, all bands; invalid pixels hold the band's median.
     size : (height, width) of the answer.
-    fitted : the normalisation that brings the LR's R, G, B to display; predictions in the LR's unit use it too.
+    fitted : the normalisation that brings the LR's R, G, B to display; predictions in the LR's unit use it too. None
+        where the LR has no R, G, B.
+    normalisation : the fitted normalisations of both sides, for the record.
     caption : what the protocol lets the model read; may be empty.
     """
 
@@ -37,7 +39,8 @@ class Task:
     scene_id: str
     lr: Image
     size: tuple[int, int]
-    fitted: Fitted
+    fitted: Fitted | None
+    normalisation: dict[str, Any]
     caption: str
     reference: Reference
     series: Series | None = None
@@ -46,7 +49,9 @@ class Task:
 
     @property
     def lr_display(self) -> Array:
-        """The LR's RGB in display range, float32 (h, w, 3)."""
+        """The LR's RGB in display range, float32 (h, w, 3); ItemError where it has none."""
+        if self.fitted is None:
+            raise ItemError(f"display needs the bands R G B; the LR image has {' '.join(self.lr.bands)}")
         return self.fitted.apply(self.lr.select(RGB))
 
 
@@ -67,6 +72,7 @@ class Protocol(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = FILES
     normalisation: str = "declared"
     quantise: int | None = 8
     border_px: int = 0
@@ -103,15 +109,16 @@ class Protocol(ABC):
         record = pair.record
         if not lr.valid.any():
             raise ItemError("the LR image has no valid pixel")
-        fitted = self._fit(lr, record.sides["lr" if pair.lr is not None else "hr"])  # of valid pixels alone
-        lr, notes = filled(lr)
-        display = None
-        if hr is not None and hr.has(RGB):
-            display = self._fit(hr, record.sides["hr"]).apply(hr.select(RGB))
+        # Percentiles are of valid pixels alone, so this comes before holes are filled.
+        fitted = self._fit(lr, record.sides["lr" if pair.lr is not None else "hr"]) if lr.has(RGB) else None
+        fitted_hr = self._fit(hr, record.sides["hr"]) if hr is not None and hr.has(RGB) else None
+        display = fitted_hr.apply(hr.select(RGB)) if hr is not None and fitted_hr else None
+        # What a model made of a hole in the LR says nothing about the model: holes of all sides are left out.
         valid = np.ones(size, bool)
-        for image in (hr, pan):
+        for image in (on_grid(lr, size), hr, pan):
             if image is not None:
                 valid &= image.valid
+        lr, notes = filled(lr)
         b = self.border_px
         if b and min(size) <= 2 * b:
             raise ItemError(f"border_px={b} leaves nothing of an image of {size[0]}x{size[1]} px")
@@ -125,6 +132,8 @@ class Protocol(ABC):
             # With a border the LR must cover the same ground as the cut images: it is brought to their grid and cut.
             lr=cut_image(on_grid(lr, size), b) if b else lr,
             valid=cut(valid, b),
+            mask=cut(_mask_on_grid(pair.mask, size), b) if pair.mask is not None else None,
+            hr_date=record.hr_date,
         )
         return Task(
             id=record.id,
@@ -132,6 +141,10 @@ class Protocol(ABC):
             lr=lr,
             size=size,
             fitted=fitted,
+            normalisation={
+                "lr": fitted.record() if fitted else None,
+                "hr": fitted_hr.record() if fitted_hr else None,
+            },
             caption=self._caption(pair, lr),
             reference=reference,
             series=pair.series,
@@ -170,6 +183,13 @@ def on_grid(image: Image, size: tuple[int, int]) -> Image:
     rows = np.minimum((np.arange(size[0]) + 0.5) * image.size[0] / size[0], image.size[0] - 1).astype(int)
     columns = np.minimum((np.arange(size[1]) + 0.5) * image.size[1] / size[1], image.size[1] - 1).astype(int)
     return dataclasses.replace(image, values=resize(image.values, size), valid=image.valid[np.ix_(rows, columns)])
+
+
+def _mask_on_grid(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask on the target grid: as it is, cropped like the HR, or (made for the LR) each pixel repeated."""
+    if mask.shape[0] >= size[0] and mask.shape[1] >= size[1]:
+        return mask[: size[0], : size[1]]
+    return mask[np.ix_(*(np.arange(n) * m // n for n, m in zip(size, mask.shape, strict=True)))]
 
 
 def cut(values: Any, border_px: int) -> Any:

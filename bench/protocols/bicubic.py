@@ -22,6 +22,7 @@ class Bicubic4x(Protocol):
 
     name: ClassVar[str] = "bicubic-4x"
     summary: ClassVar[str] = "HR reduced 4x by an antialiased bicubic, and back"
+    reads: ClassVar[tuple[str, ...]] = ("hr", "mask")  # the LR belongs to another sensor: broken or not, it is not used
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"kernel": KERNEL, "factor": _FACTOR}
@@ -44,5 +45,4 @@ class Bicubic4x(Protocol):
             valid=np.asarray(blocks.all(axis=(1, 3))),
             gsd_m=hr.gsd_m * _FACTOR if hr.gsd_m else None,
         )
-        # The dataset's LR belongs to another sensor: the task is made of the HR alone.
         return self.task(replace(pair, lr=None, series=None), lr, hr, None, (height, width))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from bench.core.image import RGB, Array, Image
@@ -20,14 +22,18 @@ def estimates(answer: Answer, task: Task, protocol: Protocol) -> dict[str, Estim
     if "samples" in answer.arrays:
         draws = answer.arrays["samples"]
         display = np.stack([_display(draw, answer, task) for draw in draws])
-        several = len(draws) > 1
-        mean = display.mean(axis=0, dtype=np.float64).astype(np.float32) if several else None
-        std = display.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32) if several else None
-        found = {"sample": _estimate(draws[0], display[0], answer, protocol, mean, std)}
-        if mean is not None:
-            average = draws.mean(axis=0, dtype=np.float64).astype(np.float32)
-            found["mean"] = _estimate(average, mean, answer, protocol, None, None)
-        return found
+        if len(draws) == 1:
+            one = _estimate(draws[0], display[0], answer, protocol, None, None)
+            return {
+                "sample": dataclasses.replace(one, no_distribution="one draw has no spread; ask for --draws 2 or more")
+            }
+        mean = display.mean(axis=0, dtype=np.float64).astype(np.float32)
+        std = display.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
+        average = draws.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return {
+            "sample": _estimate(draws[0], display[0], answer, protocol, mean, std),
+            "mean": _estimate(average, mean, answer, protocol, None, None),
+        }
     values = answer.arrays["mean"]
     display_mean = _display(values, answer, task)
     spread: Array | None = None
@@ -43,9 +49,14 @@ def estimates(answer: Answer, task: Task, protocol: Protocol) -> dict[str, Estim
 
 
 def _display(values: Array, answer: Answer, task: Task) -> Array:
-    image = Image(values, answer.unit, answer.bands, np.ones(values.shape[:2], bool)).select(RGB)
+    """float32 (H, W, 3) in [0, 1]; of size 0 where the answer has no R, G, B."""
+    whole = Image(values, answer.unit, answer.bands, np.ones(values.shape[:2], bool))
+    if not whole.has(RGB) or (task.fitted is None and not answer.normalised):
+        return np.empty((0, 0, 3), np.float32)
+    image = whole.select(RGB)
     if answer.normalised:
         return np.clip(image.values, 0.0, 1.0)
+    assert task.fitted is not None
     return task.fitted.apply(image)
 
 

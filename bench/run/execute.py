@@ -32,6 +32,9 @@ from bench.run.progress import Progress
 from bench.store import RunFolder
 
 _Scores = dict[str, ItemScores | ItemError]
+_WORKER_LOST = (
+    "a scoring process was ended from outside (out of memory?); run the same command again, with fewer --workers"
+)
 _WORKERS_AT_MOST = 4  # by default; each holds torch and the metrics' networks
 
 
@@ -57,16 +60,11 @@ def execute(plan: Plan, command_line: Sequence[str] = ()) -> Outcome:
             stack.enter_context(folder.lock())
             folder.start(plan.runs[label] | {"determinism": flags}, _session(plan, command_line))
             _report_other_software(folder, plan.runs[label]["software"])
-        pending = {
-            label: {r.id for r in plan.records if not folder.is_done(r.id)}
-            if folder.summary() is None
-            else _again(folder)
-            for label, folder in folders.items()
-        }
+        pending = {label: _pending(plan, folder) for label, folder in folders.items()}
         work = [batch for batch in plan.batches() if any(r.id in ids for r in batch for ids in pending.values())]
         facts = _run_batches(plan, folders, pending, work) if work else {}
         for label, folder in folders.items():
-            if work or folder.summary() is None:
+            if pending[label] or folder.summary() is None:
                 failed += finish_run(plan, label, folder)
             else:
                 folder.tidy()
@@ -74,10 +72,16 @@ def execute(plan: Plan, command_line: Sequence[str] = ()) -> Outcome:
     return Outcome(tuple(folders.values()), failed)
 
 
-def _again(folder: RunFolder) -> set[str]:
-    """The images of a complete run that failed: the same command tries them again."""
+def _pending(plan: Plan, folder: RunFolder) -> set[str]:
+    """The images that are still to be done: the uncommitted ones, those that failed, all of a damaged run."""
+    ids = [r.id for r in plan.records]
     summary = folder.summary()
-    return set(summary["failed"]) if summary else set()
+    if summary is not None and not summary["failed"]:
+        if folder.is_intact(ids):
+            return set()
+        print(f"warning: {folder.path} was complete but is damaged; it is made again", file=sys.stderr)
+        folder.reopen()
+    return {i for i in ids if not folder.is_done(i)}
 
 
 def _session(plan: Plan, command_line: Sequence[str]) -> dict[str, Any]:
@@ -146,13 +150,13 @@ def _run_batches(
         for records, prepared in _prefetched(plan, work):
             tasks = [t for t in prepared if isinstance(t, Task)]
             jobs = {t.id: _Job(t, {}, {}) for t in tasks}
-            for record, task in zip(records, prepared, strict=True):
-                if not isinstance(task, Task):
-                    _commit_error(folders, models, record, task)
             for model in models:
                 # A batch is the unit of commit: with one image missing, all of it is run again.
                 if pending[model.label].isdisjoint({r.id for r in records}):
                     continue
+                for record, task in zip(records, prepared, strict=True):
+                    if not isinstance(task, Task):
+                        folders[model.label].write_item(_error_item(record.id, record.scene_id, str(task)), {})
                 started = time.perf_counter()
                 _predict(plan, model, folders[model.label], tasks, jobs)
                 mine = facts.setdefault(model.label, {"predicted": 0, "predict_s": 0.0})
@@ -203,7 +207,7 @@ def _prefetched(
 
 def _prepare(plan: Plan, record: Record) -> Task | ItemError:
     try:
-        return plan.protocol.prepare(plan.dataset.load(record))
+        return plan.protocol.prepare(plan.dataset.load(record, plan.protocol.reads))
     except RfbenchError as error:
         return ItemError(one_line(error))
     except Exception as error:  # a reader or a plugin that fails loses its image, not the run
@@ -249,7 +253,10 @@ class _Scoring:
             assert self._inline is not None
             yield job, _score_here(self._inline, *work)
             return
-        self._waiting[self._pool.submit(_score, *work)] = job
+        try:
+            self._waiting[self._pool.submit(_score, *work)] = job
+        except BrokenProcessPool:
+            raise RfbenchError(_WORKER_LOST) from None
         if len(self._waiting) > 2 * self._count:
             yield from self._finished(FIRST_COMPLETED)
 
@@ -265,10 +272,7 @@ class _Scoring:
             try:
                 yield job, future.result()
             except BrokenProcessPool:
-                raise RfbenchError(
-                    "a scoring process was ended from outside (out of memory?); run the same command again, "
-                    "perhaps with fewer --workers"
-                ) from None
+                raise RfbenchError(_WORKER_LOST) from None
 
 
 _worker: Scorer | None = None
@@ -345,7 +349,7 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
             "scene_id": task.scene_id,
             "error": None,
             "size_px": list(task.size),
-            "normalisation": task.fitted.record(),
+            "normalisation": task.normalisation,
             "caption": task.caption,
             "notes": [*task.notes, *answer.notes, *_notes(found)],
             "prediction_sha256": job.hashes[label],
@@ -369,11 +373,6 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
 def _notes(found: ItemScores) -> list[str]:
     """What metrics noted, such as pixels that they left out."""
     return [f"{name}: {s.note}" for name, s in found.scores.get("sample", {}).items() if s.note]
-
-
-def _commit_error(folders: dict[str, RunFolder], models: list[Model], record: Record, error: ItemError) -> None:
-    for model in models:
-        folders[model.label].write_item(_error_item(record.id, record.scene_id, str(error)), {})
 
 
 def _error_item(image_id: str, scene_id: str, error: str) -> dict[str, Any]:

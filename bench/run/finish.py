@@ -16,6 +16,7 @@ from bench.metrics.scorer import POINT, metric_class
 from bench.run.plan import Plan
 from bench.store import FORMAT, RunFolder
 
+OF_THE_SET = "one number for all images; it is in summary.json"
 LABELS = {"sample": "{}", "mean": "{}@mean"}
 
 
@@ -25,10 +26,7 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
     Images are taken in the order of their ids and sums are exact (``math.fsum``), so neither batches nor workers nor
     an interruption can move a digit.
     """
-    items = {
-        r.id: folder.item(r.id) or {"id": r.id, "scene_id": r.scene_id, "error": "lost", "scores": {}}
-        for r in plan.records
-    }
+    items = {r.id: folder.committed(r.id) for r in plan.records}
     metrics = {name: metric_class(name)(plan.setting) for name in plan.metrics}
     kinds = [k for k in LABELS if any(k in item["scores"] for item in items.values())] or ["sample"]
     done = [item for item in items.values() if not item["error"]]
@@ -52,13 +50,14 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
             },
         }
     failed = sorted(item["id"] for item in items.values() if item["error"])
-    folder.write_scores(list(_rows(items, kinds, plan.metrics)), _columns(plan.metrics))
+    scores_sha256 = folder.write_scores(list(_rows(plan, items, kinds)), _columns(plan.metrics))
     summary = {
         "format": FORMAT,
         "plan_sha256": plan.runs[label]["plan_sha256"],
         "status": "some images failed" if failed else "complete",
         "images": len(items),
         "failed": failed,
+        "scores_sha256": scores_sha256,
         "predictions_sha256": digest([[i["id"], i.get("prediction_sha256")] for i in items.values()]),
         "rows": summaries,
     }
@@ -140,7 +139,8 @@ def _columns(metrics: Sequence[str]) -> list[str]:
     return plain + [c for m in metrics for c in (m, f"{m}:reason")]
 
 
-def _rows(items: dict[str, dict[str, Any]], kinds: Sequence[str], metrics: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(plan: Plan, items: dict[str, dict[str, Any]], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A row for each image and estimate; a metric without a value has its reason beside it."""
     for item in items.values():
         for kind in kinds if not item["error"] else kinds[:1]:
             height, width = item.get("size_px") or (None, None)
@@ -155,8 +155,12 @@ def _rows(items: dict[str, dict[str, Any]], kinds: Sequence[str], metrics: Seque
                 "normalisation": json.dumps(item.get("normalisation"), sort_keys=True),
                 "prediction_sha256": item.get("prediction_sha256"),
             }
-            for metric in metrics:
+            for metric in plan.metrics:
                 score = item["scores"].get(kind, {}).get(metric, {})
-                row[metric] = float(score["value"]) if score.get("value") is not None else math.nan
-                row[f"{metric}:reason"] = score.get("reason")
+                value = score.get("value")
+                reason = (
+                    score.get("reason") or plan.skipped.get(metric) or ("no score" if item["error"] else OF_THE_SET)
+                )
+                row[metric] = math.nan if value is None else float(value)
+                row[f"{metric}:reason"] = reason if value is None else None
             yield row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ def make_plan(request: Request) -> Plan:
     for label in labels:
         if labels.count(label) > 1:
             raise RfbenchError(
-                f"two models would both be called '{label}'; leave one out, or run it into another --out"
+                f"two models would both be called '{label}'; name one otherwise (files:label=NAME) or leave it out"
             )
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
     names = scorer.chosen(request.metrics)
@@ -108,7 +109,8 @@ def make_plan(request: Request) -> Plan:
     software = provenance.software()
     runs, folders = {}, {}
     for model in models:
-        plan = {"model": model.identity(), **shared}
+        # As JSON gives it back, so that a plan read from a run folder compares equal.
+        plan = json.loads(json.dumps({"model": model.identity(), **shared}))
         digest = plan_digest(plan)
         runs[model.label] = {
             "format": FORMAT,
@@ -137,6 +139,8 @@ def _check_numbers(request: Request) -> None:
             raise RfbenchError(f"--{name.replace('_', '-')}: found {value}, expected {least} or more")
     if request.dtype not in DTYPES:
         raise RfbenchError(f"--dtype: found '{request.dtype}', expected one of {', '.join(DTYPES)}")
+    if request.metrics is not None and not request.metrics:
+        raise RfbenchError("--metrics: found no name, expected some, such as default,niqe_ref")
 
 
 def resolve_device(name: str) -> str:
@@ -146,7 +150,7 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = name.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if name != "cpu" and kind != "cuda":
         raise RfbenchError(f"--device: found '{name}', expected auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

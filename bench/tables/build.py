@@ -99,6 +99,7 @@ class Table:
     """Runs of one protocol on one dataset.
 
     ``protocol`` is its label, ``protocol_options`` its identity; ``images`` counts the dataset's images of the runs;
+    ``reads_captions`` says whether a model of the table reads any;
     ``notes`` are lines on settings, software and failures.
     """
 
@@ -108,6 +109,7 @@ class Table:
     split: str
     fingerprint: str
     images: int
+    reads_captions: bool
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     footnotes: tuple[Footnote, ...] = ()
@@ -176,6 +178,7 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     return Table(
         protocol=protocol_label(first["protocol"]),
         protocol_options=first["protocol"],
+        reads_captions=any(run.plan["model"].get("spec", {}).get("supports_prompt") for run in found),
         dataset=one_line(data["name"], 80),
         split=one_line(data["split"], 40),
         fingerprint=one_line(data["fingerprint"], 64),

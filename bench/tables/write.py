@@ -22,8 +22,9 @@ def _about(table: Table) -> str:
     """What the numbers were measured on, in one sentence."""
     count = f"{table.images} image{'s' * (table.images != 1)}"
     captions = table.protocol_options.get("captions")
-    source = {"dataset": "the dataset's (written from HR)", "template": "a template's (from LR)"}
-    words = one_line(source.get(str(captions), captions), 40)
+    # A dataset's captions were written by somebody who saw the HR: a reader must know whether a model was told.
+    source = {"dataset": "the dataset's (as a rule written from HR)", "template": "a template's (from LR)"}
+    words = one_line(source.get(str(captions), captions), 60) if table.reads_captions else "read by no model here"
     return (
         f"Dataset {table.dataset}, split {table.split}, {count}, fingerprint {table.fingerprint[:12]}; protocol "
         f"{table.protocol}" + (f"; captions: {words}" if captions is not None else "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.run.execute import execute
+from bench.run.plan import Request, make_plan
 from tests.conftest import install_plugin, write_dataset
 
 TREE_EXCEPTIONS = {"host.json"}
@@ -49,15 +53,19 @@ def test_ten_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> No
     whole_s = time.monotonic() - started
 
     generator = random.Random(7)
-    killed = 0
-    for _ in range(10):
+    killed, rounds = 0, 0
+    while killed < 10:
         process = start(tmp_path / "killed")
-        time.sleep(generator.uniform(0.25, 1.0) * whole_s * 0.9)
+        time.sleep(generator.uniform(0.05, 0.95) * whole_s)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)  # the process alone: its children must notice by themselves
             killed += 1
+        elif killed < 10:  # it came to its end between two kills: begin anew
+            assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+            shutil.rmtree(tmp_path / "killed")
+            rounds += 1
         process.wait()
-    assert killed >= 3, "the kills came too late to prove anything"
+        assert rounds < 20, "the kills come too late to prove anything"
     assert start(tmp_path / "killed").wait(timeout=300) == 0
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
@@ -65,6 +73,71 @@ def test_ten_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> No
     while orphans(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not orphans(tmp_path), "a scoring process outlived its killed parent"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it, and the half-written file stays."""
+
+
+def test_a_kill_at_every_rename_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_dataset(tmp_path / "data", count=3)
+    request = Request(models=("bicubic",), data=str(data), metrics=("psnr_rgb", "d_lambda"), workers=0, batch_size=2)
+
+    def run(out: Path) -> None:
+        execute(make_plan(dataclasses.replace(request, out=out)))
+
+    run(tmp_path / "whole")
+    expected = tree(tmp_path / "whole")
+    rename, unlink, left = Path.replace, Path.unlink, 0
+
+    def replace_or_die(self: Path, target: Path) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return rename(self, target)
+
+    def unlink_if_alive(self: Path, missing_ok: bool = False) -> None:
+        if left >= 0:
+            unlink(self, missing_ok)
+
+    for at in range(40):
+        out = tmp_path / f"killed{at}"
+        left = at
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace_or_die)
+            patch.setattr(Path, "unlink", unlink_if_alive)
+            try:
+                run(out)
+                survived = True
+            except Killed:
+                survived = False
+        run(out)
+        assert tree(out) == expected, f"after a kill at rename {at}"
+        if survived:
+            break
+    assert survived and at >= 10
+
+
+def test_a_killed_scoring_process_is_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", count=40)
+    environment = os.environ | {"PYTHONPATH": str(install_plugin(tmp_path / "site"))}
+    process = subprocess.Popen(
+        command(data, tmp_path / "out"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("*/items/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for child in psutil.Process(process.pid).children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and "a scoring process was ended from outside" in errors, errors
+    assert "Traceback" not in errors
+    again = subprocess.run(
+        command(data, tmp_path / "out"), env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert again.returncode == 0, again.stderr
 
 
 def orphans(folder: Path) -> list[int]:

@@ -80,6 +80,11 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
         (["run", "--model", "bicubic", "--limit", "0"], "--limit: found 0, expected 1 or more"),
         (["run", "--model", "bicubic", "--device", "tpu"], "expected auto, cpu, cuda"),
         (["run", "--model", "bicubic", "--strict"], "--strict: "),
+        (["run", "--model", "bicubic", "--device", "cpu:1"], "expected auto, cpu, cuda"),
+        (["run", "--model", "bicubic", "--dtype", "float16"], "expected float32, the arithmetic of bicubic"),
+        (["run", "--model", "bicubic", "--metrics", ","], "--metrics: found no name"),
+        (["run", "--model", "bicubic", "--protocol", "paired:scale=nan"], "expected a number"),
+        (["run", "--model", "bicubic", "--protocol", "paired:scale=-2"], "expected a number of 1 or more"),
         (["run", "--model", "bicubic", "--weights-dir", "/nowhere"], "is not a folder"),
         (["run", "--model", "bicubic", "--dtype", "float8"], "'float8' is not one of"),
         (["table", "/nowhere"], "holds no run"),
@@ -87,6 +92,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
         (["data", "import", "folder", "/nowhere", "b"], "is not a folder"),
         (["data", "scenes", "b", "--size", "201"], "no multiple of the factor 5"),
         (["data", "scenes", "b", "--count", "0"], "expected 1 or more"),
+        (["data", "scenes", "b", "--factor", "0"], "expected 1 or more"),
         (["ls", "model"], "'model' is not one of"),
     ],
 )
@@ -106,6 +112,38 @@ def test_runs_that_cannot_be_compared_are_refused_with_exit_code_3(tmp_path: Pat
         )  # fmt: skip
     done = rfbench("table", str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.returncode == 3 and "quantise" in done.stderr and "cannot stand in one table" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("run.json", "{}"),
+        ("run.json", '{"format": 1, "plan": {}, "plan_sha256": "", "software": {}}'),
+        ("run.json", "["),
+        ("summary.json", "{}"),
+        ("summary.json", '{"format": 1, "rows": {"sample": {}}, "failed": [], "plan_sha256": ""}'),
+    ],
+)
+def test_a_broken_run_folder_is_one_line(tmp_path: Path, file: str, content: str) -> None:
+    words = (
+        "run",
+        "--model",
+        "nearest",
+        "--limit",
+        "1",
+        "--metrics",
+        "psnr_rgb",
+        "--workers",
+        "0",
+        "--out",
+        str(tmp_path),
+    )
+    assert rfbench(*words).returncode == 0
+    (tmp_path / "nearest" / "host.json").write_text("{}")  # no number depends on it
+    assert rfbench(*words).returncode == 0
+    (tmp_path / "nearest" / file).write_text(content)
+    for done in (rfbench(*words), rfbench("table", str(tmp_path))):
+        assert done.returncode == 2 and "Traceback" not in done.stderr and file in done.stderr, done.stderr
 
 
 def test_a_folder_that_another_process_uses_is_refused(tmp_path: Path) -> None:
@@ -134,7 +172,10 @@ def test_an_interruption_keeps_what_was_computed(tmp_path: Path) -> None:
     import signal
 
     words = [sys.executable, "-m", "bench.cli", "run", "--model", "bicubic", "--out", str(tmp_path), "--workers", "0"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("bicubic/items/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import RfbenchError
+from bench.core.files import safe_name
 from bench.run.execute import execute
 from bench.run.plan import Request, make_plan
 from bench.store import RunFolder
@@ -114,6 +115,70 @@ def test_other_options_into_the_same_folder_are_refused(dataset: Path, tmp_path:
     run(dataset, tmp_path / "out")
     with pytest.raises(RfbenchError, match=r"other options \(seed: it has 0, asked for 1\)"):
         run(dataset, tmp_path / "out", seed=1)
+
+
+def test_a_model_beside_a_finished_one_leaves_it_alone(dataset: Path, tmp_path: Path, plugin: Path) -> None:
+    (first,) = run(dataset, tmp_path / "out", "bicubic")
+    before = tree(first.path)
+    folders = run(dataset, tmp_path / "out", "bicubic", "nearest")
+    assert tree(first.path) == before
+    assert folders[1].summary() is not None
+    # Also where the other one has an image that fails and the command is repeated.
+    for _ in range(2):
+        request = Request(
+            models=("bicubic", "noisy:fail_on=im1"), data=str(dataset), out=tmp_path / "out", metrics=FAST, workers=0
+        )
+        assert execute(make_plan(request)).failed == 1
+        assert tree(first.path) == before
+
+
+@pytest.mark.parametrize("lost", ["scores.parquet", "predictions/im2.safetensors"])
+def test_a_damaged_run_is_made_again(dataset: Path, tmp_path: Path, lost: str) -> None:
+    (folder,) = run(dataset, tmp_path / "out")
+    before = tree(folder.path)
+    (folder.path / lost).write_bytes(b"damaged")
+    run(dataset, tmp_path / "out")
+    assert tree(folder.path) == before
+
+
+def test_every_missing_value_has_its_reason_in_the_rows(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "hr" / "im1.npy").write_bytes(b"broken")
+    (folder,) = run(dataset, tmp_path / "out", metrics=(*FAST, "lpips_alex", "niqe_ref"))
+    frame = folder.scores()
+    for name in (*FAST, "lpips_alex", "niqe_ref"):
+        assert (frame[name].isna() == frame[f"{name}:reason"].notna()).all(), name
+
+
+def test_one_draw_has_no_spread(dataset: Path, tmp_path: Path, plugin: Path) -> None:
+    (folder,) = run(dataset, tmp_path / "out", "noisy", draws=1)
+    summary = folder.summary()
+    assert summary is not None and set(summary["rows"]) == {"sample"}
+    assert "one draw has no spread" in summary["rows"]["sample"]["metrics"]["nll"]["reason"]
+
+
+def test_a_broken_lr_is_no_matter_to_bicubic_4x(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "lr" / "im1.npy").write_bytes(b"broken")
+    (folder,) = run(dataset, tmp_path / "out", protocol="bicubic-4x")
+    summary = folder.summary()
+    assert summary is not None and summary["failed"] == []
+
+
+def test_files_are_found_by_id_and_by_safe_name(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", count=2)
+    text = (data / "pairs.csv").read_text().replace("im0,s0", "Amnesty POI-20-2-2,s0").replace("im1,s0", "\u00fc,s0")
+    (data / "pairs.csv").write_text(text)
+    (bicubic,) = run(data, tmp_path / "out")
+    (tmp_path / "predictions").mkdir()
+    for name in ("Amnesty POI-20-2-2", "\u00fc"):
+        arrays, _ = bicubic.read_prediction(name)
+        stem = name if name.startswith("A") else safe_name(name)
+        np.save(tmp_path / "predictions" / f"{stem}.npy", arrays["mean"][:, :, :3])
+    model = f"files:folder={tmp_path / 'predictions'},unit=reflectance,label=again"
+    (again,) = run(data, tmp_path / "out", model)
+    one, other = bicubic.summary(), again.summary()
+    assert one is not None and other is not None
+    for name in ("psnr_rgb", "ssim_rgb", "sam_rgb"):
+        assert one["rows"]["sample"]["metrics"][name] == other["rows"]["sample"]["metrics"][name]
 
 
 def test_a_changed_pixel_changes_the_plan(dataset: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bench.core.image import Image
 from bench.data import bands, readers
 from bench.data.dataset import FolderDataset, Side, read_image
 from bench.data.importers import import_catalogue, import_folder
-from bench.data.make import write_geotiff
+from bench.data.make import write_geotiff, write_scenes
 from bench.data.normalise import Normalisation, quantised
 from tests.conftest import write_rows
 
@@ -60,7 +60,9 @@ def test_gamma_is_applied_last() -> None:
     np.testing.assert_allclose(fitted.apply(image(np.full((1, 1, 3), 0.25))), 0.5, atol=1e-7)
 
 
-@pytest.mark.parametrize("text", ["fixed", "fixed[3,1]", "percentile[2,198]", "percentile[a,b]", "", "fixed[nan,3]"])
+@pytest.mark.parametrize(
+    "text", ["fixed", "fixed[3,1]", "percentile[2,198]", "percentile[a,b]", "", "fixed[nan,3]", "fixed[0,1e999]"]
+)
 def test_unknown_normalisations_are_refused(text: str) -> None:
     with pytest.raises(RfbenchError, match="normalisation"):
         Normalisation.parse(text)
@@ -113,6 +115,32 @@ def test_other_files(tmp_path: Path, suffix: str) -> None:
     read = read_image(path, Side(unit="display"))
     assert read.size == (6, 8) and read.bands == ("R", "G", "B")
     np.testing.assert_allclose(read.values, 100 / 255, atol=0.01)
+
+
+def test_12_bit_display_values_need_a_scale(tmp_path: Path) -> None:
+    """Taking 65535 for white would make 12-bit images nearly black and their PSNR 20 dB too good."""
+    write_geotiff(tmp_path / "x.tif", np.full((3, 3, 3), 4095, np.uint16), ("R", "G", "B"), 2.0)
+    with pytest.raises(RfbenchError, match="uint16 display values up to 4095 without a scale"):
+        read_image(tmp_path / "x.tif", Side(unit="display"))
+    np.testing.assert_allclose(read_image(tmp_path / "x.tif", Side(unit="display", scale=4095)).values, 1.0)
+
+
+def test_a_16_bit_png_keeps_its_bits(tmp_path: Path) -> None:
+    import rasterio
+
+    values = (np.arange(60).reshape(4, 5, 3) * 997).astype(np.uint16)
+    profile = {"driver": "PNG", "height": 4, "width": 5, "count": 3, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "x.png", "w", **profile) as file:
+        file.write(np.moveaxis(values, 2, 0))
+    np.testing.assert_array_equal(readers.read(tmp_path / "x.png").values, values)
+    np.testing.assert_allclose(read_image(tmp_path / "x.png", Side(unit="display")).values, values / 65535, atol=1e-7)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "x.npz", image=np.zeros((64, 64, 3)))
+    monkeypatch.setattr(readers, "MAX_SAMPLES", 1000)
+    with pytest.raises(RfbenchError, match="holds an array of"):
+        readers.read(tmp_path / "x.npz")
 
 
 def test_an_alpha_channel_and_not_a_number_are_no_data(tmp_path: Path) -> None:
@@ -239,6 +267,8 @@ def test_a_table_with_bom_and_semicolons_is_read(dataset: Path) -> None:
         ("id,caption\na,b\n", "neither lr nor hr"),
         ("id,hr\n,hr/im0.npy\n", "found no id"),
         ("id,hr\na\n", "another number of cells"),
+        ("id,hr,hr\na,hr/im0.npy,hr/im1.npy\n", "the column 'hr' comes twice"),
+        ("id,hr,hr_gsd_m\na,hr/im0.npy,inf\n", "expected a number"),
         ("id,hr,hr_gsd_m\na,hr/im0.npy,two\n", "hr_gsd_m: found 'two', expected a number"),
         ("id,hr,hr_unit\na,hr/im0.npy,reflectence\n", "did you mean reflectance"),
         ('id,hr\n"a\nb",hr/im0.npy\n', "one printable line"),
@@ -327,6 +357,35 @@ def test_lr_and_hr_folders_become_pairs(tmp_path: Path) -> None:
     np.save(tmp_path / "src" / "lr" / "b.npy", np.zeros((6, 6, 3), np.uint8))
     with pytest.raises(RfbenchError, match="has no HR image of the same name"):
         import_folder(tmp_path / "src", tmp_path / "out2", name="x", split="val")
+    assert not (tmp_path / "out2").exists()
+    (tmp_path / "src" / "lr" / "b.npy").unlink()
+    np.save(tmp_path / "src" / "hr" / "c.npy", np.zeros((30, 30, 3), np.uint8))
+    with pytest.raises(RfbenchError, match=r"c.npy has no image of the same name in .*lr"):
+        import_folder(tmp_path / "src", tmp_path / "out2", name="x", split="val")
+
+
+def test_an_import_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    np.save(tmp_path / "src" / "a.npy", np.zeros((6, 6, 4), np.uint8))
+    with pytest.raises(RfbenchError, match="found 4 bands, expected names for them"):
+        import_folder(tmp_path / "src", tmp_path / "out", name="x", split="test")
+    with pytest.raises(RfbenchError, match="unknown unit 'foo'"):
+        import_folder(tmp_path / "src", tmp_path / "out", name="x", split="test", unit="foo")
+    assert [p.name for p in tmp_path.iterdir()] == ["src"]
+    assert import_folder(tmp_path / "src", tmp_path / "out", name="x", split="test", bands="B G R NIR", scale=100) == 1
+    (record,) = FolderDataset(tmp_path / "out").records("test")
+    assert (record.sides["hr"].bands, record.sides["hr"].scale) == ("B G R NIR", 100)
+    Pillow.fromarray(np.zeros((6, 6, 3), np.uint8)).save(tmp_path / "src" / "a.png")
+    with pytest.raises(RfbenchError, match="would have the same id"):
+        import_folder(tmp_path / "src", tmp_path / "out2", name="x", split="test")
+
+
+def test_scenes_never_overwrite_a_dataset_of_the_user(dataset: Path) -> None:
+    with pytest.raises(RfbenchError, match="holds something else than scenes"):
+        write_scenes(dataset, count=1, seed=1)
+    write_scenes(dataset.parent / "made", count=1, seed=1, hr_px=(50, 50), command="rfbench data scenes DST")
+    write_scenes(dataset.parent / "made", count=2, seed=1, hr_px=(50, 50), command="rfbench data scenes DST")
+    assert len(FolderDataset(dataset.parent / "made").records("test")) == 2
 
 
 def test_a_catalogue_names_its_units(shared: Path, tmp_path: Path) -> None:

@@ -261,7 +261,8 @@ def test_wrong_or_missing_weights_are_reasons(folder: Path, tmp_path: Path, monk
     assert missing.value is None and f"weights missing: {ALEXNET}" in missing.reason
     (tmp_path / ALEXNET).write_bytes(b"something else")
     wrong = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)
-    assert wrong.value is None and "wrong file" in wrong.reason
+    assert wrong.value is None and f"weights wrong: {ALEXNET}" in wrong.reason
+    assert str(tmp_path) not in wrong.reason  # it becomes part of the run's plan
     monkeypatch.setattr(weights, "listed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
     add(tmp_path, ALEXNET, {"features.0.weight": torch.zeros(3)})
     unfit = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)

@@ -12,7 +12,8 @@ from bench.core.image import Image
 from bench.core.resample import resize
 from bench.data.dataset import Pair, Record, Side
 from bench.metrics.base import Setting
-from bench.metrics.physics import DLambda
+from bench.metrics.fidelity import PsnrRgb
+from bench.metrics.physics import DLambda, SamRefl
 from bench.models.call import Model
 from bench.protocols.bicubic import Bicubic4x
 from bench.protocols.paired import Paired
@@ -47,6 +48,7 @@ def test_the_percentile_form_is_fitted_on_each_side_by_itself() -> None:
     lr, hr = image(20, 20), image(80, 80, scale=0.9, seed=1)
     task = resolve_protocol("paired:normalisation=percentile[2,98]").prepare(pair(lr, hr))
     low, high = np.percentile(lr.values[:, :, :3].reshape(-1, 3).astype(float), [2, 98], axis=0)
+    assert task.fitted is not None
     np.testing.assert_allclose([task.fitted.low, task.fitted.high], [low, high])
     assert task.reference.display is not None
     # A prediction in the LR's unit is brought to display with the LR's parameters, never with its own.
@@ -65,8 +67,42 @@ def test_holes_do_not_enter_the_percentiles() -> None:
         pair(replace(lr, valid=valid), image(80, 80))
     )
     expected = np.percentile(lr.values[6:, :, :3].reshape(-1, 3).astype(float), [2, 98], axis=0)
+    assert task.fitted is not None
     np.testing.assert_allclose([task.fitted.low, task.fitted.high], expected)
     assert task.lr.valid.all() and "120 LR pixels without data" in task.notes[0]
+
+
+def test_holes_of_the_lr_are_left_out_of_the_scores() -> None:
+    valid = np.ones((10, 10), bool)
+    valid[2, 3] = False
+    task = Paired().prepare(pair(replace(image(10, 10), valid=valid), image(50, 50)))
+    assert not task.reference.valid[10:15, 15:20].any() and task.reference.valid.sum() == 2500 - 25
+
+
+def test_images_without_rgb_are_scored_in_reflectance() -> None:
+    def two(n: int) -> Image:
+        values = np.ascontiguousarray(image(n, n).values[:, :, 2:])
+        return Image(values, "reflectance", ("NIR", "B11"), np.ones((n, n), bool))
+
+    task = Paired().prepare(pair(two(12), two(48)))
+    assert task.fitted is None and task.reference.display is None
+    (answer,) = Model("bicubic").predict([task], run_seed=0, draws=1)
+    found = estimates(answer, task, Paired())["sample"]  # type: ignore[arg-type]
+    for metric in (DLambda, SamRefl):
+        assert metric(Setting()).assess(found, task.reference).value is not None
+    assert PsnrRgb(Setting()).assess(found, task.reference).reason == "the reference has no bands R G B"
+
+
+def test_mask_and_dates_reach_the_metrics_and_the_model() -> None:
+    mask = np.zeros((43, 50), bool)
+    mask[:10] = True
+    data = replace(pair(image(9, 10), image(43, 50)), mask=mask)
+    data = replace(data, record=replace(data.record, hr_date="2021-08-17", lr_date="2021-08-21"))
+    task = Paired(border_px=2).prepare(data)
+    assert task.reference.mask is not None and task.reference.mask.shape == (39, 46)
+    assert task.reference.mask[:8].all() and not task.reference.mask[8:].any()
+    assert (task.lr_date, task.reference.hr_date) == ("2021-08-21", "2021-08-17")
+    assert set(task.normalisation) == {"lr", "hr"}
 
 
 def test_bicubic_4x_reduces_what_it_cropped_in_its_own_unit() -> None:
@@ -93,6 +129,8 @@ def test_a_hole_in_hr_stays_a_hole_and_does_not_bleed() -> None:
         (pair(None, image(8, 8)), Paired(), "no LR image"),
         (pair(image(8, 8), None), Paired(), "give --protocol paired:scale=5"),
         (pair(image(8, 8), image(4, 4)), Paired(), "larger than its target"),
+        (pair(image(8, 12), image(60, 40)), Paired(), "do not show the same ground"),
+        (pair(image(8, 8), image(40, 40)), Paired(scale=4), "leave the option out"),
         (pair(image(8, 8), None), Bicubic4x(), "no HR image"),
         (pair(None, image(3, 8)), Bicubic4x(), "cannot be reduced"),
         (pair(image(8, 8), image(16, 16)), Paired(border_px=8), "leaves nothing"),

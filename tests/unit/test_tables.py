@@ -302,7 +302,7 @@ def test_markdown_marks_and_shape(four: list[RunFolder]) -> None:
     assert split_row(rows[3])[8] == "–ᵃ"
     text = "\n".join(lines)
     assert "- ᵃ MANIQA: takes minutes an image on a processor" in text
-    assert "24 images, fingerprint 0123456789ab; protocol paired; captions: the dataset's" in text
+    assert "24 images, fingerprint 0123456789ab; protocol paired; captions: read by no model here" in text
     assert all(identity in lines for *_, identity in METRICS.values())
 
 
@@ -431,13 +431,12 @@ def test_json_is_whole_and_free_of_nan(four: list[RunFolder]) -> None:
     assert found["rows"][0]["metrics"]["nll"]["reason"] == POINT
 
 
-def test_a_number_that_is_not_finite_is_a_reason(tmp_path: Path) -> None:
+def test_a_summary_with_a_number_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     run = fake(tmp_path, "a", {"psnr_rgb": 1.0, "fsim": 0.5})
     path = run.path / "summary.json"
     path.write_text(path.read_text().replace("0.5", "NaN"))
-    cell = build_table([run]).rows[0].cells[1]
-    assert (cell.value, cell.reason) == (None, "not a finite number")
-    assert "NaN" not in to_json(build_table([run]))
+    with pytest.raises(RfbenchError, match="found NaN, expected a finite number"):
+        build_table([run])
 
 
 # --- the command ----------------------------------------------------------------------------------------------
@@ -453,3 +452,9 @@ def test_command(four: list[RunFolder], tmp_path: Path, form: str) -> None:
     words += ["--format", form, "--metrics", "psnr_rgb,lpips_alex", "--out", str(out)]
     assert CliRunner().invoke(command, words).exit_code == 0
     assert out.read_text(encoding="utf-8") == done.stdout
+
+
+def test_captions_are_named_where_a_model_reads_them(tmp_path: Path) -> None:
+    reads = {"label": "a", "options": {}, "spec": {"supports_prompt": True}}
+    run = fake(tmp_path, "a", {"psnr_rgb": 20.0}, model=reads)
+    assert "captions: the dataset's (as a rule written from HR)" in to_markdown(build_table([run]))
