@@ -84,6 +84,7 @@ PLUGIN = '''
 """A plugin with one of everything, as its author would write it."""
 from dataclasses import dataclass, replace
 from typing import ClassVar
+import click
 import numpy as np
 from bench.data.dataset import Dataset, Pair, Record, Side
 from bench.core.image import Image
@@ -128,6 +129,12 @@ class Darker(Paired):
         lr = replace(pair.lr, values=(pair.lr.values * self.factor).astype(np.float32))
         return super().prepare(replace(pair, lr=lr))
 
+def hello():
+    """Say hello."""
+    print("hello from a plugin")
+
+COMMAND = click.Command("hello", callback=hello)
+
 class Ramps(Dataset):
     name = "ramps"
     description = "grey ramps"
@@ -159,6 +166,9 @@ darker = rfbench_example:Darker
 
 [rfbench.datasets]
 ramps = rfbench_example:Ramps
+
+[rfbench.commands]
+hello = rfbench_example:COMMAND
 """
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -334,9 +333,8 @@ def _cell(found: Mapping[str, Any] | None, column: Column) -> Cell:
     if found is None:
         return Cell(None, 0, ABSENT, column.identity, "")
     value, n, identity = found["value"], int(found["n"]), one_line(found["identity"])
-    if value is None or not math.isfinite(value):
-        reason = found.get("reason") or ("no reason was given" if value is None else "not a finite number")
-        return Cell(None, n, one_line(reason), identity, "")
+    if value is None:
+        return Cell(None, n, one_line(found.get("reason") or "no reason was given"), identity, "")
     return Cell(float(value), n, None, identity, shown(column.metric, value), std=found.get("std"))
 
 

@@ -3,7 +3,8 @@
 The peer is a plain loop over the same pairs, already in memory: the same model call, the same metrics, one after the
 other in one process. The run reads files, checks, stores predictions and rows, and scores in another process while it
 predicts. Start-up (imports, first calls) is taken out on both sides by the difference of a long and a short run. Wall
-time shows what a user waits; since overlap hides work, the processor time of all processes is compared as well.
+time is what a user waits. Since overlap hides work, the processor time of all processes is printed as well; it counts
+too much where two cores are two threads of one, since each then does less in a second.
 """
 
 from __future__ import annotations

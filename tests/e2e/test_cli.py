@@ -49,6 +49,8 @@ def test_a_plugin_works_in_run_table_and_ls(tmp_path: Path) -> None:
         listed = rfbench("ls", kind, site=site)
         assert listed.returncode == 0 and name in listed.stdout
     assert "broken: " in rfbench("ls", "models", site=site).stdout
+    assert rfbench("hello", site=site).stdout == "hello from a plugin\n"
+    assert "hello" in rfbench("--help", site=site).stdout
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
