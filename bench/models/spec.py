@@ -96,20 +96,21 @@ class Batch:
         """K, the number of draws that are wanted (1 for a deterministic model)."""
         return len(self.seeds[0])
 
-    def noise(self, channels: int, cells_per_px: int = 1) -> Array:
-        """Standard normal noise, float32 (N, K, h * cells_per_px, w * cells_per_px, channels).
+    def noise(self, channels: int, cells_per_px: float = 1.0, size: tuple[int, int] | None = None) -> Array:
+        """Standard normal noise, float32 (N, K, rows, columns, channels). All noise of a model comes from here.
 
         It is drawn on the CPU from one field per seed that is laid over the whole image, so it depends on neither
-        the batch nor the tile. All noise of a model comes from here.
+        the batch nor the tile.
+
+        Parameters
+        ----------
+        cells_per_px : noise cells per LR pixel. A latent of an eighth of the answer's size on a x5 task has 5 / 8.
+        size : (rows, columns); the images' size times ``cells_per_px`` unless given (a model that pads needs more).
         """
-        _, h, w, _ = self.images.shape
-        top, left = (o * cells_per_px for o in self.offset)
-        return np.stack(
-            [
-                np.stack([noise_field(s, top, left, h * cells_per_px, w * cells_per_px, channels) for s in seeds])
-                for seeds in self.seeds
-            ]
-        )
+        rows, columns = size or tuple(round(n * cells_per_px) for n in self.images.shape[1:3])
+        top, left = (round(o * cells_per_px) for o in self.offset)
+        draws = [[noise_field(s, top, left, rows, columns, channels) for s in seeds] for seeds in self.seeds]
+        return np.array(draws, np.float32)
 
     def tensor(self, device: str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """The images as a torch tensor (N, C, h, w)."""

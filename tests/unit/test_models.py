@@ -132,6 +132,16 @@ def test_a_tile_gets_the_noise_of_its_place() -> None:
     np.testing.assert_allclose(tiled.arrays["samples"], whole.arrays["samples"], atol=1e-5)
 
 
+def test_noise_of_a_latent_grid_is_cropped_from_the_same_field() -> None:
+    images = np.zeros((1, 32, 40, 3), np.float32)
+    batch = Batch(images, (160, 200), ("R", "G", "B"), ("a",), ("",), ((7, 8),))
+    whole = batch.noise(4, 5 / 8)
+    assert whole.shape == (1, 2, 20, 25, 4)
+    np.testing.assert_array_equal(batch.noise(4, 5 / 8, size=(24, 32))[:, :, :20, :25], whole)
+    tile = replace(batch, images=images[:, :16, :16], offset=(16, 8))
+    np.testing.assert_array_equal(tile.noise(4, 5 / 8), whole[:, :, 10:20, 5:15])
+
+
 def test_a_batch_of_eight_is_eight_of_one() -> None:
     tasks = [task(20, 30, (80, 120), f"t{i}", i) for i in range(8)]
     together = answers(model(), *tasks)
