@@ -100,7 +100,8 @@ def _session(plan: Plan, command_line: Sequence[str]) -> dict[str, Any]:
 
 def _report_other_software(folder: RunFolder, now: Mapping[str, Any]) -> None:
     first = folder.run()["software"]
-    changed = [k for k, v in now["packages"].items() if first["packages"].get(k) != v]
+    packages = first.get("packages", {})
+    changed = [k for k, v in now["packages"].items() if packages.get(k) != v]
     changed += [k for k in ("rfbench", "python", "commit") if first.get(k) != now.get(k)]
     if changed:
         print(f"warning: {folder.path} was begun with other versions of {', '.join(changed)}", file=sys.stderr)
