@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,20 +25,30 @@ def command() -> None:
 @click.option("--size", default="200", show_default=True, metavar="PX|HxW", help="HR size in pixels of 2 m.")
 @click.option("--factor", default=5, show_default=True, metavar="F", help="HR pixels per LR pixel.")
 @click.option("--split", default="test", show_default=True, help="The split that the scenes belong to.")
-def scenes(target: Path, count: int, seed: int, size: str, factor: int, split: str) -> None:
+@click.option("--prefix", metavar="TEXT", help="Of the ids.  [default: scene; scene<seed> with another seed than 2026]")
+@click.option("--workers", default=os.cpu_count() or 1, metavar="N", help="Processes.  [default: one a core]")
+def scenes(
+    target: Path, count: int, seed: int, size: str, factor: int, split: str, prefix: str | None, workers: int
+) -> None:
     """Make procedural cross-sensor scenes as a dataset folder DST.
 
     A scene depends on the seed and its id alone. The embedded benchmark was made by the defaults.
     """
+    from bench.core.errors import RfbenchError, one_line
+    from bench.core.files import safe_name
     from bench.data.make import size_of, write_scenes
     from bench.run.progress import Progress
 
     hr_px = size_of(size)
+    # Two seeds have two sets of ids: the ids of training scenes are never those of the benchmark.
+    prefix = prefix or ("scene" if seed == 2026 else f"scene{seed}")
+    if prefix != safe_name(prefix):
+        raise RfbenchError(f"--prefix: found '{one_line(prefix, 40)}', expected letters, digits, - and _")
     line = f"rfbench data scenes DST --count {count} --seed {seed} --size {size} --factor {factor} --split {split}"
     with Progress(count, 0, "scenes", steps=("make",)) as progress:
         write_scenes(
-            target, count=count, seed=seed, split=split, hr_px=hr_px, factor=factor, command=line,
-            tick=lambda: progress.advance("make"),
+            target, count=count, seed=seed, split=split, hr_px=hr_px, factor=factor, prefix=prefix, command=line,
+            workers=workers, tick=lambda: progress.advance("make"),
         )  # fmt: skip
     click.echo(f"{target}: {count} scenes")
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import io
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +33,14 @@ def write_scenes(
     factor: int = 5,
     prefix: str = "scene",
     command: str = "",
+    workers: int = 1,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Make ``count`` scenes and write them as a dataset: GeoTIFFs, ``pairs.csv``, ``dataset.json``.
 
-    A scene depends on (seed, id) alone, so more scenes can be made later without changing the first ones. Raises
-    RfbenchError if the folder holds something else, or sizes do not fit the factor.
+    A scene depends on (seed, id) alone, so more scenes can be made later without changing the first ones, and
+    ``workers`` processes make the same ones as a single one does. Raises RfbenchError if the folder holds something
+    else, or sizes do not fit the factor.
     """
     if count < 1:
         raise RfbenchError(f"found {count} scenes, expected 1 or more")
@@ -45,18 +51,17 @@ def write_scenes(
     if folder.exists() and any(folder.iterdir()) and not _made_here(folder):
         raise RfbenchError(f"{folder} holds something else than scenes made by this command; choose another folder")
     rows, sensors = [], {}
-    for i in range(count):
-        scene = scenes.make_scene(seed, f"{prefix}_{i:04d}", hr_px, factor)
-        row: dict[str, Any] = {"id": scene.id, "scene_id": scene.id, "split": split}
-        files: dict[str, np.ndarray] = {"lr": scene.lr, "hr": scene.hr, "mask": scene.mask[:, :, None]}
-        for kind, values in files.items():
-            row[kind] = f"{kind}/{scene.id}.tif"
-            gsd_m = _GSD_HR_M * (factor if kind == "lr" else 1)
-            write_geotiff(folder / row[kind], values, scenes.BANDS if kind != "mask" else ("RTS",), gsd_m)
-        row |= {"caption": scene.caption, "lr_date": scene.lr_date, "hr_date": scene.hr_date}
-        rows.append(row)
-        sensors[scene.id] = scene.sensor
-        tick()
+    make = functools.partial(_write_scene, folder, seed, split, hr_px, factor)
+    names = [f"{prefix}_{i:04d}" for i in range(count)]
+    with contextlib.ExitStack() as stack:
+        made: Iterable[tuple[dict[str, str], dict[str, Any]]] = map(make, names)
+        if workers > 1:
+            spawn = multiprocessing.get_context("spawn")
+            made = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn)).map(make, names)
+        for row, sensor in made:
+            rows.append(row)
+            sensors[row["id"]] = sensor
+            tick()
     write_table(folder / "pairs.csv", rows, COLUMNS)
     write_json(folder / "sensors.json", sensors)
     bands = " ".join(scenes.BANDS)
@@ -75,6 +80,21 @@ def write_scenes(
     write_json(folder / "dataset.json", info)
 
 
+def _write_scene(
+    folder: Path, seed: int, split: str, hr_px: tuple[int, int], factor: int, name: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Make one scene and write its files; its row of the manifest and the draws of its sensors."""
+    scene = scenes.make_scene(seed, name, hr_px, factor)
+    row = {"id": scene.id, "scene_id": scene.id, "split": split}
+    files: dict[str, np.ndarray] = {"lr": scene.lr, "hr": scene.hr, "mask": scene.mask[:, :, None]}
+    for kind, values in files.items():
+        row[kind] = f"{kind}/{scene.id}.tif"
+        gsd_m = _GSD_HR_M * (factor if kind == "lr" else 1)
+        write_geotiff(folder / row[kind], values, scenes.BANDS if kind != "mask" else ("RTS",), gsd_m)
+    row |= {"caption": scene.caption, "lr_date": scene.lr_date, "hr_date": scene.hr_date}
+    return row, scene.sensor
+
+
 def _made_here(folder: Path) -> bool:
     """Whether a folder is what this command made, so that it may write it again."""
     try:
@@ -84,7 +104,7 @@ def _made_here(folder: Path) -> bool:
     return isinstance(info, dict) and str(info.get("command", "")).startswith("rfbench data scenes")
 
 
-def write_table(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
     """Write a manifest atomically."""
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
