@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ import numpy.typing as npt
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import write_bytes
 from bench.core.image import Array
+from bench.run.calibration import Calibration, calibration, expected_coverage
 from bench.run.pictures import eight_bit
 from bench.run.replay import replay
 from bench.store import RunFolder
 from bench.tables.build import build_table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".pdf")
@@ -29,7 +32,11 @@ _ROWS_BY_DEFAULT = 4
 # 10 inches at 100 dots are the 1000 px of a README column; twice the dots for screens that have them.
 _WIDTH_IN, _DPI = 10.0, 200
 _TEXT_PT = 9.0
-_INK, _GREY = "#1a1a1a", "#666666"
+_INK, _GREY, _PALE = "#1a1a1a", "#666666", "#e4e4e4"
+# Okabe and Ito's colours that read on white; told apart also by those who see few, and by their markers in grey print.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_PLOT_IN = 4.6  # the side of a plot, about a column of a paper
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,83 @@ def draw_panel(content: Panel) -> Figure:
     return figure
 
 
+def calibrations(runs: Sequence[RunFolder], data: str | None = None) -> tuple[dict[str, Calibration], dict[str, str]]:
+    """The calibration of each run by label, and for runs without a predictive distribution the reason.
+
+    Raises RfbenchError if no run has one, NotComparable for runs on different data or protocols, and what ``replay``
+    raises.
+    """
+    labels = [row.label for row in build_table(runs, ()).rows if row.estimate == "sample"]
+    found = {label: calibration(run, data) for label, run in zip(labels, runs, strict=True)}
+    skipped = {label: c for label, c in found.items() if isinstance(c, str)}
+    kept = {label: c for label, c in found.items() if isinstance(c, Calibration)}
+    if not kept:
+        label, reason = next(iter(skipped.items()))
+        raise RfbenchError(
+            f"none of these runs has a distribution to hold against references ({label}: {reason}); run a stochastic "
+            "model with --draws 2 or more"
+        )
+    return kept, skipped
+
+
+def draw_reliability(found: Mapping[str, Calibration]) -> Figure:
+    """Nominal against observed coverage of central intervals, with the 95 % interval over scenes.
+
+    The diagonal is calibrated; below it intervals are too narrow. Where models drew K images, a dotted line shows what
+    a perfect one reaches with K: few draws widen the tails.
+    """
+    figure, axes = _plot("nominal coverage of central intervals", "observed coverage")
+    _diagonal(axes, 0, 1)
+    for (label, one), colour, marker in zip(
+        found.items(), itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False
+    ):
+        if one.low is not None and one.high is not None:
+            axes.fill_between(one.levels, one.low, one.high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(
+            one.levels, one.coverage, color=colour, marker=marker, markersize=3.5, linewidth=1.4, zorder=3,
+            label=f"{_short(label)}: ECE {one.ece:.3f}",
+        )  # fmt: skip
+    for draws in sorted({one.draws for one in found.values() if one.draws is not None}):
+        levels = np.linspace(0, 0.99, 100)
+        axes.plot(
+            levels, expected_coverage(draws, levels), color=_INK, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2,
+            label=f"perfect, seen through {draws} draws",
+        )  # fmt: skip
+    if any(one.low is not None for one in found.values()):
+        axes.fill_between([], [], [], color=_GREY, alpha=0.25, linewidth=0, label="95 % interval over scenes")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ticks = np.arange(0, 1.01, 0.2)
+    axes.set_xticks(ticks)
+    axes.set_yticks(ticks)
+    _legend(axes)
+    return figure
+
+
+def draw_error(found: Mapping[str, Calibration]) -> Figure:
+    """Error of the mean against predicted deviation, root mean squares in bins of equally many values, in grey levels.
+
+    The diagonal is calibrated; above it the model is more wrong than it says. A flat line says nothing about where.
+    """
+    figure, axes = _plot("predicted deviation (grey levels of 255)", "RMSE of the mean (grey levels of 255)")
+    values = np.concatenate([255 * v for one in found.values() for v in (one.deviation, one.rmse)])
+    low, high = float(values[values > 0].min()) / 1.25, float(values.max()) * 1.25
+    _diagonal(axes, low, high)
+    for (label, one), colour, marker in zip(
+        found.items(), itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False
+    ):
+        axes.plot(
+            255 * one.deviation, 255 * one.rmse, color=colour, marker=marker, markersize=4, linewidth=1.4, zorder=3,
+            label=_short(label) + (f" ({one.draws} draws)" if one.draws is not None else ""),
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= t <= high]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{t:g}" for t in ticks])
+        axis.set_ticks([], minor=True)
+    _legend(axes)
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or PDF, by the name's ending; the same figure gives the same bytes."""
     import matplotlib
@@ -148,6 +232,47 @@ def save(figure: Figure, path: Path) -> None:
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         figure.savefig(buffer, format=ending[1:], dpi=_DPI, metadata=dateless)
     write_bytes(path, buffer.getvalue())
+
+
+# --- plots ----------------------------------------------------------------------------------------------------
+
+
+def _plot(x: str, y: str) -> tuple[Figure, Axes]:
+    """A square plot with named axes and a pale grid."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_PLOT_IN, _PLOT_IN), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.125, 0.115, 0.855, 0.865))
+    axes.set_xlabel(x, fontsize=_TEXT_PT, color=_INK)
+    axes.set_ylabel(y, fontsize=_TEXT_PT, color=_INK)
+    axes.tick_params(labelsize=_TEXT_PT - 1, colors=_INK, width=0.6, length=3)
+    axes.grid(color=_PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set(color=_INK, linewidth=0.6)
+    return figure, axes
+
+
+def _diagonal(axes: Axes, low: float, high: float) -> None:
+    """The line of calibrated models, with its name below it where curves are rare."""
+    axes.plot([low, high], [low, high], color=_GREY, linewidth=1, zorder=1)
+    axes.text(
+        0.94, 0.925, "calibrated", transform=axes.transAxes, rotation=45, rotation_mode="anchor", color=_GREY,
+        fontsize=_TEXT_PT - 1, ha="right", va="top",
+    )  # fmt: skip
+
+
+def _legend(axes: Axes) -> None:
+    legend = axes.legend(loc="best", fontsize=_TEXT_PT - 1, frameon=False, labelcolor=_INK, handlelength=1.8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names come from files: a dollar must not begin a formula
+
+
+def _short(label: str) -> str:
+    return one_line(label, 40)
 
 
 # --- content --------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@
 ``run.json``       first: the plan and all that identifies it, software and determinism flags
 ``host.json``      all that may differ between two equal runs: machine, paths, command line, times
 ``items/``         while running (and for as long as an image has failed): one JSON an image, features beside it
-``predictions/``   one safetensors an image: float32 ``samples`` or ``mean`` (and ``std``), unit and bands in its header
-``scores.parquet`` at the end: one row an image and estimate, a column a metric, ``METRIC:reason`` where it is empty
+``predictions/``   one safetensors an image: float32 ``samples`` or ``mean`` (and ``std``), unit and bands as header,
+                   ``native_...`` before a resize to the grid, ``map:NAME`` (H, W) what else a model says of each pixel
+``scores.parquet`` at the end: one row an image and estimate, a column a metric, ``METRIC:reason`` where it is empty,
+                   ``fact:NAME`` what else a model says of each image
 ``features.safetensors``  at the end: what set metrics (FID, ECE) kept of each image, in the order of the ids
 ``summary.json``   last: the aggregates, with n, reasons and identities
 =================  ====================================================================================================

@@ -53,15 +53,23 @@ class _Verbs(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, line) for name, (_, line) in _VERBS.items()]
-        rows += [(name, "(plugin)") for name in self.list_commands(context) if name not in _VERBS]
+        rows += [(name, self._help(context, name)) for name in self.list_commands(context) if name not in _VERBS]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def _help(self, context: click.Context, name: str) -> str:
+        """A plugin command's own line; one that is broken must not take the others' help with it."""
+        try:
+            command = self.get_command(context, name)
+            return command.get_short_help_str(100) if command else "(plugin)"
+        except Exception as error:
+            return f"(plugin, cannot be loaded: {one_line(error, 60)})"
 
 
 @click.group(
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="First steps:  rfbench run --model bicubic --model lanczos --protocol paired",
+    epilog="First steps:  rfbench run --model rareflow --model bicubic --model bicubic-affine --protocol paired",
 )
 @click.version_option(__version__, prog_name="rfbench")
 def cli() -> None:

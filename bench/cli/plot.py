@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
+
+_runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+_out = click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The figure, FILE.png or FILE.pdf."
+)
+_data = click.option(
+    "--data", metavar="DIR|NAME", help="Where the dataset lies now.  [default: where the run found it]"
+)
 
 
 @click.group("plot")
@@ -14,26 +23,77 @@ def command() -> None:
 
 
 @command.command("panel")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The figure, FILE.png or FILE.pdf."
-)
+@_runs
+@_out
 @click.option("--ids", metavar="A,B,...", help="Which images, in this order.  [default: the first four]")
 @click.option("--crop", type=int, metavar="PX", help="Only the middle PX x PX pixels of the HR grid.")
-@click.option("--data", metavar="DIR|NAME", help="Where the dataset lies now.  [default: where the run found it]")
+@_data
 def panel(runs: tuple[Path, ...], out: Path, ids: str | None, crop: int | None, data: str | None) -> int:
     """Images side by side: LR, draw 0 of each run with the PSNR of the whole image, HR.
 
     RUN is a run folder, or a folder of them; all must be on the same data under the same protocol.
     """
-    from bench import figures
-    from bench.core.errors import RfbenchError
+    figures = _figures_for(out)
     from bench.store import find_runs
 
-    if out.suffix.lower() not in figures.ENDINGS:
-        raise RfbenchError(f"--out: found '{out.name}', expected a name that ends in .png or .pdf")
     names = [n.strip() for n in ids.split(",") if n.strip()] if ids else None
     content = figures.panel(find_runs(runs), names or None, data=data, crop_px=crop)
     figures.save(figures.draw_panel(content), out)
     print(f"figure: {out}", file=sys.stderr)
     return 0
+
+
+@command.command("reliability")
+@_runs
+@_out
+@_data
+def reliability(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
+    """Observed coverage of predicted intervals against what they promise, with the ECE.
+
+    Central intervals of the Gaussian that NLL and ECE score, at 5 % to 95 %, pooled over all images; the band is the
+    95 % interval under resampling of scenes. Below the diagonal intervals are too narrow. The dotted line is what a
+    perfect model reaches with as many draws: to judge a model, run it with --draws 16 or more.
+
+    RUN is a run folder, or a folder of them; runs without a distribution are left out with a notice.
+    """
+    return _calibration("draw_reliability", runs, out, data)
+
+
+@command.command("error")
+@_runs
+@_out
+@_data
+def error(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
+    """Error of the mean against predicted deviation: does the model know where it is wrong?
+
+    RMSE in 15 bins of equally many values by predicted deviation, on logarithmic axes; the diagonal is calibrated.
+    Deviations of few draws are noisy, which flattens the curve: run with --draws 16 or more.
+
+    RUN is a run folder, or a folder of them; runs without a distribution are left out with a notice.
+    """
+    return _calibration("draw_error", runs, out, data)
+
+
+def _calibration(draw: str, runs: tuple[Path, ...], out: Path, data: str | None) -> int:
+    figures = _figures_for(out)
+    from bench.store import find_runs
+
+    found, skipped = figures.calibrations(find_runs(runs), data)
+    for label, reason in skipped.items():
+        print(f"note: {label} is left out: {reason}", file=sys.stderr)
+    for label, one in found.items():
+        if one.left_out:
+            print(f"note: {label}: {one.left_out} images are left out, {one.images} are shown", file=sys.stderr)
+    figures.save(getattr(figures, draw)(found), out)
+    print(f"figure: {out}", file=sys.stderr)
+    return 0
+
+
+def _figures_for(out: Path) -> ModuleType:
+    """``bench.figures``, once the name of the figure is one that can be written."""
+    from bench import figures
+    from bench.core.errors import RfbenchError
+
+    if out.suffix.lower() not in figures.ENDINGS:
+        raise RfbenchError(f"--out: found '{out.name}', expected a name that ends in .png or .pdf")
+    return figures

@@ -82,6 +82,9 @@ Examples:
 @click.option("--limit", type=int, metavar="N", help="Only the first N images by id.")
 @click.option("--strict", is_flag=True, help="Stop before anything is computed if a metric cannot be.")
 @click.option(
+    "--allow-train", is_flag=True, help="Also run a model on images that it was trained on; tables will say so."
+)
+@click.option(
     "--weights-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",

@@ -50,7 +50,7 @@ class Nll(_Gaussian):
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean over valid pixels and channels."""
-        y, mu, sigma = _valid(estimate, reference)
+        y, mu, sigma = predicted(estimate, reference)
         return gaussian_nll(y, mu, sigma)
 
 
@@ -72,7 +72,7 @@ class Crps(_Gaussian):
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean over valid pixels and channels."""
-        y, mu, sigma = _valid(estimate, reference)
+        y, mu, sigma = predicted(estimate, reference)
         return gaussian_crps(y, mu, sigma)
 
 
@@ -97,7 +97,7 @@ class Ece(_Gaussian):
 
     def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
         """The share of values at or below each level's quantile, and the number of pixels."""
-        y, mu, sigma = _valid(estimate, reference)
+        y, mu, sigma = predicted(estimate, reference)
         return {"coverage": quantile_coverage(y, mu, sigma), "pixels": np.array([len(y)], np.float64)}
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
@@ -131,8 +131,16 @@ def quantile_coverage(y: np.ndarray, mu: np.ndarray, sigma: np.ndarray, levels: 
     return np.array([(y <= mu + sigma * ndtri(p)).mean() for p in levels])
 
 
-def _valid(estimate: Estimate, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reference, mean and floored deviation of the valid pixels, (N, 3) float64."""
+def interval_coverage(y: np.ndarray, mu: np.ndarray, sigma: np.ndarray, levels: np.ndarray = LEVELS) -> np.ndarray:
+    """For each level p the share of y in the central interval ``mu +- sigma ppf((1 + p) / 2)``."""
+    from scipy.special import ndtri
+
+    z = np.abs(y - mu) / sigma
+    return np.array([(z <= ndtri((1.0 + p) / 2.0)).mean() for p in levels])
+
+
+def predicted(estimate: Estimate, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reference, mean and floored deviation of the valid pixels, (N, 3) float64; Unavailable where there are none."""
     if estimate.mean is None or estimate.std is None:
         raise Unavailable("no predictive distribution (a single deterministic image)")
     if reference.display_float is None:

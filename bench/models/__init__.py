@@ -3,15 +3,19 @@
 A model is a ``ModelSpec`` (imports nothing heavy) that names an adapter class; the adapter has ``load`` and
 ``upscale``. Everything dangerous (units, bands, padding, tiling, checks, out-of-memory retreat) is done once for
 all models by ``bench.models.call.Model``.
+
+A model that is fitted by a command of its own reads its training pairs through ``FolderDataset`` and ``Paired``, whose
+tasks hold the display images that ``upscale`` and the metrics will see.
 """
 
 from bench.core.errors import RfbenchError
-from bench.core.files import digest, safe_name, sha256
+from bench.core.files import digest, id_hash, read_json, safe_name, sha256, write_json
 from bench.core.image import RGB, Array
 from bench.core.resample import resize
-from bench.data.dataset import Side, read_image
+from bench.data.dataset import FolderDataset, Side, read_image
 from bench.data.readers import SUFFIXES
 from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
+from bench.protocols.paired import Paired
 
 __all__ = [
     "RGB",
@@ -19,13 +23,18 @@ __all__ = [
     "Adapter",
     "Array",
     "Batch",
+    "FolderDataset",
     "ModelSpec",
+    "Paired",
     "Prediction",
     "RfbenchError",
     "Side",
     "digest",
+    "id_hash",
     "read_image",
+    "read_json",
     "resize",
     "safe_name",
     "sha256",
+    "write_json",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,18 @@ _SMALLEST_TILE_PX = 8
 _NO_MEMORY = ItemError("out of memory")
 # An answer beyond these is no image in its unit: most likely digital numbers where [0, 1] was expected.
 _PLAUSIBLE = {"display": (-2.0, 3.0), "reflectance": (-5.0, 50.0)}
+MAP = "map:"
+"""What the names of maps begin with where they stand among the arrays of a prediction."""
+
+
+@dataclass(frozen=True)
+class Window(Task):
+    """A task whose LR is a window of a larger image; ``offset`` is the (row, column) of its first pixel there, in LR px.
+
+    Windows with the id of their image see the noise that the whole image would have had in their place.
+    """
+
+    offset: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class Answer:
     ``arrays`` holds float32 ``samples`` (K, H, W, C), or ``mean`` and perhaps ``std`` (H, W, C); ``native`` the same
     before a resize to the grid, where there was one. ``normalised`` says that the values went through the protocol's
     normalisation before the model saw them (a model that answers in display range), so they do not go through again.
+    ``maps`` (float32 (H, W)) and ``facts`` are the adapter's extras, by name.
     """
 
     arrays: dict[str, Array]
@@ -47,6 +60,22 @@ class Answer:
     normalised: bool
     native: dict[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    maps: dict[str, Array] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, Array]:
+        """All arrays under the names that the run folder keeps them by."""
+        native = {f"native_{k}": v for k, v in self.native.items()}
+        return self.arrays | native | {MAP + k: v for k, v in self.maps.items()}
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What an adapter gave for a batch, checked: ``arrays`` (N, ..., H, W, C), the maps among them as ``map:NAME`` with
+    one channel, and ``facts``, float64 (N,) by name."""
+
+    arrays: dict[str, Array]
+    facts: dict[str, np.ndarray]
 
 
 class Model:
@@ -81,6 +110,7 @@ class Model:
         self.adapter = adapter
         self.spec = adapter.specialise(spec)
         self.label = one_line(adapter.label() or name, 60)
+        self.training_ids = adapter.training_ids()
         self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
         self._largest_batch: int | None = None
 
@@ -101,7 +131,8 @@ class Model:
         """Answer each task, in order; a task that fails is its error, and the others go on."""
         groups: dict[Any, list[int]] = {}
         for i, task in enumerate(tasks):
-            groups.setdefault((task.lr.size, task.size, task.lr.bands, task.lr.unit, task.lr.gsd_m), []).append(i)
+            alike = (task.lr.size, task.size, task.lr.bands, task.lr.unit, task.lr.gsd_m, _offset(task))
+            groups.setdefault(alike, []).append(i)
         answers: list[Answer | ItemError] = [ItemError("not run")] * len(tasks)
         for indices in groups.values():
             group = [tasks[i] for i in indices]
@@ -183,11 +214,13 @@ class Model:
             ids=tuple(t.id for t in tasks),
             captions=tuple(t.caption if spec.supports_prompt else "" for t in tasks),
             seeds=seeds,
+            offset=_offset(first),
             series=tuple(t.series for t in tasks) if spec.input_kind == "series" else (),
             dates=tuple(t.lr_date for t in tasks),
             gsd_m=first.lr.gsd_m,
         )
-        arrays = self._tiled(batch, tile_px or spec.max_side_px)
+        raw = self._tiled(batch, tile_px or spec.max_side_px)
+        arrays = {k: a for k, a in raw.arrays.items() if not k.startswith(MAP)}
         unit: Unit = first.lr.unit if spec.output_unit == "native" else spec.output_unit
         out_bands = bands if spec.output_unit == "native" else _output_bands(arrays, bands)
         answers = []
@@ -196,7 +229,14 @@ class Model:
             self._check_values(mine, unit)
             on_grid = {k: _resize_all(a, task.size) for k, a in mine.items()} if size != task.size else mine
             native = mine if size != task.size else {}
-            answers.append(Answer(on_grid, unit, out_bands, spec.output_unit == "display", native, tuple(notes)))
+            maps = {
+                k.removeprefix(MAP): resize(a[i], task.size, "bilinear")[:, :, 0]
+                for k, a in raw.arrays.items()
+                if k.startswith(MAP)
+            }
+            facts = {k: float(values[i]) for k, values in raw.facts.items()}
+            normalised = spec.output_unit == "display"
+            answers.append(Answer(on_grid, unit, out_bands, normalised, native, tuple(notes), maps, facts))
         return answers
 
     def _input(self, task: Task) -> Image:
@@ -212,7 +252,7 @@ class Model:
             raise ItemError(f"the model needs reflectance; the LR image is in unit '{lr.unit}'")
         return lr if spec.bands is None else lr.select(spec.bands)
 
-    def _tiled(self, batch: Batch, tile_px: int | None) -> dict[str, Array]:
+    def _tiled(self, batch: Batch, tile_px: int | None) -> _Raw:
         _, h, w, _ = batch.images.shape
         if tile_px is None or max(h, w) <= tile_px:
             return self._padded(batch)
@@ -220,6 +260,7 @@ class Model:
         rows = spans(h, batch.size[0], tile_px, overlap)
         columns = spans(w, batch.size[1], tile_px, overlap)
         total: dict[str, Array] = {}
+        facts: dict[str, list[np.ndarray]] = {}
         weight = np.zeros((*batch.size, 1), np.float32)
         for r, row in enumerate(rows):
             for c, column in enumerate(columns):
@@ -227,12 +268,17 @@ class Model:
                 share = (ramp(rows, r)[:, None] * ramp(columns, c)[None, :])[:, :, None]
                 where = (slice(row.out_start, row.out_stop), slice(column.out_start, column.out_stop))
                 weight[where] += share
-                for name, values in part.items():
+                if (r, c) != (0, 0) and (part.arrays.keys() != total.keys() or part.facts.keys() != facts.keys()):
+                    raise RfbenchError("the tiles of an image have arrays, maps or facts of different names")
+                for name, of_tile in part.facts.items():
+                    facts.setdefault(name, []).append(of_tile)
+                for name, values in part.arrays.items():
                     shape = (*values.shape[:-3], *batch.size, values.shape[-1])
                     total.setdefault(name, np.zeros(shape, np.float32))[(..., *where, slice(None))] += values * share
-        return {name: values / weight for name, values in total.items()}
+        means = {name: np.mean(of_tiles, axis=0) for name, of_tiles in facts.items()}
+        return _Raw({name: values / weight for name, values in total.items()}, means)
 
-    def _padded(self, batch: Batch) -> dict[str, Array]:
+    def _padded(self, batch: Batch) -> _Raw:
         spec = self.spec
         _, h, w, _ = batch.images.shape
         ph, pw = padded_size(h, w, multiple=spec.multiple, min_side_px=spec.min_side_px, square=spec.square)
@@ -240,19 +286,20 @@ class Model:
             return self._checked(batch)
         size = (round(batch.size[0] * ph / h), round(batch.size[1] * pw / w))
         grown = self._checked(dataclasses.replace(batch, images=pad(batch.images, ph, pw), size=size))
-        return {k: a[..., : batch.size[0], : batch.size[1], :] for k, a in grown.items()}
+        return _Raw({k: a[..., : batch.size[0], : batch.size[1], :] for k, a in grown.arrays.items()}, grown.facts)
 
-    def _checked(self, batch: Batch) -> dict[str, Array]:
+    def _checked(self, batch: Batch) -> _Raw:
         """Call the adapter and hold its answer against what was asked."""
         prediction = self.adapter.upscale(batch)
         if not isinstance(prediction, Prediction):
             raise RfbenchError(f"upscale gave a {type(prediction).__name__}, expected a bench.models.Prediction")
         arrays = prediction.arrays()
         n, k = len(batch.ids), batch.draws
-        for name, values in arrays.items():
-            lead = (n, k) if name == "samples" else (n,)
-            if values.ndim != len(lead) + 3 or values.shape[:-1] != (*lead, *batch.size):
-                expected = "x".join(map(str, (*lead, *batch.size))) + "xC"
+        maps = {MAP + name: values for name, values in prediction.maps.items()}
+        for name, values in (arrays | maps).items():
+            shape = (n, k, *batch.size) if name == "samples" else (n, *batch.size)
+            if (values.shape if name in maps else values.shape[:-1]) != shape:
+                expected = "x".join(map(str, shape)) + ("" if name in maps else "xC")
                 raise RfbenchError(f"{name} has the shape {'x'.join(map(str, values.shape))}, expected {expected}")
             if values.dtype != np.float32:
                 raise RfbenchError(f"{name} is {values.dtype}, expected float32")
@@ -261,7 +308,10 @@ class Model:
                 raise RfbenchError(f"{name} holds {broken} values that are not finite")
         if "std" in arrays and arrays["std"].min() < 0:
             raise RfbenchError("std holds negative values")
-        return arrays
+        for name in (*prediction.maps, *(name for of_one in prediction.facts for name in of_one)):
+            if not name.isidentifier():
+                raise RfbenchError(f"found a map or fact called {name!r:.60}, expected letters, digits and _")
+        return _Raw(arrays | {k: v[..., None] for k, v in maps.items()}, _checked_facts(prediction.facts, n))
 
     def _check_values(self, arrays: dict[str, Array], unit: str) -> None:
         low, high = _PLAUSIBLE.get(unit, (-np.inf, np.inf))
@@ -273,12 +323,29 @@ class Model:
                 )
 
 
+def _checked_facts(facts: Sequence[Mapping[str, float]], count: int) -> dict[str, np.ndarray]:
+    """The facts of a batch by name, float64 (N,)."""
+    if not facts:
+        return {}
+    if len(facts) != count or any(of_one.keys() != facts[0].keys() for of_one in facts):
+        raise RfbenchError(f"facts hold {len(facts)} images, expected {count} with the same names for each")
+    found = {name: np.array([float(of_one[name]) for of_one in facts]) for name in facts[0]}
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise RfbenchError(f"the fact {name} is not finite; leave it out where there is none")
+    return found
+
+
+def _offset(task: Task) -> tuple[int, int]:
+    return task.offset if isinstance(task, Window) else (0, 0)
+
+
 def _tile(batch: Batch, row: Span, column: Span) -> Batch:
     return dataclasses.replace(
         batch,
         images=batch.images[:, row.start : row.stop, column.start : column.stop],
         size=(row.out_stop - row.out_start, column.out_stop - column.out_start),
-        offset=(row.start, column.start),
+        offset=(batch.offset[0] + row.start, batch.offset[1] + column.start),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,11 +129,17 @@ class Prediction:
     ----------
     samples : float32 (N, K, H, W, C), or None.
     mean, std : float32 (N, H, W, C), or None. A deterministic model gives ``mean`` alone.
+    maps : extras for each pixel by name, float32 (N, H, W) such as ``{"mc_dropout_var": ...}``. They are cropped,
+        blended and stored like the images (brought to another grid bilinearly); no metric reads them.
+    facts : extras for each image, N dicts of finite numbers with the same names such as ``({"u": 0.31},)``; the tiles
+        of an image are averaged with equal weights. ``scores.parquet`` has each as the column ``fact:NAME``.
     """
 
     samples: Array | None = None
     mean: Array | None = None
     std: Array | None = None
+    maps: Mapping[str, Array] = field(default_factory=dict)
+    facts: tuple[Mapping[str, float], ...] = ()
 
     def arrays(self) -> dict[str, Array]:
         """The arrays that are there, by name; RfbenchError unless there are samples or a mean, not both."""
@@ -159,6 +166,13 @@ class Adapter(ABC):
     def identity(self) -> dict[str, Any]:
         """All beside spec and options that can change a prediction: hashes of weights and input files."""
         return {}
+
+    def training_ids(self) -> frozenset[str] | None:
+        """``id_hash`` of every image that the model was trained on; None where that is not known or it was not trained.
+
+        A run on any of these images is refused unless the user insists.
+        """
+        return None
 
     def load(self, device: str, dtype: str) -> None:
         """Bring the model to ``device`` (``cpu``, ``cuda``) in ``dtype`` (``float32``, ``float16``, ``bfloat16``)."""

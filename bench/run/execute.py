@@ -184,8 +184,7 @@ def _predict(plan: Plan, model: Model, folder: RunFolder, tasks: list[Task], job
             folder.write_item(_error_item(task.id, task.scene_id, str(answer)), {})
             continue
         header = {"unit": answer.unit, "bands": answer.bands, "normalised": answer.normalised}
-        arrays = answer.arrays | {f"native_{k}": v for k, v in answer.native.items()}
-        jobs[task.id].hashes[model.label] = folder.write_prediction(task.id, arrays, header)
+        jobs[task.id].hashes[model.label] = folder.write_prediction(task.id, answer.stored(), header)
         jobs[task.id].answers[model.label] = answer
 
 
@@ -354,6 +353,7 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
             "caption": task.caption,
             "notes": [*task.notes, *answer.notes, *_notes(found)],
             "prediction_sha256": job.hashes[label],
+            "facts": answer.facts,
             "scores": {
                 kind: {
                     name: {"value": s.value} if s.reason is None else {"reason": s.reason}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from bench.run.plan import Plan
 from bench.store import FORMAT, RunFolder
 
 OF_THE_SET = "one number for all images; it is in summary.json"
+FACT = "fact:"
+"""What the columns of a model's facts begin with."""
 LABELS = {"sample": "{}", "mean": "{}@mean"}
 
 
@@ -50,7 +52,7 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
             },
         }
     failed = sorted(item["id"] for item in items.values() if item["error"])
-    scores_sha256 = folder.write_scores(list(_rows(plan, items, kinds)), _columns(plan.metrics))
+    scores_sha256 = folder.write_scores(list(_rows(plan, items, kinds)), _columns(plan.metrics, items.values()))
     summary = {
         "format": FORMAT,
         "plan_sha256": plan.runs[label]["plan_sha256"],
@@ -124,7 +126,8 @@ def _summarise(
     return cell
 
 
-def _columns(metrics: Sequence[str]) -> list[str]:
+def _columns(metrics: Sequence[str], items: Iterable[dict[str, Any]]) -> list[str]:
+    facts = sorted({name for item in items for name in item.get("facts", {})})
     plain = [
         "id",
         "scene_id",
@@ -136,7 +139,7 @@ def _columns(metrics: Sequence[str]) -> list[str]:
         "normalisation",
         "prediction_sha256",
     ]
-    return plain + [c for m in metrics for c in (m, f"{m}:reason")]
+    return plain + [c for m in metrics for c in (m, f"{m}:reason")] + [FACT + name for name in facts]
 
 
 def _rows(plan: Plan, items: dict[str, dict[str, Any]], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -163,4 +166,4 @@ def _rows(plan: Plan, items: dict[str, dict[str, Any]], kinds: Sequence[str]) ->
                 )
                 row[metric] = math.nan if value is None else float(value)
                 row[f"{metric}:reason"] = reason if value is None else None
-            yield row
+            yield row | {FACT + name: value for name, value in item.get("facts", {}).items()}

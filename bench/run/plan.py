@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import provenance, registry
-from bench.core.errors import RfbenchError
-from bench.core.files import safe_name
+from bench.core.errors import RfbenchError, one_line
+from bench.core.files import id_hash, safe_name
 from bench.core.options import build, split_spec
 from bench.data.dataset import Dataset, FolderDataset, Record
 from bench.metrics import scorer
@@ -39,6 +39,7 @@ class Request:
     seed: int = 0
     limit: int | None = None
     strict: bool = False
+    allow_train: bool = False
     weights_dir: Path | None = None
     out: Path | None = None
 
@@ -84,6 +85,7 @@ def make_plan(request: Request) -> Plan:
             raise RfbenchError(
                 f"two models would both be called '{label}'; name one otherwise (files:label=NAME) or leave it out"
             )
+    seen = {m.label: _seen_in_training(m, records, request) for m in models}
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
     names = scorer.chosen(request.metrics)
     skipped = _skipped(names, request.metrics or (), setting)
@@ -117,9 +119,11 @@ def make_plan(request: Request) -> Plan:
             "plan": plan,
             "plan_sha256": digest,
             "software": software,
-            "command": _command(model, request),
+            "command": _command(model, request, allow_train=seen[model.label] > 0),
             "licences": {"data": dataset.licence, "model": model.spec.licence},
         }
+        if request.allow_train:
+            runs[model.label] |= {"allow_train": True, "seen_in_training": seen[model.label]}
         name = f"{model.label}-{protocol.name}-{dataset.name}-{digest[:10]}"
         folders[model.label] = (
             request.out / safe_name(model.label) if request.out is not None else Path("runs") / safe_name(name)
@@ -141,6 +145,19 @@ def _check_numbers(request: Request) -> None:
         raise RfbenchError(f"--dtype: found '{request.dtype}', expected one of {', '.join(DTYPES)}")
     if request.metrics is not None and not request.metrics:
         raise RfbenchError("--metrics: found no name, expected some, such as default,niqe_ref")
+
+
+def _seen_in_training(model: Model, records: Sequence[Record], request: Request) -> int:
+    """How many of the images the model was trained on, as far as it says; RfbenchError for one that is not allowed."""
+    known = model.training_ids or frozenset()
+    hits = [r.id for r in records if id_hash(r.id) in known]
+    if hits and not request.allow_train:
+        some = ", ".join(one_line(i, 60) for i in hits[:3]) + (", ..." if len(hits) > 3 else "")
+        raise RfbenchError(
+            f"{model.label} was trained on {len(hits)} of these {len(records)} images ({some}), so its scores would "
+            "say nothing about new ones; choose another --split or --data, or insist with --allow-train"
+        )
+    return len(hits)
 
 
 def resolve_device(name: str) -> str:
@@ -208,7 +225,7 @@ def describe(metric: Metric, missing: str | None = None) -> dict[str, Any]:
     }
 
 
-def _command(model: Model, request: Request) -> str:
+def _command(model: Model, request: Request, *, allow_train: bool) -> str:
     """A command that makes this run again, without the paths of a machine."""
     options = ",".join(
         f"{k}={'DIR' if k in model.spec.path_options else v}"
@@ -222,6 +239,8 @@ def _command(model: Model, request: Request) -> str:
     for name in ("split", "dtype", "batch_size", "draws", "seed", "limit"):
         if getattr(request, name) != getattr(defaults, name):
             words.append(f"--{name.replace('_', '-')} {getattr(request, name)}")
+    if allow_train:
+        words.append("--allow-train")
     if request.metrics:
         words.append(f"--metrics {','.join(request.metrics)}")
     return " ".join(words)

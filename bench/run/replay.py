@@ -13,7 +13,7 @@ from bench.core.files import read_json, safe_name, sha256
 from bench.core.options import build
 from bench.data.dataset import Dataset, Record
 from bench.metrics.base import Estimate
-from bench.models.call import Answer
+from bench.models.call import MAP, Answer
 from bench.protocols.base import Protocol, Task
 from bench.run.estimates import estimates
 from bench.run.plan import resolve_dataset
@@ -111,5 +111,6 @@ def _answer(run: RunFolder, image_id: str, digest: str | None) -> Answer:
         state = "is not the prediction that was scored" if path.is_file() else "is missing"
         raise RfbenchError(f"{path} {state}; restore it, or run it again into another --out")
     arrays, header = run.read_prediction(image_id)
-    on_grid = {name: array for name, array in arrays.items() if not name.startswith("native_")}
-    return Answer(on_grid, header["unit"], tuple(header["bands"]), bool(header["normalised"]))
+    on_grid = {name: array for name, array in arrays.items() if not name.startswith(("native_", MAP))}
+    maps = {name.removeprefix(MAP): array for name, array in arrays.items() if name.startswith(MAP)}
+    return Answer(on_grid, header["unit"], tuple(header["bands"]), bool(header["normalised"]), maps=maps)

@@ -73,7 +73,7 @@ class Column:
 @dataclass(frozen=True)
 class Row:
     """An estimate of a run: its label, its cells in the order of the columns, and the run's ``facts`` (folder name,
-    plan's hash, seed, draws, dtype, device, batch size, command, licences, failed ids)."""
+    plan's hash, seed, draws, dtype, device, batch size, command, licences, failed ids, images seen in training)."""
 
     label: str
     estimate: str
@@ -284,11 +284,17 @@ def _facts(run: _Run) -> dict[str, Any]:
         "command": run.record.get("command"),
         "licences": run.record.get("licences"),
         "failed": list(run.summary["failed"]),
+        "seen_in_training": _seen(run),
     }
 
 
+def _seen(run: _Run) -> int:
+    """How many of the run's images its model was trained on; such a run needs ``--allow-train``."""
+    return int(run.record.get("seen_in_training", 0))
+
+
 def _labels(runs: Sequence[_Run]) -> list[str]:
-    """What to add to each run's label, so that two runs of one model can be told apart: what differs between them."""
+    """What to add to each run's label: what tells it from other runs of the model, and what makes it no fair row."""
     added = []
     for run in runs:
         same = [r for r in runs if r.label == run.label]
@@ -303,6 +309,7 @@ def _labels(runs: Sequence[_Run]) -> list[str]:
             for key, value in options.items()
             if any(r.plan["model"].get("options", {}).get(key) != value for r in same)
         ]
+        words += [f"trained on {_seen(run)} of these"] if _seen(run) else []
         added.append(f" ({one_line(', '.join(words), 80)})" if words else "")
     # Equal plans (one run on two machines, say) are told apart by their folders, if those have different names.
     whole = [(run.label, more) for run, more in zip(runs, added, strict=True)]
@@ -402,6 +409,11 @@ def _notes(runs: Sequence[_Run]) -> Iterable[str]:
         if failed:
             some = ", ".join(one_line(i, 40) for i in failed[:4]) + (", ..." if len(failed) > 4 else "")
             yield f"{run.label}: {len(failed)} of {run.summary['images']} images failed ({some})"
+        if _seen(run):
+            yield (
+                f"{run.label}: {_seen(run)} of the {len(run.plan['data']['ids'])} images were among those it was "
+                "trained on (--allow-train); its row says nothing about new images"
+            )
 
 
 def _software(found: Sequence[Mapping[str, Any]]) -> str:

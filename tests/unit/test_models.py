@@ -248,3 +248,80 @@ def test_reflectance_and_bands_by_name() -> None:
 def test_unknown_models_and_options(text: str, message: str) -> None:
     with pytest.raises(RfbenchError, match=message):
         Model(text)
+
+
+# --- extras: maps and facts -----------------------------------------------------------------------------------
+
+
+class Extras(Adapter):
+    """Bicubic, with a map that is the answer's first channel and the image's mean as a fact; ``wrong`` spoils it."""
+
+    def __init__(self, **wrong: Any) -> None:
+        super().__init__()
+        self.wrong = wrong
+        self.means: list[float] = []
+
+    def upscale(self, batch: Batch) -> Prediction:
+        mean = np.stack([resize(i, batch.size) for i in batch.images])
+        self.means.append(float(batch.images[0].mean()))
+        facts = tuple({"level": float(image.mean())} for image in batch.images)
+        extras = {"maps": {"red": mean[..., 0].copy()}, "facts": facts} | {k: f(mean) for k, f in self.wrong.items()}
+        return Prediction(mean=mean, **extras)
+
+
+@pytest.mark.parametrize("spec", [{}, {"min_side_px": 64, "multiple": 16}, {"max_side_px": 20, "overlap_px": 6}])
+def test_maps_go_where_the_image_goes(spec: dict[str, Any]) -> None:
+    (answer,) = answers(model(Extras(), **spec), task(40, 30, (160, 120)))
+    assert answer.maps["red"].shape == (160, 120) and answer.maps["red"].dtype == np.float32
+    np.testing.assert_allclose(answer.maps["red"], answer.arrays["mean"][:, :, 0], atol=1e-6)
+
+
+def test_maps_come_to_the_grid_bilinearly() -> None:
+    t = task(20, 30, (100, 150))
+    (answer,) = answers(model(Extras(), scale_factors=(4,)), t)
+    native = answer.native["mean"][:, :, :1]
+    assert native.shape == (80, 120, 1)
+    np.testing.assert_array_equal(answer.maps["red"], resize(native, (100, 150), "bilinear")[:, :, 0])
+    assert set(answer.stored()) == {"mean", "native_mean", "map:red"}
+
+
+def test_facts_are_averaged_over_tiles_with_equal_weights() -> None:
+    adapter = Extras()
+    (whole,) = answers(model(adapter), task(40, 30, (80, 60)))
+    assert whole.facts == {"level": adapter.means[0]}
+    adapter.means.clear()
+    (tiled,) = answers(model(adapter, max_side_px=20, overlap_px=4), task(40, 30, (80, 60)))
+    assert len(adapter.means) == 6 and np.ptp(adapter.means) > 0.01
+    assert tiled.facts["level"] == pytest.approx(np.mean(adapter.means), abs=1e-12)
+
+
+def test_extras_of_a_batch_are_those_of_its_images() -> None:
+    tasks = [task(20, 30, (80, 120), f"t{i}", i) for i in range(3)]
+    for one, t in zip(answers(model(Extras()), *tasks), tasks, strict=True):
+        (alone,) = answers(model(Extras()), t)
+        assert one.facts == alone.facts
+        np.testing.assert_array_equal(one.maps["red"], alone.maps["red"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"maps": lambda m: {"red": m}}, "map:red has the shape 1x40x60x3, expected 1x40x60"),
+        ({"maps": lambda m: {"red": m[:, :-1, :, 0]}}, "has the shape 1x39x60, expected 1x40x60"),
+        ({"maps": lambda m: {"red": m[..., 0].astype(np.float64)}}, "map:red is float64, expected float32"),
+        ({"maps": lambda m: {"red": m[..., 0] * np.float32(np.nan)}}, "map:red holds 2400 values that are not finite"),
+        ({"maps": lambda m: {"a/b": m[..., 0]}}, "a map or fact called 'a/b'"),
+        ({"facts": lambda m: ({"u": 1.0}, {"u": 2.0})}, "facts hold 2 images, expected 1"),
+        ({"facts": lambda m: ({"u": float("nan")},)}, "the fact u is not finite"),
+        ({"facts": lambda m: ({"fact u": 1.0},)}, "a map or fact called 'fact u'"),
+    ],
+)
+def test_wrong_extras_are_one_line(wrong: dict[str, Any], message: str) -> None:
+    found = model(Extras(**wrong)).predict([task(20, 30, (40, 60))], run_seed=0, draws=1)[0]
+    assert isinstance(found, ItemError) and message in str(found)
+
+
+def test_tiles_with_other_extras_are_refused() -> None:
+    names = iter("abcdefgh")
+    m = model(Extras(facts=lambda _: ({next(names): 1.0},)), max_side_px=20, overlap_px=4)
+    assert "of different names" in str(m.predict([task(40, 30, (80, 60))], run_seed=0, draws=1)[0])

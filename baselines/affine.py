@@ -1,0 +1,218 @@
+"""``bicubic-affine``: bicubic, then the one colour map that fits a training split best. The honest baseline.
+
+Between two sensors most of a low PSNR is colour: another band response, another atmosphere, another season. A 3x4
+matrix for all images takes away the part that is the same everywhere, and knows nothing of texture. A learned model
+that does not beat it has learned colour.
+
+The matrix is fitted, not typed in::
+
+    python -m baselines.affine --data scenes --split train --out baselines/affine.json
+
+and ``--model bicubic-affine:fit=FILE`` takes one that was fitted on other data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from bench.models import (
+    RGB,
+    Adapter,
+    Batch,
+    FolderDataset,
+    ModelSpec,
+    Paired,
+    Prediction,
+    RfbenchError,
+    id_hash,
+    read_json,
+    resize,
+    sha256,
+    write_json,
+)
+
+FORMAT = 1
+FITTED = Path(__file__).with_name("affine.json")
+_DECIMALS = 8  # what processors and BLAS versions agree on, and 1e-5 of a grey level
+
+AFFINE = ModelSpec(
+    name="bicubic-affine",
+    adapter="baselines.affine:BicubicAffine",
+    summary="bicubic with the best global colour map of a training split",
+    default_options={"fit": ""},
+    path_options=("fit",),
+    dtypes=("float32",),
+    licence="Apache-2.0",
+    status="ready",
+)
+
+Float64 = npt.NDArray[np.float64]
+
+
+class BicubicAffine(Adapter):
+    """clip(A rgb + b) of the bicubic image, in display range."""
+
+    def __init__(self, **options: str) -> None:
+        super().__init__(**options)
+        self.file = Path(options["fit"]) if options["fit"] else FITTED
+        fit = read_json(self.file)
+        if not isinstance(fit, dict) or fit.get("format") != FORMAT:
+            raise RfbenchError(
+                f"{self.file} is no colour map of format {FORMAT}; make one with 'python -m baselines.affine'"
+            )
+        self.matrix = _matrix(fit.get("matrix"), self.file)
+        ids = fit.get("training_ids")
+        if not isinstance(ids, str):
+            raise RfbenchError(f"{self.file}: found no training_ids, expected the hashes of the ids; fit it again")
+        self._training_ids = frozenset(ids.split())
+
+    def identity(self) -> dict[str, Any]:
+        return {"fit_sha256": sha256(self.file)}
+
+    def training_ids(self) -> frozenset[str]:
+        return self._training_ids
+
+    def upscale(self, batch: Batch) -> Prediction:
+        return Prediction(mean=np.stack([self._one(resize(image, batch.size)) for image in batch.images]))
+
+    def _one(self, bicubic: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        # In float64 and without BLAS, so that no batch and no processor moves a digit.
+        mapped = np.einsum("hwc,oc->hwo", bicubic.astype(np.float64), self.matrix[:, :3]) + self.matrix[:, 3]
+        return np.clip(mapped, 0.0, 1.0).astype(np.float32)
+
+
+def _matrix(value: Any, path: Path) -> Float64:
+    try:
+        matrix = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
+        raise RfbenchError(f"{path}: found no matrix of 3x4 finite numbers, expected one; fit it again")
+    return matrix
+
+
+def fit(pairs: Iterable[tuple[Float64, Float64]]) -> tuple[Float64, dict[str, float]]:
+    """The colour map with the least squared error over all pixels of all pairs.
+
+    Parameters
+    ----------
+    pairs : x and y, float64 (n, 3) each: the bicubic image's pixels and the HR's, in display range. They are read one
+        after the other and only the normal equations are kept, so memory does not grow with their number.
+
+    Returns
+    -------
+    The matrix [A b], float64 (3, 4), which minimises |A x + b - y|^2 summed over pixels; and ``pixels``,
+    ``rmse_bicubic`` (of y - x), ``rmse_fitted`` (before clipping), in display units.
+
+    Raises
+    ------
+    RfbenchError
+        Pixels that do not fix a matrix, such as those of grey images.
+    """
+    xx, xy = np.zeros((4, 4)), np.zeros((4, 3))
+    yy = before = 0.0
+    count = 0
+    for x, y in pairs:
+        rgb1 = np.column_stack([x, np.ones(len(x))])
+        xx += np.einsum("pi,pj->ij", rgb1, rgb1)
+        xy += np.einsum("pi,pj->ij", rgb1, y)
+        yy += float((y * y).sum())
+        before += float(((y - x) ** 2).sum())
+        count += len(x)
+    if count == 0 or np.linalg.cond(xx) > 1e12:
+        raise RfbenchError(
+            f"{count} pixels do not fix a colour map: found bands that depend on each other, expected colour images; "
+            "fit on others"
+        )
+    solution = np.linalg.solve(xx, xy)
+    # |X S - Y|^2 at the minimum is |Y|^2 - <S, X'Y>: no second pass over the images.
+    after = max(0.0, yy - float((solution * xy).sum()))
+    facts = {
+        "pixels": count,
+        "rmse_bicubic": round(float(np.sqrt(before / (3 * count))), _DECIMALS),
+        "rmse_fitted": round(float(np.sqrt(after / (3 * count))), _DECIMALS),
+    }
+    return np.round(solution.T, _DECIMALS), facts
+
+
+def _pixels(dataset: FolderDataset, records: Iterable[Any], protocol: Paired) -> Iterator[tuple[Float64, Float64]]:
+    """The pixels of each pair as ``upscale`` and the metrics see them, those without data left out."""
+    for record in records:
+        task = protocol.prepare(dataset.load(record))
+        target = task.reference.display_float
+        if target is None:
+            raise RfbenchError(
+                f"{record.id}: found no HR image with the bands {' '.join(RGB)}, expected one; leave it out"
+            )
+        valid = task.reference.valid
+        yield (
+            resize(task.lr_display, task.size)[valid].astype(np.float64),
+            target[valid].astype(np.float64),
+        )
+
+
+@click.command("python -m baselines.affine")
+@click.option("--data", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A dataset folder.")
+@click.option("--split", default="train", show_default=True, help="Which of its images; never those of a test.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N images by id.")
+@click.option("--normalisation", default="declared", show_default=True, help="As of the protocol that will be run.")
+@click.option("--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The fit, FILE.json.")
+def command(data: Path, split: str, limit: int | None, normalisation: str, out: Path) -> None:
+    """Fit the colour map of bicubic-affine on the images of a split.
+
+    The same images give the same file.
+    """
+    dataset = FolderDataset(data)
+    records = sorted(dataset.records(split), key=lambda r: r.id)[:limit]
+    protocol = Paired(normalisation=normalisation)
+    with click.progressbar(records, label="colour map", file=sys.stderr) as shown:
+        matrix, facts = fit(_pixels(dataset, shown, protocol))
+    # Where the folder lies is nobody's business; what it is called and how it was made are.
+    words = [f"python -m baselines.affine --data {data.resolve().name} --split {split}"]
+    words += [f"--limit {limit}"] if limit else []
+    words += [f"--normalisation {normalisation}"] if normalisation != "declared" else []
+    words += [f"--out {out.name if out.is_absolute() else out.as_posix()}"]
+    info = read_json(data / "dataset.json")
+    found = {
+        "format": FORMAT,
+        "command": " ".join(words),
+        "matrix": matrix.tolist(),
+        "normalisation": normalisation,
+        "images": len(records),
+        **facts,
+        "data": {
+            "name": dataset.name,
+            "split": split,
+            "first_id": records[0].id,
+            "last_id": records[-1].id,
+            "fingerprint": dataset.fingerprint(records),
+            "command": info.get("command"),
+        },
+        "training_ids": " ".join(id_hash(r.id) for r in records),
+    }
+    write_json(out, found)
+    click.echo(
+        f"{out}: {len(records)} images, {facts['pixels']} pixels, RMSE {facts['rmse_bicubic']:.4f} of bicubic, "
+        f"{facts['rmse_fitted']:.4f} of the fit"
+    )
+
+
+def main() -> None:
+    """Errors of the user are one line and exit code 2, as those of ``rfbench``."""
+    try:
+        command.main(standalone_mode=False)
+    except (RfbenchError, click.ClickException) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""RareFlow as a model of the harness."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.models import Adapter, Batch, ModelSpec, Prediction, RfbenchError, Side
+from rareflow.errors import RareflowError
+
+if TYPE_CHECKING:
+    from rareflow.model import RareFlow
+
+SPEC = ModelSpec(
+    name="rareflow",
+    adapter="rareflow.adapter:RareflowAdapter",
+    summary="physics-aware flow matching on SD3 with gated control; embedded tiny checkpoint unless one is given",
+    stochastic=True,
+    supports_prompt=True,
+    default_options={
+        "checkpoint": "", "base": "", "steps": "", "guidance": "", "u": "measured", "captions_dir": "",
+    },
+    path_options=("checkpoint", "base", "captions_dir"),
+    licence="Apache-2.0",
+    status="ready",
+)  # fmt: skip
+
+
+class RareflowAdapter(Adapter):
+    """Options: ``checkpoint`` (a folder that ``rfbench train`` wrote; empty: the embedded one), ``base`` (the SD3
+    folder or hub id beneath it), ``steps`` and ``guidance`` of sampling, ``u`` (``measured``, or a number from 0 to 1
+    for the gates), ``captions_dir`` (where SD3's caption embeddings are kept)."""
+
+    def __init__(self, **options: str) -> None:
+        super().__init__(**options)
+        from rareflow.checkpoint import EMBEDDED, read_card
+
+        self.folder = Path(options["checkpoint"]) if options["checkpoint"] else EMBEDDED
+        self.steps = _number(options["steps"], "steps", int, 1, 1000)
+        self.guidance = _number(options["guidance"], "guidance", float, 0, 100)
+        self.u = None if options["u"] == "measured" else _number(options["u"], "u", float, 0, 1)
+        self.model: RareFlow | None = None
+        with _one_error():
+            self.card = read_card(self.folder)
+
+    def label(self) -> str:
+        return str(self.card.get("label", "rareflow"))
+
+    def specialise(self, spec: ModelSpec) -> ModelSpec:
+        """Tiles as large as what the checkpoint was trained on: positions beyond were never seen."""
+        crop = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
+        tile = max(8, int(crop) // 5) if isinstance(crop, int) else 40
+        return dataclasses.replace(spec, max_side_px=tile, overlap_px=tile // 5)
+
+    def identity(self) -> dict[str, Any]:
+        from rareflow.checkpoint import card_identity
+
+        return {"checkpoint": card_identity(self.card)}
+
+    def training_ids(self) -> frozenset[str]:
+        from rareflow.checkpoint import training_ids
+
+        with _one_error():
+            return training_ids(self.folder)
+
+    def input_side(self) -> Side | None:
+        """What the numbers of an LR meant in training, for images that come without a dataset."""
+        return _side(self.card, "lr")
+
+    def output_side(self) -> Side | None:
+        """What the answer's numbers mean: the HR side of the training data."""
+        return _side(self.card, "hr")
+
+    def load(self, device: str, dtype: str) -> None:
+        from rareflow.checkpoint import load
+
+        with _one_error():
+            self.model = load(
+                self.folder, base=self.options["base"] or None, device=device, dtype=dtype,
+                captions=self.options["captions_dir"] or None,
+            )  # fmt: skip
+
+    def upscale(self, batch: Batch) -> Prediction:
+        model = self.model
+        assert model is not None, "load() comes first"
+        # The noise is laid over the whole image in cells of the latent grid; a tile crops it.
+        cells = model.latent_cells(batch.size)
+        per_px = batch.size[0] * model.config.work_scale / model.codec.factor / batch.images.shape[1]
+        noise = batch.noise(model.codec.channels, per_px, cells)
+        with _one_error():
+            result = model.upscale(
+                batch.images, batch.size, captions=batch.captions, seeds=batch.seeds, noise=noise, steps=self.steps,
+                guidance=self.guidance, u=self.u,
+            )  # fmt: skip
+        facts = tuple({"u": float(u), "mean_v": float(v)} for u, v in zip(result.u, result.mean_v, strict=True))
+        return Prediction(samples=result.samples, maps={"mc_dropout_var": result.v}, facts=facts)
+
+
+class _one_error:
+    """RareFlow's errors as the harness's."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RareflowError):
+            raise RfbenchError(str(error)) from None
+
+
+def _side(card: dict[str, Any], name: str) -> Side | None:
+    values = card.get("data", {}).get("sides", {}).get(name)
+    if not isinstance(values, dict):
+        return None
+    fields = {f.name for f in dataclasses.fields(Side)}
+    return Side(**{k: v for k, v in values.items() if k in fields})
+
+
+def _number(text: str, name: str, kind: type, low: float, high: float) -> Any:
+    if not text:
+        return None
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        raise RfbenchError(f"{name}: found '{text[:40]}', expected a number from {low:g} to {high:g}")
+    return value

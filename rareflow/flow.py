@@ -1,0 +1,91 @@
+"""Flow matching (eq. 1): noise levels, the gated velocity field (eq. 2-3), and Euler's way from noise to an image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3ControlNetModel, SD3Transformer2DModel
+from torch import Tensor
+
+from rareflow.networks import Gates
+
+
+@dataclass
+class Field:
+    """The networks that together give a velocity: the frozen f_theta, the control g_phi and its gates.
+
+    ``gates`` None leaves the residuals ungated; their scale is then ``s_ctrl`` / 2, where half-open gates start.
+    ``control`` None (or s_ctrl 0) is the text-only extreme of the paper's Figure 1.
+    """
+
+    transformer: SD3Transformer2DModel
+    control: SD3ControlNetModel | None
+    gates: Gates | None
+    s_ctrl: float = 2.0
+
+    def velocity(
+        self, z: Tensor, sigma: Tensor, x: Tensor, tokens: Tensor, pooled: Tensor, u: Tensor, on: Tensor | None = None
+    ) -> Tensor:
+        """dz/dsigma at latents z (B, C, h, w), noise levels sigma (B,), LR latents x, caption embeddings, u (B,).
+
+        ``on`` (B,), 0 or 1, switches the control of single samples off (training's control dropout).
+        """
+        time = sigma * 1000
+        residuals = None
+        if self.control is not None and self.s_ctrl != 0:
+            listed = self.control(
+                hidden_states=z, controlnet_cond=x, conditioning_scale=1.0, encoder_hidden_states=tokens,
+                pooled_projections=pooled, timestep=time, return_dict=False,
+            )[0]  # fmt: skip
+            scale = self.scales(sigma, u, len(listed))
+            if on is not None:
+                scale = scale * on[:, None]
+            residuals = [r * scale[:, i, None, None].to(r.dtype) for i, r in enumerate(listed)]
+        velocity: Tensor = self.transformer(
+            hidden_states=z, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=time,
+            block_controlnet_hidden_states=residuals, return_dict=False,
+        )[0]  # fmt: skip
+        return velocity
+
+    def scales(self, sigma: Tensor, u: Tensor, layers: int) -> Tensor:
+        """s_ctrl * alpha^l(t, u) of eq. 3, (B, layers)."""
+        if self.gates is None:
+            return sigma.new_full((sigma.shape[0], layers), self.s_ctrl / 2)
+        return self.s_ctrl * self.gates(sigma, u)
+
+
+def noise_levels(steps: int, shift: float) -> list[float]:
+    """The sigmas of ``steps`` Euler steps, from 1 down to 0, as diffusers' scheduler has them."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    return [float(s) for s in scheduler.sigmas]
+
+
+def euler(z: Tensor, sigmas: list[float], velocity: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+    """Follow dz/dsigma = v from sigmas[0] to sigmas[-1]. ``velocity(step, z, sigma (B,))``; z stays float32."""
+    for step, (now, after) in enumerate(itertools.pairwise(sigmas)):
+        v = velocity(step, z, torch.full((z.shape[0],), now, device=z.device))
+        z = z + (after - now) * v.float()
+    return z
+
+
+def add_noise(z0: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """z_t = (1 - sigma) z0 + sigma eps (eq. 1), sigma (B,)."""
+    s = sigma[:, None, None, None]
+    return (1 - s) * z0 + s * eps
+
+
+def clean(z: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """x0_hat = z_t - sigma v: what the model takes the clean latents to be."""
+    return z - sigma[:, None, None, None] * v
+
+
+def training_levels(count: int, shift: float, generator: torch.Generator, uniform: float = 0.0) -> Tensor:
+    """Noise levels for training (count,): SD3's logit-normal density, shifted; a share ``uniform`` evenly spread."""
+    s = torch.sigmoid(torch.randn(count, generator=generator))
+    even = torch.rand(count, generator=generator)
+    s = torch.where(torch.rand(count, generator=generator) < uniform, even, s)
+    return (shift * s / (1 + (shift - 1) * s)).clamp(1e-3, 1.0)

@@ -1,0 +1,200 @@
+"""The assembled model: LR images in, draws of HR images, the map v and the scalar u out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rareflow.captions import Captions
+from rareflow.config import Config
+from rareflow.errors import RareflowError
+from rareflow.flow import Field, euler, noise_levels
+from rareflow.images import next_multiple, pad_to, shrink, upsample
+from rareflow.networks import Codec, Masks
+from rareflow.noise import normal
+from rareflow.uncertainty import Scale, measure
+
+Array = npt.NDArray[np.float32]
+Condition = tuple[Tensor, Tensor, Tensor]  # LR latents, caption tokens, pooled captions
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``RareFlow.upscale`` gives.
+
+    Attributes
+    ----------
+    samples : float32 (B, K, H, W, 3), display [0, 1]; K draws from the model's distribution.
+    v : float32 (B, H, W), the variance map of MC dropout (eq. 4), in squared display range.
+    u : float32 (B,), the scalar uncertainty in [0, 1] that the gates read (eq. 5 or 6).
+    mean_v : float32 (B,), the mean of v over the image.
+    """
+
+    samples: Array
+    v: Array
+    u: Array
+    mean_v: Array
+
+
+@dataclass
+class RareFlow:
+    """A model ready to sample. ``rareflow.load`` makes one from a checkpoint.
+
+    ``scale`` brings v to u; ``card`` is the checkpoint's card. On a processor samples run one after another, so that
+    an image comes out the same, to the bit, in whatever batch; on a GPU ``batch`` samples run at once.
+    """
+
+    config: Config
+    field: Field
+    codec: Codec
+    captions: Captions
+    masks: Masks
+    scale: Scale
+    card: dict[str, Any] = dataclasses.field(default_factory=dict)
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    batch: int = 16
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of the padded working grid are multiples of, in pixels."""
+        return self.codec.factor * int(self.field.transformer.config.patch_size)
+
+    @property
+    def largest_px(self) -> int:
+        """The longest side of the working grid that the transformer has positions for."""
+        return int(self.field.transformer.config.pos_embed_max_size) * self.multiple
+
+    def latent_cells(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of the latents, and so of the noise, for an answer of ``size``."""
+        work = next_multiple((size[0] * self.config.work_scale, size[1] * self.config.work_scale), self.multiple)
+        return work[0] // self.codec.factor, work[1] // self.codec.factor
+
+    def upscale(
+        self, lr: Array, size: tuple[int, int], *, captions: Sequence[str] | None = None,
+        seeds: Sequence[Sequence[int]] | None = None, noise: Array | None = None, steps: int | None = None,
+        guidance: float | None = None, u: float | None = None,
+    ) -> Result:  # fmt: skip
+        """Draw HR images of ``size`` (H, W) from LR images (B, h, w, 3), display values in [0, 1].
+
+        Parameters
+        ----------
+        captions : one an image; the empty caption unless given.
+        seeds : K seeds an image, one a draw; (0,) each unless given. The first one is also that of dropout and of the
+            noise from which v is measured, so v and u belong to the image and not to the draw.
+        noise : standard normal noise to start from instead of the seeds' own, float32 (B, K, rows, columns, C) with
+            the rows and columns of ``latent_cells(size)``.
+        u : use this uncertainty in the gates instead of the measured one.
+
+        Raises RareflowError for images of another shape or range, and for sizes beyond ``largest_px``.
+        """
+        lr = _checked(lr)
+        count = lr.shape[0]
+        seeds = [(0,)] * count if seeds is None else seeds
+        texts = [""] * count if captions is None else list(captions)
+        if len(seeds) != count or len(texts) != count or len({len(s) for s in seeds}) != 1 or not seeds[0]:
+            raise RareflowError(f"found {len(texts)} captions and {len(seeds)} rows of seeds for {count} images")
+        work = next_multiple((size[0] * self.config.work_scale, size[1] * self.config.work_scale), self.multiple)
+        if max(work) > self.largest_px:
+            raise RareflowError(
+                f"an answer of {size[0]}x{size[1]} px is larger than the {self.largest_px // self.config.work_scale} "
+                "px a side that the model has positions for; tile the image"
+            )
+        x = self._condition(lr, size, work)
+        tokens, pooled = (t.to(self.device, self.dtype) for t in self.captions.get(texts))
+        z = self._noise(seeds, noise, work)
+        sigmas = noise_levels(steps or self.config.sampling.steps, self.config.sampling.shift)
+        first = [row[0] for row in seeds]
+        known = u is not None
+        v = torch.zeros((count, *work)) if known else self._measure(z[:, 0], sigmas[0], (x, tokens, pooled), first)
+        v = shrink(v[:, None, : size[0] * self.config.work_scale, : size[1] * self.config.work_scale], size)[:, 0]
+        mean_v = v.mean(dim=(1, 2))
+        scalar = self.scale.u(mean_v) if u is None else torch.full((count,), float(u))
+        strength = self.config.sampling.guidance if guidance is None else guidance
+        every = 0 if known else self.config.uncertainty.every
+        samples = np.empty((count, z.shape[1], *size, 3), np.float32)
+        which = [(i, k) for i in range(count) for k in range(z.shape[1])]
+        at_once = 1 if self.device.type == "cpu" else self.batch
+        for start in range(0, len(which), at_once):
+            images, draws = (list(n) for n in zip(*which[start : start + at_once], strict=True))
+            rows = torch.tensor(images, device=self.device)
+            condition = x[rows], tokens[rows], pooled[rows]
+            noises, masks = z[images, draws], [first[i] for i in images]
+            samples[images, draws] = self._draw(noises, sigmas, condition, scalar[images], masks, strength, every, size)
+        return Result(samples, v.numpy(), scalar.float().numpy(), mean_v.numpy())
+
+    def _condition(self, lr: Array, size: tuple[int, int], work: tuple[int, int]) -> Tensor:
+        """x~ = E(up(LR)) (B, C, rows, columns): what the control sees, whatever the LR's scale."""
+        images = torch.from_numpy(np.ascontiguousarray(lr.transpose(0, 3, 1, 2)))
+        inner = size[0] * self.config.work_scale, size[1] * self.config.work_scale
+        with torch.no_grad():
+            rows = [self.codec.encode(pad_to(upsample(i[None], inner), work).to(self.device)) for i in images]
+        return torch.cat(rows).to(self.dtype)
+
+    def _noise(self, seeds: Sequence[Sequence[int]], noise: Array | None, work: tuple[int, int]) -> Tensor:
+        shape = (self.codec.channels, work[0] // self.codec.factor, work[1] // self.codec.factor)
+        if noise is None:
+            return torch.stack([normal(list(row), shape, "noise") for row in seeds]).to(self.device)
+        expected = (len(seeds), len(seeds[0]), shape[1], shape[2], shape[0])
+        if noise.shape != expected:
+            raise RareflowError(f"found noise of the shape {noise.shape}, expected {expected}")
+        return torch.from_numpy(np.ascontiguousarray(noise.transpose(0, 1, 4, 2, 3))).to(self.device)
+
+    def _measure(self, z: Tensor, sigma: float, condition: Condition, seeds: Sequence[int]) -> Tensor:
+        """v on the working grid, (B, rows, columns), on the CPU."""
+        x, tokens, pooled = condition
+        found = measure(
+            self.field, self.masks, self.codec.decode, z=z.to(self.dtype), sigma=sigma, x=x, tokens=tokens,
+            pooled=pooled, seeds=seeds, passes=self.config.uncertainty.passes,
+        )  # fmt: skip
+        return found.cpu()
+
+    def _draw(
+        self, z: Tensor, sigmas: list[float], condition: Condition, u: Tensor, seeds: Sequence[int],
+        guidance: float, every: int, size: tuple[int, int],
+    ) -> Array:  # fmt: skip
+        """Images (B, H, W, 3) from noise z: dropout off, gates at u (measured again every ``every`` steps)."""
+        x, tokens, pooled = condition
+        nothing = self.captions.get([""]) if guidance != 1 else ()
+        empty = tuple(t.to(self.device, self.dtype).expand(len(seeds), *t.shape[1:]) for t in nothing)
+        gate = u.to(self.device)
+
+        def velocity(step: int, now: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal gate
+            if every and step and step % every == 0:
+                again = self._measure(now, float(sigma[0]), condition, seeds)
+                gate = self.scale.u(again.mean(dim=(1, 2))).to(self.device)
+            v = self.field.velocity(now.to(self.dtype), sigma, x, tokens, pooled, gate)
+            if guidance == 1:
+                return v
+            free = self.field.velocity(now.to(self.dtype), sigma, x, empty[0], empty[1], gate)
+            return free + guidance * (v - free)
+
+        inner = size[0] * self.config.work_scale, size[1] * self.config.work_scale
+        with torch.no_grad():
+            decoded = self.codec.decode(euler(z, sigmas, velocity)).float()[..., : inner[0], : inner[1]]
+        image: Array = shrink(decoded, size).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+        return image
+
+
+def _checked(lr: Array) -> Array:
+    lr = np.asarray(lr)
+    if lr.ndim == 3:
+        lr = lr[None]
+    if lr.ndim != 4 or lr.shape[3] != 3 or 0 in lr.shape:
+        raise RareflowError(f"found LR images of the shape {lr.shape}, expected (B, height, width, 3)")
+    if not np.isfinite(lr).all():
+        raise RareflowError("the LR holds values that are not finite; mask or fill them")
+    low, high = float(lr.min()), float(lr.max())
+    if low < 0 or high > 1:
+        raise RareflowError(
+            f"the LR runs from {low:.4g} to {high:.4g}, expected display values in [0, 1]; normalise it"
+        )
+    return lr.astype(np.float32)

@@ -1,0 +1,168 @@
+"""The networks: diffusers' SD3 classes, the gates on the control's residuals, and dropout whose masks have names.
+
+No class of diffusers is forked or subclassed. The gates (eq. 2-3) act between the ControlNet's list of residuals and
+the transformer that consumes it; dropout (eq. 4) takes the place of the modules that SD3's blocks have for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
+from torch import Tensor, nn
+
+from rareflow.noise import stream
+
+
+@dataclass
+class Masks:
+    """What the dropout modules of one model share: None (no dropout), or a seed for every sample of the batch.
+
+    ``pass_`` numbers the T passes, so that every pass has masks of its own; ``training`` draws from torch's global
+    generator instead, whose state a training run keeps.
+    """
+
+    seeds: tuple[tuple[int, int], ...] | None = None
+    training: bool = False
+    generators: dict[tuple[int, int, str], torch.Generator] = field(default_factory=dict)
+
+    @contextmanager
+    def use(self, seeds: Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Dropout with one (seed, pass) a sample, for the forward pass inside."""
+        self.seeds, self.generators = tuple(seeds), {}
+        try:
+            yield
+        finally:
+            self.seeds, self.generators = None, {}
+
+    def keep(self, x: Tensor, p: float, layer: str) -> Tensor | None:
+        """What a layer's activations (B, ...) are multiplied by: 0 or 1/(1-p); None where dropout is off."""
+        if self.seeds is not None:
+            if len(self.seeds) != x.shape[0]:
+                raise ValueError(f"{len(self.seeds)} dropout seeds for a batch of {x.shape[0]}")
+            rows = []
+            for key in self.seeds:
+                generator = self.generators.setdefault((*key, layer), stream(key[0], "dropout", key[1], layer))
+                rows.append(torch.rand(x.shape[1:], generator=generator) >= p)
+            return (torch.stack(rows).to(x.device) / (1 - p)).to(x.dtype)
+        if self.training:
+            return (torch.rand(x.shape, device=x.device) >= p).to(x.dtype) / (1 - p)
+        return None
+
+
+class NamedDropout(nn.Module):
+    """Dropout whose mask depends on (seed, pass, layer) and on no other sample of the batch."""
+
+    def __init__(self, masks: Masks, p: float, layer: str) -> None:
+        super().__init__()
+        self.masks, self.p, self.layer = masks, p, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        keep = self.masks.keep(x, self.p, self.layer)
+        return x if keep is None else x * keep
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, layer={self.layer}"
+
+
+def name_dropout(module: nn.Module, masks: Masks, p: float) -> list[str]:
+    """Put a NamedDropout in place of every nn.Dropout of ``module``; the names of those layers."""
+    found = [name for name, child in module.named_modules() if isinstance(child, nn.Dropout)]
+    for name in found:
+        parent, _, last = name.rpartition(".")
+        owner = module.get_submodule(parent)
+        replacement = NamedDropout(masks, p, name)
+        if last.isdigit() and isinstance(owner, nn.ModuleList | nn.Sequential):
+            owner[int(last)] = replacement
+        else:
+            setattr(owner, last, replacement)
+    return found
+
+
+class Gates(nn.Module):
+    """alpha^l(t, u) = sigmoid(p0 + pt * norm(t) + pu * u), one gate for each control layer (eq. 2-3).
+
+    norm(t) is the noise level sigma in [0, 1], in training and in sampling alike. p0 = pt = pu = 0 opens every gate
+    half; with s_ctrl = 2 a pretrained control starts unchanged, on the logistic's steepest part. Dropout acts on the
+    two modulating terms and not on p0, so that alpha keeps its range and its base value. ``pu_min`` bounds pu from
+    below (0: more uncertainty never means less control, what the paper says in words and its losses do not enforce).
+    """
+
+    def __init__(self, layers: int, masks: Masks, p_do: float, *, pu_min: float | None = None) -> None:
+        super().__init__()
+        self.p0 = nn.Parameter(torch.zeros(layers))
+        self.pt = nn.Parameter(torch.zeros(layers))
+        self.pu = nn.Parameter(torch.zeros(layers))
+        self.drop_t = NamedDropout(masks, p_do, "gates.t")
+        self.drop_u = NamedDropout(masks, p_do, "gates.u")
+        self.pu_min = pu_min
+
+    def forward(self, sigma: Tensor, u: Tensor) -> Tensor:
+        """alpha, (B, layers) in (0, 1), of noise levels sigma (B,) and uncertainties u (B,), both in [0, 1]."""
+        pu = self.pu if self.pu_min is None else self.pu_min + nn.functional.softplus(self.pu)
+        t_term = self.drop_t(sigma[:, None] * self.pt)
+        u_term = self.drop_u(u[:, None] * pu)
+        return torch.sigmoid(self.p0 + t_term + u_term)
+
+    def corners(self) -> dict[str, list[float]]:
+        """alpha at the four corners of (sigma, u), by name, for the card."""
+        square = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], device=self.p0.device)
+        with torch.no_grad():
+            alpha = self(square[:, 0], square[:, 1]).float().cpu()
+        return {f"sigma={int(s)},u={int(u)}": [round(a, 4) for a in row.tolist()]
+                for (s, u), row in zip(square.tolist(), alpha, strict=True)}  # fmt: skip
+
+
+class Codec:
+    """Images (B, 3, H, W) in [0, 1] to latents and back, in the latent convention of SD3: (E(x) - shift) * scale."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.vae = vae
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)  # image pixels a latent cell, a side
+
+    @property
+    def channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The mean of the posterior; images of sides that are multiples of ``factor``."""
+        images = images.to(self.vae.dtype)
+        mean = self.vae.encode(images * 2 - 1).latent_dist.mean
+        return (mean - self._shift) * self._scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images, around [0, 1] and not clipped."""
+        latents = latents.to(self.vae.dtype)
+        image = self.vae.decode(latents / self._scale + self._shift, return_dict=False)[0]
+        return (image + 1) / 2
+
+    @property
+    def _shift(self) -> float:
+        return float(self.vae.config.shift_factor or 0.0)
+
+    @property
+    def _scale(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
+
+def new_transformer(arguments: dict[str, object]) -> SD3Transformer2DModel:
+    """A transformer to be trained from nothing: adaLN and both output layers start at zero, as DiT's do."""
+    transformer = SD3Transformer2DModel(**arguments)
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and (
+            name.endswith(("norm1.linear", "norm1_context.linear", "norm_out.linear")) or name == "proj_out"
+        ):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    return transformer
+
+
+def start_jointly(control: SD3ControlNetModel) -> None:
+    """Let a control that is trained together with its transformer see the condition from the first step.
+
+    diffusers starts both ends of the ControlNet at zero: right beside a trained transformer, slow beside a new one.
+    """
+    nn.init.normal_(control.pos_embed_input.proj.weight, std=0.05)

@@ -1,0 +1,1 @@
+"""Training: chips (data) -> latents (cached) -> stages (vae, prior, control) -> a checkpoint with its card."""

@@ -1,0 +1,140 @@
+"""What training reads over and over: 8-bit HR images and the latents z0 = E(HR), x~ = E(up(LR)), in mapped files.
+
+Chips are grouped into buckets of one padded size; a bucket is one array on disk for each kind, so that memory does not
+grow with the data. A cache is for one data fingerprint and one VAE; its key says which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rareflow.errors import RareflowError
+from rareflow.images import next_multiple, pad_to, upsample
+from rareflow.networks import Codec
+from rareflow.train.chips import Chip, checked
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A chip in the cache: its bucket, its row there, and the part of the padded grid that is image."""
+
+    chip: Chip
+    bucket: Size
+    row: int
+    valid: Size
+
+
+class Cache:
+    """Pixels and latents of chips, made once and mapped."""
+
+    def __init__(
+        self, folder: Path, chips: Sequence[Chip], factor: int, patch: int, key: str, work_scale: int = 1
+    ) -> None:
+        self.folder, self.factor, self.multiple, self.work_scale = folder, factor, factor * patch, work_scale
+        self.key = key if work_scale == 1 else f"{key} x{work_scale}"
+        self.chips = tuple(chips)
+        self.items: list[Item] = []
+
+    @property
+    def buckets(self) -> list[list[Item]]:
+        """The items of each padded size, in the order of the chips."""
+        sizes = sorted({item.bucket for item in self.items})
+        return [[i for i in self.items if i.bucket == size] for size in sizes]
+
+    def make_pixels(self, tick: Callable[[], None]) -> None:
+        """Read every chip once: the HR and the enlarged LR as 8-bit images on the padded grid."""
+        kept = self._read_index("pixels", self.key)
+        if kept is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            kept, rows = [], dict[Size, int]()
+            for chip in self.chips:
+                lr, hr = checked(chip)
+                size = hr.shape[0] * self.work_scale, hr.shape[1] * self.work_scale
+                bucket = next_multiple(size, self.multiple)
+                row = rows.setdefault(bucket, 0)
+                target, source = (torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)))[None] for i in (hr, lr))
+                for kind, image in (("hr", upsample(target, size)), ("up", upsample(source, size))):
+                    padded = pad_to(image, bucket)[0].permute(1, 2, 0)
+                    self._append(bucket, kind, row, (padded * 255).round().to(torch.uint8).numpy())
+                kept.append([chip.id, *bucket, row, *size])
+                rows[bucket] += 1
+                tick()
+            self._write_index("pixels", self.key, kept)
+        by_id = {c.id: c for c in self.chips}
+        self.items = [Item(by_id[i], (bh, bw), row, (vh, vw)) for i, bh, bw, row, vh, vw in kept]
+
+    def make_latents(self, codec: Codec, identity: str, device: torch.device, tick: Callable[[], None]) -> None:
+        """Encode every chip once with the frozen VAE, float16."""
+        key = f"{self.key}/{identity}"
+        if self._read_index("latents", key) is not None:
+            return
+        for items in self.buckets:
+            bucket = items[0].bucket
+            for kind, source in (("z0", "hr"), ("x", "up")):
+                for item in items:
+                    image = self.images([item], source, 0, 0, bucket).to(device)
+                    with torch.no_grad():
+                        latents = codec.encode(image)[0].float().cpu().numpy().astype(np.float16)
+                    self._append(bucket, kind, item.row, latents)
+                    tick()
+        self._write_index("latents", key, [])
+
+    def images(self, items: Sequence[Item], kind: str, top: int, left: int, size: Size) -> Tensor:
+        """A crop of the images ``hr`` or ``up`` of items of one bucket, float32 (B, 3, h, w) in [0, 1]."""
+        mapped = self._open(items[0].bucket, kind)
+        crops = np.stack([mapped[i.row, top : top + size[0], left : left + size[1]] for i in items])
+        return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).float() / 255
+
+    def latents(self, items: Sequence[Item], kind: str, top: int, left: int, cells: Size) -> Tensor:
+        """A crop of the latents ``z0`` or ``x`` of items of one bucket, float32 (B, C, h, w)."""
+        mapped = self._open(items[0].bucket, kind)
+        crops = np.stack([mapped[i.row, :, top : top + cells[0], left : left + cells[1]] for i in items])
+        return torch.from_numpy(crops.astype(np.float32))
+
+    def _path(self, bucket: Size, kind: str) -> Path:
+        return self.folder / f"{bucket[0]}x{bucket[1]}.{kind}"
+
+    def _append(self, bucket: Size, kind: str, row: int, values: np.ndarray) -> None:
+        """Write a row; the first one begins the file anew."""
+        try:
+            with self._path(bucket, kind).open("ab" if row else "wb") as file:
+                file.write(np.ascontiguousarray(values).tobytes())
+        except OSError as error:
+            raise RareflowError(
+                f"the cache {self.folder} cannot be written: {error.strerror}; free some space"
+            ) from None
+
+    def _open(self, bucket: Size, kind: str) -> np.ndarray:
+        """The rows of one kind, mapped: images (N, H, W, 3) uint8, latents (N, C, h, w) float16."""
+        path = self._path(bucket, kind)
+        count = sum(item.bucket == bucket for item in self.items)
+        if kind in ("hr", "up"):
+            return np.memmap(path, np.uint8, "r", shape=(count, *bucket, 3))
+        cells = bucket[0] // self.factor, bucket[1] // self.factor
+        return np.memmap(
+            path, np.float16, "r", shape=(count, path.stat().st_size // (2 * count * cells[0] * cells[1]), *cells)
+        )
+
+    def _write_index(self, name: str, key: str, rows: list[list[object]]) -> None:
+        path = self.folder / f"{name}.json"
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"key": key, "rows": rows}), encoding="utf-8")
+        temporary.replace(path)
+
+    def _read_index(self, name: str, key: str) -> list | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            index = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            if index["key"] == key:
+                return list(index["rows"])
+        return None

@@ -1,0 +1,218 @@
+"""One loop for all stages: accelerate, moving averages, saving and resuming to the bit, logs.
+
+A step is a function of (seed, stage, step): batch, noise and dropout come from names, so what must be kept between two
+processes is the weights, the optimiser, the moving average and the number of the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from rareflow.config import StageConfig, TrainConfig
+from rareflow.errors import RareflowError
+from rareflow.train.chips import stream
+
+Report = Callable[[str, int, int, dict[str, float]], None]
+
+
+class Stage(ABC):
+    """What a stage trains and on what. ``module(**batch)`` gives (loss, terms by name)."""
+
+    name: str
+    config: StageConfig
+    module: nn.Module
+
+    @abstractmethod
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups of parameters that train; all others are frozen."""
+
+    @abstractmethod
+    def batch(self, step: int) -> tuple[dict[str, Tensor], list[str]]:
+        """The tensors of a step and the ids of its chips."""
+
+    def before(self, step: int) -> None:
+        """Called ahead of a step, for what is renewed now and then (the bank of u)."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else a resume needs; plain values and tensors."""
+        return {}
+
+    def load_extra(self, state: dict[str, Any]) -> None:
+        """Take back ``extra_state``."""
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Numbers on the held-out scenes, with the averaged weights in place."""
+        return {}
+
+
+def run_stage(
+    stage: Stage, train: TrainConfig, folder: Path, accelerator: Accelerator, report: Report, tensorboard: Any = None
+) -> dict[str, float]:
+    """Train a stage, or what is left of it, and leave the averaged weights in its modules.
+
+    ``folder`` keeps ``<stage>.pt`` (state) and ``<stage>.jsonl`` (losses). Returns the last validation numbers.
+    Raises RareflowError for a loss that is not finite, with the ids of the batch; the last good state stays.
+    """
+    config, device = stage.config, accelerator.device
+    groups = stage.groups()
+    trained = [p for group in groups for p in group["params"]]
+    for p in stage.module.parameters():
+        p.requires_grad_(False)
+    for p in trained:
+        p.requires_grad_(True)
+    optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=train.weight_decay, betas=(0.9, 0.99))
+    schedule = get_scheduler("cosine", optimiser, num_warmup_steps=config.warmup, num_training_steps=config.steps)
+    average = EMAModel(trained, decay=train.ema, foreach=True)
+    state_file, log_file = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl"
+    start, numbers = 0, {}
+    state = read_state(state_file)
+    if state is not None:
+        start, numbers = int(state["step"]), dict(state["validation"])
+        for p, saved in zip(trained, state["parameters"], strict=True):
+            p.data.copy_(saved)
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        stage.load_extra(state["extra"])
+    average.to(device)
+    if start < config.steps:
+        module, optimiser = accelerator.prepare(stage.module, optimiser)
+        module.train()
+        _cut_log(log_file, start)
+        clock = time.monotonic()
+        for step in range(start, config.steps):
+            stage.before(step)
+            terms: dict[str, float] = {}
+            for part in range(config.accumulate):
+                batch, ids = stage.batch(step * config.accumulate + part)
+                torch.manual_seed(int(stream(train.seed, stage.name, "dropout", step, part).integers(2**62)))
+                context = contextlib.nullcontext() if part == config.accumulate - 1 else accelerator.no_sync(module)
+                with context, accelerator.autocast():
+                    loss, found = module(**{k: v.to(device) for k, v in batch.items()})
+                    if not bool(torch.isfinite(loss)):
+                        raise RareflowError(
+                            f"stage {stage.name}, step {step}: the loss is {loss.item()} for the chips "
+                            f"{', '.join(ids)}; the state of the last save is kept: look at those chips, or lower the "
+                            "learning rate"
+                        )
+                    accelerator.backward(loss / config.accumulate)
+                for name, value in found.items():
+                    terms[name] = terms.get(name, 0.0) + float(value) / config.accumulate
+            norm = accelerator.clip_grad_norm_(trained, train.clip_norm)
+            if math.isfinite(float(norm)):
+                optimiser.step()
+            elif accelerator.mixed_precision != "fp16":  # fp16's loss scale expects a few overflows
+                raise RareflowError(
+                    f"stage {stage.name}, step {step}: the gradient is {float(norm)} for the chips {', '.join(ids)}; "
+                    "the state of the last save is kept"
+                )
+            schedule.step()
+            optimiser.zero_grad()
+            average.step(trained)
+            done = step + 1
+            terms |= {"lr": float(schedule.get_last_lr()[0]), "grad_norm": float(norm)}
+            if done % 10 == 0 or done == config.steps:
+                terms["seconds"] = round(time.monotonic() - clock, 1)
+                _log(log_file, {"step": done, **{k: round(v, 6) for k, v in terms.items()}})
+                report(stage.name, done, config.steps, terms)
+                for name, value in terms.items() if tensorboard else ():
+                    tensorboard.add_scalar(f"{stage.name}/{name}", value, done)
+            if done % train.validate_every == 0 or done == config.steps:
+                with averaged(average, trained), torch.no_grad():
+                    stage.module.eval()
+                    numbers = stage.validate(done)
+                    stage.module.train()
+                _log(log_file, {"step": done, "validation": {k: round(v, 5) for k, v in numbers.items()}})
+                report(stage.name, done, config.steps, {f"val_{k}": v for k, v in numbers.items()})
+                for name, value in numbers.items() if tensorboard else ():
+                    tensorboard.add_scalar(f"{stage.name}/validation/{name}", value, done)
+            if done % train.save_every == 0 or done == config.steps:
+                write_state(
+                    state_file,
+                    {
+                        "step": done, "parameters": [p.detach() for p in trained], "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+                        "extra": stage.extra_state(), "validation": numbers,
+                    },
+                )  # fmt: skip
+        stage.module = accelerator.unwrap_model(module)
+    average.copy_to(trained)
+    stage.module.eval().requires_grad_(False)
+    return numbers
+
+
+@contextlib.contextmanager
+def averaged(average: EMAModel, parameters: Iterable[nn.Parameter]) -> Any:
+    """The averaged weights in place of the trained ones, for the block inside."""
+    parameters = list(parameters)
+    average.store(parameters)
+    average.copy_to(parameters)
+    try:
+        yield
+    finally:
+        average.restore(parameters)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Save a state atomically: a kill leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RareflowError(
+            f"{path} cannot be written: {error.strerror}; free some space and run the command again"
+        ) from None
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """A saved state, or None; RareflowError for a file that is none."""
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or "step" not in state:
+            raise ValueError("no training state")
+        return state
+    except Exception as error:
+        raise RareflowError(
+            f"{path} is no state of a training ({' '.join(str(error).split())[:80]}); remove it to begin anew"
+        ) from None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a stage's log."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _log(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Forget the lines of steps that are trained again."""
+    kept = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):
+                if json.loads(text)["step"] <= step:
+                    kept.append(text)
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,334 @@
+"""``train``: everything from chips to a checkpoint, in a folder that the same call goes on in after a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
+from torch import Tensor
+
+from rareflow.base import Base, controlnet_fresh, controlnet_from_transformer, load_controlnet, open_base
+from rareflow.captions import Captions, StoredCaptions, TableCaptions
+from rareflow.checkpoint import load, read_card, save, write_card
+from rareflow.config import Config, with_changes
+from rareflow.errors import RareflowError
+from rareflow.flow import Field
+from rareflow.losses import Lpips
+from rareflow.model import RareFlow
+from rareflow.networks import Codec, Gates, Masks, name_dropout, new_transformer, start_jointly
+from rareflow.text import CaptionStore, WordTable, sd3_encoder
+from rareflow.train.cache import Cache
+from rareflow.train.chips import Data
+from rareflow.train.loop import Report, read_log, run_stage
+from rareflow.train.stages import ControlStage, PriorStage, VaeStage, fit_latents
+from rareflow.train.validate import validate
+from rareflow.uncertainty import Scale
+
+Tick = Callable[[str, int], None]
+_PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Parts:
+    """What is trained or frozen in a run."""
+
+    vae: AutoencoderKL
+    transformer: SD3Transformer2DModel
+    captions: Captions
+    masks: Masks
+    shift: float
+    identity: dict[str, str]
+
+
+def train(
+    config: Config, data: Data, out: Path, *, prior: Path | None = None, weights: Path | None = None,
+    cache: Path | None = None, provenance: Mapping[str, Any] | None = None, report: Report = lambda *_: None,
+    tick: Tick = lambda *_: None, device: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a model, or go on where the same call was stopped, and write its checkpoint into ``out``.
+
+    Parameters
+    ----------
+    prior : a checkpoint whose VAE, transformer and word table are taken as they are; only ``control`` is trained.
+    weights : a folder with AlexNet's file, for LPIPS; without it LPIPS is left out by name, with a warning.
+    cache : where pixels and latents are kept, for trainings that share them; ``out/training/cache`` unless given.
+    provenance : what the card shall say beside (command, commit, versions).
+    report : called with (stage, step, steps, numbers); ``tick`` with (what, total) for each chip that is prepared.
+
+    Returns the card. Raises RareflowError for data or weights that do not fit, for a loss that is not finite, and for
+    a folder that holds another training.
+    """
+    if _claim(out, config, data, prior):
+        return read_card(out)
+    work, kept = out / "training", cache or out / "training" / "cache"
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=device == "cpu")
+    board = _tensorboard(work)
+    lpips = _lpips(config, weights, accelerator.device)
+    left_out = ["lpips"] if config.loss.lambda_lpips and lpips is None else []
+    torch.manual_seed(config.train.seed)
+    base = None
+    if config.base:
+        base = open_base(config.base, device=accelerator.device, dtype=_PRECISION[config.train.mixed_precision])
+    parts, inherited = _parts(config, base, prior, accelerator.device)
+    codec = Codec(parts.vae)
+    config = with_changes(config, {"sampling": {"shift": parts.shift}})
+    patch = int(parts.transformer.config.patch_size)
+    caches = []
+    for name, chips in (("train", data.train), ("validation", data.validation)):
+        key = hashlib.sha256(f"{data.fingerprint} {[c.id for c in chips]}".encode()).hexdigest()
+        caches.append(Cache(kept / name, chips, codec.factor, patch, key, config.work_scale))
+        caches[-1].make_pixels(functools.partial(tick, "reading chips", len(chips)))
+    numbers: dict[str, dict[str, float]] = {}
+    own = not config.base and prior is None
+    if own:
+        numbers["vae"] = run_stage(VaeStage(parts.vae, config, *caches), config.train, work, accelerator, report, board)
+        fit_latents(parts.vae, caches[0], 200)
+    codec = Codec(parts.vae)
+    identity = _identity(parts.vae)
+    for made in caches:
+        made.make_latents(codec, identity, accelerator.device, functools.partial(tick, "latents", 2 * len(made.items)))
+    texts = {c.caption for c in (*data.train, *data.validation)} if config.text.captions else set()
+    parts.captions.prepare(sorted({"", *texts}))
+
+    model = RareFlow(
+        config, Field(parts.transformer, None, None, config.control.s_ctrl), codec, parts.captions, parts.masks,
+        Scale(1.0, 1.0, config.uncertainty.form), device=accelerator.device,
+        dtype=next(parts.transformer.parameters()).dtype,
+    )  # fmt: skip
+
+    def check(stage: str, u: float | None) -> Callable[[int], dict[str, float]]:
+        def run(step: int) -> dict[str, float]:
+            sheet = work / "pictures" / f"{stage}-{step:06d}.png"
+            # the cached images are enlarged already
+            on_grid = dataclasses.replace(model, config=with_changes(config, {"work_scale": 1}))
+            with accelerator.autocast():
+                return validate(on_grid, caches[1], config.train.validate_images, config.train.seed, u, sheet)
+
+        return run
+
+    joint = None
+    if own:
+        assert isinstance(parts.captions, TableCaptions)
+        torch.manual_seed(config.train.seed + 1)
+        joint = controlnet_from_transformer(parts.transformer, config.control.layers)
+        start_jointly(joint)
+        model.field = Field(parts.transformer, joint, None, config.control.s_ctrl)
+        stage = PriorStage(model.field, parts.captions.table, config, codec, caches[0], check("prior", 0.0))
+        numbers["prior"] = run_stage(stage, config.train, work, accelerator, report, board)
+        without = with_changes(config, {"name": f"{config.name}-prior", "control": {"gates": False}})
+        copy = dataclasses.replace(model, config=without)
+        save(out / "prior", copy, {"data": {"fingerprint": data.fingerprint}}, [c.id for c in data.train])
+    control = _control(config, parts.transformer, joint or inherited)
+    name_dropout(control, parts.masks, config.uncertainty.p_do)
+    if config.train.gradient_checkpointing:
+        control.enable_gradient_checkpointing()
+        parts.transformer.enable_gradient_checkpointing()
+    torch.nn.Module.to(control, accelerator.device)
+    gates = None
+    if config.control.gates:
+        layers = config.control.layers
+        gates = Gates(layers, parts.masks, config.uncertainty.p_do, pu_min=config.control.pu_min).to(accelerator.device)
+    model.field = Field(parts.transformer, control, gates, config.control.s_ctrl)
+
+    def inputs(captions: list[str]) -> dict[str, Tensor]:
+        tokens, pooled = parts.captions.get(captions)
+        return {"tokens": tokens.float(), "pooled": pooled.float()}
+
+    if lpips is None and config.loss.lambda_lpips:  # said above, and in the card
+        config = with_changes(config, {"loss": {"lambda_lpips": 0.0}})
+    last = ControlStage(
+        model.field, parts.masks, config, codec, caches[0], inputs, check("control", 0.0), lpips
+    )  # fmt: skip
+    numbers["control"] = run_stage(last, config.train, work, accelerator, report, board)
+    with accelerator.autocast():
+        model.scale = last.fill_bank()
+    card = {
+        **(provenance or {}),
+        "data": {
+            "name": data.name, "description": data.description, "fingerprint": data.fingerprint,
+            "train": len(data.train), "validation": len(data.validation),
+            "scenes": len({c.group for c in data.train}), "sides": {k: dict(v) for k, v in data.sides.items()},
+        },
+        "base": parts.identity if config.base else {},
+        "prior": _prior_card(prior),
+        "left_out": left_out,
+        "parameters": _counts(model),
+        "gates": gates.corners() if gates is not None else {},
+        "bank": {"chips": len(last.bank), **_quantiles(last.mean_v)},
+        "stages": {name: _summary(work / f"{name}.jsonl") | {"validation": n} for name, n in numbers.items()},
+        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+        "device": accelerator.device.type,
+    }  # fmt: skip
+    save(out, model, card, [c.id for c in data.train])
+    if board:
+        board.close()
+    card = _with_validation(out, config, caches[1], accelerator.device.type)
+    if cache is None:
+        shutil.rmtree(kept, ignore_errors=True)
+    return card
+
+
+def _parts(
+    config: Config, base: Base | None, prior: Path | None, device: torch.device
+) -> tuple[Parts, SD3ControlNetModel | None]:
+    """What the configuration starts from, and the control that a prior brings along."""
+    masks = Masks()
+    if base is not None:
+        if prior is not None:
+            raise RareflowError(f"found a prior beside the base {config.base}; give one of them")
+        assert base.text_folder is not None
+        length = config.text.max_t5_tokens
+        encode = sd3_encoder(base.text_folder, device, base.transformer.dtype, length)
+        captions = StoredCaptions(CaptionStore(_caption_folder(), base.identity["text"], length), encode)
+        return Parts(base.vae, base.transformer, captions, masks, base.shift, base.identity), None
+    if prior is not None:
+        known = load(prior, device=device.type)
+        for name in ("vae", "transformer"):
+            if getattr(known.config, name) != getattr(config, name):
+                raise RareflowError(
+                    f"prior {prior}: its {name} is not that of the config {config.name}; take its config"
+                )
+        known.field.transformer.train()
+        control = known.field.control
+        assert control is not None
+        return Parts(
+            known.codec.vae, known.field.transformer, known.captions, masks, config.sampling.shift, {}
+        ), control
+    vae = AutoencoderKL(**config.vae).to(device)
+    transformer = new_transformer(config.transformer).to(device)
+    width = int(config.transformer["joint_attention_dim"])
+    table = WordTable(config.text.buckets, config.text.positions, width).to(device)
+    return Parts(vae, transformer, TableCaptions(table), masks, config.sampling.shift, {}), None
+
+
+def _control(
+    config: Config, transformer: SD3Transformer2DModel, inherited: SD3ControlNetModel | None
+) -> SD3ControlNetModel:
+    """The ControlNet that the last stage starts from."""
+    init, layers = config.control.init, config.control.layers
+    if init == "scratch":
+        return controlnet_fresh(transformer, layers, seed=config.train.seed)
+    if init == "transformer" or (init == "prior" and inherited is None):
+        return controlnet_from_transformer(transformer, layers)
+    control = inherited if init == "prior" else load_controlnet(init, transformer)
+    assert control is not None
+    if control.config.num_layers != layers:
+        raise RareflowError(f"control.layers: found {layers}, expected {control.config.num_layers}, as {init} has")
+    return control
+
+
+def _claim(out: Path, config: Config, data: Data, prior: Path | None) -> bool:
+    """Take a folder for this training; whether it is done already. RareflowError if it holds another one."""
+    if not data.train or not data.validation:
+        raise RareflowError(
+            f"{data.name}: found {len(data.train)} chips to train on and {len(data.validation)} to validate on, "
+            "expected some of both"
+        )
+    both = {c.group for c in data.train} & {c.group for c in data.validation}
+    if both:
+        raise RareflowError(f"the scene {min(both)[:80]} is in the training and the validation split; move its chips")
+    mine = {
+        "config": config.to_dict(), "data": data.fingerprint, "ids": [c.id for c in data.train],
+        "prior": _prior_card(prior),
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
+    path = out / "training" / "training.json"
+    if path.is_file():
+        with contextlib.suppress(ValueError, OSError):
+            if json.loads(path.read_text(encoding="utf-8"))["sha256"] == digest:
+                return (out / "card.json").is_file()
+        raise RareflowError(f"{out} holds another training (other data, configuration or prior); give another --out")
+    if out.exists() and any(out.iterdir()):
+        raise RareflowError(f"{out} is not empty and holds no training; give another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"sha256": digest, "config": config.to_dict()}, indent=1), encoding="utf-8")
+    return False
+
+
+def _with_validation(out: Path, config: Config, cache: Cache, device: str) -> dict[str, Any]:
+    """Read the checkpoint back, rounded as it is stored, and add to its card how that one does."""
+    model = load(out, device=device, base=config.base or None)
+    model.config = with_changes(model.config, {"work_scale": 1})  # the cache is enlarged already
+    sheet = out / "training" / "pictures" / "final.png"
+    numbers = validate(model, cache, config.train.validate_images, config.train.seed, None, sheet)
+    card = read_card(out) | {"validation": {k: round(v, 4) for k, v in numbers.items()}}
+    write_card(out, card)
+    return card
+
+
+def _prior_card(prior: Path | None) -> dict[str, Any]:
+    if prior is None:
+        return {}
+    card = read_card(prior)
+    return {"label": card.get("label"), "files": card["files"]}
+
+
+def _lpips(config: Config, weights: Path | None, device: torch.device) -> Lpips | None:
+    """The LPIPS term, or None with a warning that says what is missing."""
+    if not config.loss.lambda_lpips:
+        return None
+    missing = Lpips.missing(weights)
+    if missing:
+        warnings.warn(f"LPIPS is left out of the objective: {missing}", RuntimeWarning, stacklevel=2)
+        return None
+    return Lpips(weights).to(device)
+
+
+def _tensorboard(work: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(work / "tensorboard"))
+
+
+def _identity(vae: AutoencoderKL) -> str:
+    """A hash of the VAE's weights and latent convention: latents in a cache belong to it."""
+    found = hashlib.sha256(f"{vae.config.shift_factor} {vae.config.scaling_factor}".encode())
+    for name, value in sorted(vae.state_dict().items()):
+        found.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _counts(model: RareFlow) -> dict[str, int]:
+    parts = {"vae": model.codec.vae, "transformer": model.field.transformer, "control": model.field.control,
+             "gates": model.field.gates}  # fmt: skip
+    return {k: sum(p.numel() for p in m.parameters()) for k, m in parts.items() if m is not None}
+
+
+def _quantiles(values: Tensor) -> dict[str, float]:
+    points = values.double().quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64))
+    return dict(zip(("p5", "p50", "p95"), points.tolist(), strict=True))
+
+
+def _summary(log: Path) -> dict[str, Any]:
+    """Steps, seconds, and the terms of the loss at both ends of a stage: means over its first and last lines."""
+    lines = [line for line in read_log(log) if "validation" not in line]
+    if not lines:
+        return {"steps": 0}
+    terms = [k for k in lines[0] if k not in ("step", "seconds", "lr", "grad_norm")]
+
+    def mean(part: list[dict[str, Any]]) -> dict[str, float]:
+        return {k: round(sum(p.get(k, 0.0) for p in part) / len(part), 5) for k in terms}
+
+    return {"steps": lines[-1]["step"], "first": mean(lines[:10]), "last": mean(lines[-10:])}
+
+
+def _caption_folder() -> Path:
+    """Where SD3's caption embeddings are kept between runs: below the user's cache, RFBENCH_CAPTIONS if set."""
+    root = os.environ.get("RFBENCH_CAPTIONS")
+    return (
+        Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rfbench" / "captions"
+    )
