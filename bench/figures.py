@@ -56,19 +56,22 @@ class Panel:
 
 
 def panel(
-    runs: Sequence[RunFolder], ids: Sequence[str] | None = None, *, data: str | None = None, crop_px: int | None = None
-) -> Panel:
+    runs: Sequence[RunFolder], ids: Sequence[str] | None = None, *, data: str | None = None, crop_px: int | None = None,
+    uncertainty: bool = False,
+) -> Panel:  # fmt: skip
     """LR (its pixels enlarged as squares), draw 0 of each run, and HR, one row for each image.
 
     Parameters
     ----------
     ids : the images, in order; None for the first four that no run failed on.
     crop_px : show only the middle ``crop_px`` x ``crop_px`` pixels of the target grid.
+    uncertainty : a further column, behind each run that predicts a distribution, with its standard deviation (root
+        mean square over colours): black is 0, white the column's largest 99th percentile.
 
     Raises
     ------
     RfbenchError
-        What ``replay`` raises, or a crop below 1 px.
+        What ``replay`` raises, a crop below 1 px, or ``uncertainty`` where no run predicts a distribution.
     NotComparable
         Runs on different data or protocols.
     """
@@ -82,8 +85,10 @@ def panel(
     left: dict[str, Tile] = {}
     right: dict[str, Tile] = {}
     middle: dict[str, list[Tile]] = {i: [] for i in chosen}
-    for run in runs:
+    heads = []
+    for run, label in zip(runs, labels, strict=True):
         psnr = _psnr(run)
+        spreads: dict[str, Array] = {}
         for task, estimates in replay(run, data, chosen):
             border = (task.size[0] - estimates["sample"].display.shape[0]) // 2
             if task.id not in left:
@@ -95,8 +100,29 @@ def panel(
             value = psnr.get(task.id)
             text = f"{value:.2f} dB" if value is not None else ""
             middle[task.id].append(Tile(eight_bit(_middle(estimates["sample"].display, crop_px)), text))
+            std = estimates["sample"].std
+            if uncertainty and std is not None:
+                spreads[task.id] = _middle(np.sqrt(np.square(std).mean(axis=2, keepdims=True)), crop_px)
+        heads.append(label)
+        if spreads:
+            heads.append("deviation of draws")
+            white = max(float(np.percentile(s, 99)) for s in spreads.values()) or 1.0
+            for name in chosen:
+                middle[name].append(_heat(spreads.get(name), white))
+    if uncertainty and len(heads) == len(labels):
+        raise RfbenchError("--uncertainty: none of these runs predicts a distribution; add a stochastic model's run")
     rows = tuple((left[i], *middle[i], right[i]) for i in chosen)
-    return Panel(("LR", *labels, "HR"), rows)
+    return Panel(("LR", *heads, "HR"), rows)
+
+
+def _heat(deviation: Array | None, white: float) -> Tile:
+    """A deviation (H, W, 1) as a picture, with its mean below."""
+    if deviation is None:
+        return Tile(None, "")
+    from matplotlib import colormaps
+
+    colours = colormaps["inferno"](np.clip(deviation[:, :, 0] / white, 0, 1))[:, :, :3]
+    return Tile(eight_bit(colours.astype(np.float32)), f"mean {float(deviation.mean()):.3f}, white {white:.2f}")
 
 
 def draw_panel(content: Panel) -> Figure:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.models import Adapter, Batch, ModelSpec, Prediction, RfbenchError, Side
+from rareflow.card import EMBEDDED, card_identity, read_card, training_ids
 from rareflow.errors import RareflowError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ class RareflowAdapter(Adapter):
 
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
-        from rareflow.checkpoint import EMBEDDED, read_card
-
         self.folder = Path(options["checkpoint"]) if options["checkpoint"] else EMBEDDED
         self.steps = _number(options["steps"], "steps", int, 1, 1000)
         self.guidance = _number(options["guidance"], "guidance", float, 0, 100)
@@ -54,13 +53,9 @@ class RareflowAdapter(Adapter):
         return dataclasses.replace(spec, max_side_px=tile, overlap_px=tile // 5)
 
     def identity(self) -> dict[str, Any]:
-        from rareflow.checkpoint import card_identity
-
         return {"checkpoint": card_identity(self.card)}
 
     def training_ids(self) -> frozenset[str]:
-        from rareflow.checkpoint import training_ids
-
         with _one_error():
             return training_ids(self.folder)
 

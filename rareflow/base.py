@@ -76,6 +76,8 @@ def open_base(
 ) -> Base:
     """Open a local diffusers SD3 folder or a hub id ``owner/name``.
 
+    ``dtype`` is the transformer's. The VAE comes in float32: a decoder in bfloat16 rounds as much as v varies (eq. 4).
+
     ``text`` False leaves out the text encoders and tokenizers, which the folder then need not have (nor a
     ``model_index.json``). A hub id is fetched, or taken from the hub's cache, as ``huggingface_hub`` is set up
     (``HF_HUB_OFFLINE`` is honoured); a folder is never looked up on a network. Configurations and the headers of all
@@ -94,7 +96,7 @@ def open_base(
         identity["text"] = text_identity(folder)
     return Base(
         transformer=_load(SD3Transformer2DModel, folder / "transformer", dtype).to(device),
-        vae=_load(AutoencoderKL, folder / "vae", dtype).to(device),
+        vae=_load(AutoencoderKL, folder / "vae", torch.float32).to(device),
         shift=shift,
         text_folder=folder if text else None,
         identity=identity,
@@ -148,7 +150,8 @@ def controlnet_fresh(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPU's too
         control = SD3ControlNetModel(**arguments)
-    return control.to(transformer.device, torch.float32)
+    # diffusers' own to() warns of modules to be kept in float32 even where there are none
+    return nn.Module.to(control, transformer.device, torch.float32)
 
 
 def load_controlnet(folder: str | Path, transformer: SD3Transformer2DModel) -> SD3ControlNetModel:

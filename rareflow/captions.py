@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rareflow.text import CaptionStore, Encode, WordTable
+from rareflow.base import Base
+from rareflow.text import CaptionStore, Encode, WordTable, sd3_encoder
 
 
 class Captions(ABC):
@@ -40,8 +43,27 @@ class StoredCaptions(Captions):
     def __init__(self, store: CaptionStore, encode: Encode) -> None:
         self.store, self.encode = store, encode
 
+    @classmethod
+    def of(
+        cls, base: Base, max_t5_tokens: int, device: torch.device, folder: str | Path | None = None
+    ) -> StoredCaptions:
+        """The captions of a base that was opened with its text encoders, kept in ``folder`` (see ``caption_folder``).
+
+        The encoders run in bfloat16 whatever the arithmetic of the model: what is kept must not depend on who came
+        first, and T5 then fits beside the transformer.
+        """
+        assert base.text_folder is not None
+        encode = sd3_encoder(base.text_folder, device, torch.bfloat16, max_t5_tokens)
+        return cls(CaptionStore(caption_folder(folder), base.identity["text"], max_t5_tokens), encode)
+
     def get(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.store.get(captions, self.encode)
 
     def prepare(self, captions: Iterable[str]) -> None:
         self.store.fill(captions, self.encode)
+
+
+def caption_folder(given: str | Path | None = None) -> Path:
+    """Where SD3's embeddings are kept: the folder given, that of RFBENCH_CAPTIONS, or ~/.cache/rfbench/captions."""
+    named = given or os.environ.get("RFBENCH_CAPTIONS")
+    return Path(named) if named else Path.home() / ".cache" / "rfbench" / "captions"

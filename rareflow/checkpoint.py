@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rareflow.captions import Captions, StoredCaptions, TableCaptions
+from rareflow.card import EMBEDDED, FORMAT, file_hash, id_hash, read_card, verify, write_card
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
 from rareflow.flow import Field
 from rareflow.model import RareFlow
 from rareflow.networks import Codec, Gates, Masks, name_dropout
-from rareflow.text import CaptionStore, WordTable, sd3_encoder
+from rareflow.text import WordTable
 from rareflow.uncertainty import Scale
 
-FORMAT = 1
-EMBEDDED = Path(__file__).parent / "tiny"
+# What a ControlNet has in common with the transformer that adds up its residuals
+_SHARED = ("patch_size", "in_channels", "num_attention_heads", "attention_head_dim", "joint_attention_dim",
+           "caption_projection_dim", "pooled_projection_dim")  # fmt: skip
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def id_hash(text: str) -> str:
-    """How a training image's id is written down: 16 hexadecimal digits of BLAKE2b."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def save(folder: Path, model: RareFlow, card: dict[str, Any], training_ids: Iterable[str]) -> dict[str, Any]:
@@ -74,53 +70,10 @@ def save(folder: Path, model: RareFlow, card: dict[str, Any], training_ids: Iter
         "scale": {"tau": model.scale.tau, "kappa": model.scale.kappa},
         **card,
         "training_ids": {"count": len(hashes), "sha256": hashlib.sha256("".join(hashes).encode()).hexdigest()},
-        "files": {name: _sha256(folder / name) for name in sorted(files)},
+        "files": {name: file_hash(folder / name) for name in sorted(files)},
     }
     write_card(folder, card)
     return card
-
-
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write a checkpoint's card, whole or not at all."""
-    temporary = folder / ".card.json.tmp"
-    temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / "card.json")
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """A checkpoint's card; RareflowError for a folder that is no checkpoint."""
-    if not folder.is_dir():
-        raise RareflowError(f"checkpoint {folder}: found no such folder, expected one that `rfbench train` wrote")
-    path = folder / "card.json"
-    if not path.is_file():
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-        what = f"pickled weights ({pickled[0]}), which are never loaded" if pickled else "no card.json"
-        raise RareflowError(
-            f"checkpoint {folder}: found {what}, expected a folder that `rfbench train` finished (card.json and "
-            "safetensors files); train, or give another folder"
-        )
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RareflowError(f"{path}: not readable as JSON: {' '.join(str(error).split())[:80]}") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("files"), dict):
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise RareflowError(f"{path}: found format {str(found)[:40]!r}, expected {FORMAT}; train the checkpoint anew")
-    return card
-
-
-def card_identity(card: dict[str, Any]) -> str:
-    """A SHA-256 of all that a checkpoint's card says of what it computes: weights, configuration, base, scale of u."""
-    config = {k: v for k, v in card.get("config", {}).items() if k not in ("train", "loss", "base")}
-    parts = [card["files"], config, card.get("base", {}), card.get("scale")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def training_ids(folder: Path) -> frozenset[str]:
-    """The hashes (see ``id_hash``) of the ids that a checkpoint was trained on."""
-    card = read_card(folder)
-    _verify(folder, card, ["training_ids.json"])
-    return frozenset(json.loads((folder / "training_ids.json").read_text(encoding="utf-8")))
 
 
 def load(
@@ -130,19 +83,20 @@ def load(
     """Open a checkpoint; the embedded ``rareflow-tiny`` unless a folder is given.
 
     ``base``: the diffusers SD3 folder or hub id that it was trained on, where that is not what its card says.
-    ``captions``: where SD3's caption embeddings are kept (``captions/`` beside the card unless given). Every file is
-    held against the card's hash before it is used. RareflowError, in one line, for whatever does not fit.
+    ``captions``: where SD3's caption embeddings are kept (see ``rareflow.captions.caption_folder``). Every file is held
+    against the card's hash before it is used. RareflowError, in one line, for whatever does not fit.
     """
     folder = EMBEDDED if checkpoint is None else Path(checkpoint)
     card = read_card(folder)
-    config = Config.from_dict(card.get("config"), f"{folder / 'card.json'}: config")
+    try:
+        config = Config.from_dict(card.get("config"), f"{folder / 'card.json'}: config")
+    except RareflowError as error:
+        raise RareflowError(f"{error}; the card was changed, or is of another version: copy it anew") from None
     if base:
         if not config.base:
-            raise RareflowError(
-                f"checkpoint {folder}: {card.get('label')} has its own transformer and VAE; leave base out"
-            )
+            raise RareflowError(f"checkpoint {folder}: it has a transformer and a VAE of its own; leave base out")
         config = with_changes(config, {"base": str(base)})
-    _verify(folder, card, {*card["files"], *_needed(config)})
+    verify(folder, card, {*card["files"], *_needed(config)})
     masks = Masks()
     store: Captions
     if config.base:
@@ -157,27 +111,27 @@ def load(
                     f"identity {identity[:12]}, expected {str(trained_on.get(part))[:12]}; give that base"
                 )
         transformer, vae = opened.transformer, opened.vae
-        assert opened.text_folder is not None
-        length = config.text.max_t5_tokens
-        place = Path(captions) if captions else folder / "captions"
-        encode = sd3_encoder(opened.text_folder, device, _DTYPES[dtype], length)
-        store = StoredCaptions(CaptionStore(place, opened.identity["text"], length), encode)
+        store = StoredCaptions.of(opened, config.text.max_t5_tokens, torch.device(device), captions)
     else:
         transformer = _module(folder, "transformer", SD3Transformer2DModel, config.transformer)
         vae = _module(folder, "vae", AutoencoderKL, config.vae)
         table = WordTable(config.text.buckets, config.text.positions, int(config.transformer["joint_attention_dim"]))
         _fill(table, folder / "text.safetensors")
         store = TableCaptions(table.to(device, _DTYPES[dtype]).eval().requires_grad_(False))
-    control = _module(folder, "control", SD3ControlNetModel, {"num_layers": config.control.layers})
+    like = {name: transformer.config[name] for name in _SHARED}
+    control = _module(folder, "control", SD3ControlNetModel, {"num_layers": config.control.layers} | like)
     name_dropout(control, masks, config.uncertainty.p_do)
     gates = None
     if config.control.gates:
         gates = Gates(config.control.layers, masks, config.uncertainty.p_do, pu_min=config.control.pu_min)
         _fill(gates, folder / "gates.safetensors")
         gates.to(device).eval().requires_grad_(False)
-    for module in (transformer, vae, control):
+    # A decoder in bfloat16 rounds as much as v varies (eq. 4), one in float16 does not; processors are slow at float16.
+    half = dtype != "float32" and torch.device(device).type != "cpu"
+    for module, kind in ((transformer, _DTYPES[dtype]), (control, _DTYPES[dtype]),
+                         (vae, torch.float16 if half else torch.float32)):  # fmt: skip
         # diffusers' own to() warns of modules to be kept in float32 even where there are none
-        nn.Module.to(module, device, _DTYPES[dtype]).eval().requires_grad_(False)
+        nn.Module.to(module, device, kind).eval().requires_grad_(False)
     scale = _scale(card, config, folder)
     field = Field(transformer, control, gates, config.control.s_ctrl)
     return RareFlow(config, field, Codec(vae), store, masks, scale, card, torch.device(device), _DTYPES[dtype])
@@ -193,9 +147,10 @@ def _needed(config: Config) -> list[str]:
 def _scale(card: dict[str, Any], config: Config, folder: Path) -> Scale:
     values = card.get("scale")
     numbers = [values.get(k) for k in ("tau", "kappa")] if isinstance(values, dict) else []
-    if len(numbers) != 2 or not all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in numbers):
+    if len(numbers) != 2 or not all(isinstance(n, int | float) and 0 < n < 1e30 for n in numbers):
         raise RareflowError(
-            f"{folder / 'card.json'}: found the scale {str(values)[:60]}, expected tau and kappa above 0"
+            f"{folder / 'card.json'}: found the scale {str(values)[:60]!r}, expected tau and kappa above 0; copy the "
+            "checkpoint anew"
         )
     tau, kappa = (float(n) for n in numbers if n is not None)
     return Scale(tau, kappa, config.uncertainty.form)
@@ -209,14 +164,16 @@ def _module(folder: Path, part: str, kind: type, expected: dict[str, Any]) -> An
         for key, value in expected.items():
             if _plain(values.get(key)) != _plain(value):
                 raise RareflowError(
-                    f"{path}: found {key} {str(values.get(key))[:40]}, the card's configuration has {str(value)[:40]}; "
-                    "the parts are of different checkpoints"
+                    f"{path}: found {key} {str(values.get(key))[:40]!r}, expected {str(value)[:40]!r}: the parts are "
+                    "of different checkpoints; copy the checkpoint anew"
                 )
         module = kind.from_config({k: v for k, v in values.items() if not k.startswith("_")})  # type: ignore[attr-defined]
     except RareflowError:
         raise
     except Exception as error:
-        raise RareflowError(f"{path}: no configuration of a {kind.__name__}: {_flat(error)}") from None
+        raise RareflowError(
+            f"{path}: no configuration of a {kind.__name__}: {_flat(error)}; copy the checkpoint anew"
+        ) from None
     _fill(module, folder / part / "diffusion_pytorch_model.safetensors")
     return module
 
@@ -232,37 +189,14 @@ def _fill(module: nn.Module, path: Path) -> None:
     if wanted != found:
         wrong = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
         raise RareflowError(
-            f"{path}: {len(wrong)} tensors do not fit the configuration, first {wrong[0][:80]}: found "
-            f"{_shape(found.get(wrong[0]))}, expected {_shape(wanted.get(wrong[0]))}; the checkpoint is of another "
-            "configuration"
+            f"{path}: {len(wrong)} tensors do not fit the configuration, first {wrong[0][:80]!r}: found "
+            f"{_shape(found.get(wrong[0]))}, expected {_shape(wanted.get(wrong[0]))}: the weights are of another "
+            "configuration; copy the checkpoint anew"
         )
     broken = [k for k, v in weights.items() if not bool(torch.isfinite(v.float()).all())]
     if broken:
         raise RareflowError(f"{path}: {broken[0][:80]} holds values that are not finite; train anew")
     module.load_state_dict({k: v.float() for k, v in weights.items()})
-
-
-def _verify(folder: Path, card: dict[str, Any], names: Iterable[str]) -> None:
-    """Hold files against the card's hashes."""
-    root = folder.resolve()
-    for name in names:
-        path = (root / str(name)).resolve()
-        expected = card["files"].get(name)
-        if not path.is_relative_to(root) or not isinstance(expected, str):
-            raise RareflowError(f"{folder / 'card.json'}: the file name {str(name)[:60]!r} is not one of a checkpoint")
-        if not path.is_file():
-            raise RareflowError(f"checkpoint {folder}: {name} is missing; copy the checkpoint anew")
-        found = _sha256(path)
-        if found != expected:
-            raise RareflowError(
-                f"checkpoint {folder}: {name} has the SHA-256 {found[:12]}..., the card says {expected[:12]}...: it is "
-                "truncated or was changed; copy the checkpoint anew"
-            )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

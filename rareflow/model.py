@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,16 +92,29 @@ class RareFlow:
             noise from which v is measured, so v and u belong to the image and not to the draw.
         noise : standard normal noise to start from instead of the seeds' own, float32 (B, K, rows, columns, C) with
             the rows and columns of ``latent_cells(size)``.
-        u : use this uncertainty in the gates instead of the measured one.
+        u : use this uncertainty, in [0, 1], in the gates instead of the measured one.
 
-        Raises RareflowError for images of another shape or range, and for sizes beyond ``largest_px``.
+        A model trained without captions (``text.captions`` false) is given none here either. Raises RareflowError for
+        images of another shape or range, for sizes beyond ``largest_px``, and for numbers out of their range.
         """
         lr = _checked(lr)
         count = lr.shape[0]
         seeds = [(0,)] * count if seeds is None else seeds
         texts = [""] * count if captions is None else list(captions)
         if len(seeds) != count or len(texts) != count or len({len(s) for s in seeds}) != 1 or not seeds[0]:
-            raise RareflowError(f"found {len(texts)} captions and {len(seeds)} rows of seeds for {count} images")
+            raise RareflowError(
+                f"found {len(texts)} captions and {len(seeds)} rows of seeds for {count} images, expected one caption "
+                "and one row of as many seeds (one or more) an image"
+            )
+        texts = texts if self.config.text.captions else [""] * count
+        steps = self.config.sampling.steps if steps is None else steps
+        strength = self.config.sampling.guidance if guidance is None else guidance
+        for what, value, low, high in (
+            ("rows", size[0], 1, math.inf), ("columns", size[1], 1, math.inf), ("steps", steps, 1, 1000),
+            ("guidance", strength, 0, 1000), ("u", 0 if u is None else u, 0, 1),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise RareflowError(f"{what}: found {value}, expected a number from {low} to {high}")
         work = next_multiple((size[0] * self.config.work_scale, size[1] * self.config.work_scale), self.multiple)
         if max(work) > self.largest_px:
             raise RareflowError(
@@ -110,14 +124,14 @@ class RareFlow:
         x = self._condition(lr, size, work)
         tokens, pooled = (t.to(self.device, self.dtype) for t in self.captions.get(texts))
         z = self._noise(seeds, noise, work)
-        sigmas = noise_levels(steps or self.config.sampling.steps, self.config.sampling.shift)
+        sigmas = noise_levels(steps, self.config.sampling.shift)
         first = [row[0] for row in seeds]
         known = u is not None
-        v = torch.zeros((count, *work)) if known else self._measure(z[:, 0], sigmas[0], (x, tokens, pooled), first)
-        v = shrink(v[:, None, : size[0] * self.config.work_scale, : size[1] * self.config.work_scale], size)[:, 0]
-        mean_v = v.mean(dim=(1, 2))
+        v = torch.zeros((count, *size))
+        if not known:
+            v = self._measure(z[:, 0], sigmas[0], (x, tokens, pooled), first, size)
+        mean_v = _means(v)
         scalar = self.scale.u(mean_v) if u is None else torch.full((count,), float(u))
-        strength = self.config.sampling.guidance if guidance is None else guidance
         every = 0 if known else self.config.uncertainty.every
         samples = np.empty((count, z.shape[1], *size, 3), np.float32)
         which = [(i, k) for i in range(count) for k in range(z.shape[1])]
@@ -145,16 +159,21 @@ class RareFlow:
         expected = (len(seeds), len(seeds[0]), shape[1], shape[2], shape[0])
         if noise.shape != expected:
             raise RareflowError(f"found noise of the shape {noise.shape}, expected {expected}")
-        return torch.from_numpy(np.ascontiguousarray(noise.transpose(0, 1, 4, 2, 3))).to(self.device)
+        if not np.isfinite(noise).all():
+            raise RareflowError("the noise holds values that are not finite; give standard normal noise")
+        return torch.from_numpy(np.ascontiguousarray(noise.transpose(0, 1, 4, 2, 3), np.float32)).to(self.device)
 
-    def _measure(self, z: Tensor, sigma: float, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """v on the working grid, (B, rows, columns), on the CPU."""
+    def _measure(
+        self, z: Tensor, sigma: float, condition: Condition, seeds: Sequence[int], size: tuple[int, int]
+    ) -> Tensor:
+        """v on the answer's grid, (B, *size), on the CPU; the padding of the working grid is left out."""
         x, tokens, pooled = condition
         found = measure(
             self.field, self.masks, self.codec.decode, z=z.to(self.dtype), sigma=sigma, x=x, tokens=tokens,
             pooled=pooled, seeds=seeds, passes=self.config.uncertainty.passes,
         )  # fmt: skip
-        return found.cpu()
+        inner = size[0] * self.config.work_scale, size[1] * self.config.work_scale
+        return shrink(found.cpu()[:, None, : inner[0], : inner[1]], size)[:, 0]
 
     def _draw(
         self, z: Tensor, sigmas: list[float], condition: Condition, u: Tensor, seeds: Sequence[int],
@@ -169,8 +188,8 @@ class RareFlow:
         def velocity(step: int, now: Tensor, sigma: Tensor) -> Tensor:
             nonlocal gate
             if every and step and step % every == 0:
-                again = self._measure(now, float(sigma[0]), condition, seeds)
-                gate = self.scale.u(again.mean(dim=(1, 2))).to(self.device)
+                again = self._measure(now, float(sigma[0]), condition, seeds, size)
+                gate = self.scale.u(_means(again)).to(self.device)
             v = self.field.velocity(now.to(self.dtype), sigma, x, tokens, pooled, gate)
             if guidance == 1:
                 return v
@@ -182,6 +201,11 @@ class RareFlow:
             decoded = self.codec.decode(euler(z, sigmas, velocity)).float()[..., : inner[0], : inner[1]]
         image: Array = shrink(decoded, size).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         return image
+
+
+def _means(maps: Tensor) -> Tensor:
+    """The mean (B,) of each map (B, H, W), by itself: in one reduction, threads split the sums as the batch has it."""
+    return torch.stack([one.mean() for one in maps])
 
 
 def _checked(lr: Array) -> Array:

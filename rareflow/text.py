@@ -220,7 +220,8 @@ class CaptionStore:
         """
         found = dict(self._each(captions, encode))
         tokens, pooled = zip(*(found[caption] for caption in captions), strict=True)
-        return torch.stack(tokens), torch.stack(pooled)
+        with torch.autocast("cpu", enabled=False):  # which refuses float16 where its own dtype is bfloat16
+            return torch.stack(tokens), torch.stack(pooled)
 
     def fill(self, captions: Iterable[str], encode: Encode) -> None:
         """Compute what is missing, holding one embedding in memory at a time."""

@@ -31,7 +31,8 @@ class Scale:
     @staticmethod
     def fit(mean_v: Tensor, form: Literal["ratio", "exp"] = "ratio") -> Scale:
         """The scale of a bank of mean(v); 1 where nothing varies yet (a control whose outputs are still zero)."""
-        tau, kappa = float(mean_v.double().quantile(0.95)), float(mean_v.double().median())
+        # not median(), which is the lower of the two in the middle
+        tau, kappa = (float(mean_v.double().quantile(q)) for q in (0.95, 0.5))
         return Scale(tau if tau > 0 else 1.0, kappa if kappa > 0 else 1.0, form)
 
 
@@ -52,7 +53,8 @@ def measure(
         level = torch.full((passes,), sigma, device=z.device)
         with torch.no_grad(), masks.use([(seed, t) for t in range(passes)]):
             v = field.velocity(zs, level, xs, ts, ps, torch.zeros_like(level))
-        with torch.no_grad():
+        # in the VAE's own precision: bfloat16 rounds as much as v varies
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             images = decode(clean(zs, v.float(), level)).float()
         maps.append(images.var(dim=0, correction=1).mean(dim=0))
     return torch.stack(maps)

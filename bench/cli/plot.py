@@ -27,8 +27,11 @@ def command() -> None:
 @_out
 @click.option("--ids", metavar="A,B,...", help="Which images, in this order.  [default: the first four]")
 @click.option("--crop", type=int, metavar="PX", help="Only the middle PX x PX pixels of the HR grid.")
+@click.option("--uncertainty", is_flag=True, help="Also the deviation that each stochastic run predicts.")
 @_data
-def panel(runs: tuple[Path, ...], out: Path, ids: str | None, crop: int | None, data: str | None) -> int:
+def panel(
+    runs: tuple[Path, ...], out: Path, ids: str | None, crop: int | None, uncertainty: bool, data: str | None
+) -> int:
     """Images side by side: LR, draw 0 of each run with the PSNR of the whole image, HR.
 
     RUN is a run folder, or a folder of them; all must be on the same data under the same protocol.
@@ -37,7 +40,7 @@ def panel(runs: tuple[Path, ...], out: Path, ids: str | None, crop: int | None, 
     from bench.store import find_runs
 
     names = [n.strip() for n in ids.split(",") if n.strip()] if ids else None
-    content = figures.panel(find_runs(runs), names or None, data=data, crop_px=crop)
+    content = figures.panel(find_runs(runs), names or None, data=data, crop_px=crop, uncertainty=uncertainty)
     figures.save(figures.draw_panel(content), out)
     print(f"figure: {out}", file=sys.stderr)
     return 0

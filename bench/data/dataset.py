@@ -223,7 +223,7 @@ def read_image(path: Path, side: Side) -> Image:
             f"{path}: the file names its bands {' '.join(named)}, the dataset declares {' '.join(declared)}; "
             "correct dataset.json"
         )
-    scale = side.scale if side.scale is not None else _usual_scale(path, raster.values, side.unit)
+    scale = side.scale if side.scale is not None else usual_scale(path, raster.values, side.unit)
     values = (raster.values.astype(np.float64) + side.offset) / scale
     values = np.where(raster.valid[:, :, None], values, 0.0)
     if side.unit == "display" and (values.min() < 0 or values.max() > 1):
@@ -234,7 +234,7 @@ def read_image(path: Path, side: Side) -> Image:
     return Image(values.astype(np.float32), side.unit, names, raster.valid, side.gsd_m)
 
 
-def _usual_scale(path: Path, values: np.ndarray, unit: Unit) -> float:
+def usual_scale(path: Path, values: np.ndarray, unit: Unit) -> float:
     """What stored numbers are divided by where the dataset does not say."""
     if unit == "relative" or values.dtype.kind not in "ui":
         return 1.0

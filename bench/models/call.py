@@ -27,6 +27,7 @@ from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
 _SMALLEST_TILE_PX = 8
+_STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile
 _NO_MEMORY = ItemError("out of memory")
 # An answer beyond these is no image in its unit: most likely digital numbers where [0, 1] was expected.
 _PLAUSIBLE = {"display": (-2.0, 3.0), "reflectance": (-5.0, 50.0)}
@@ -36,7 +37,7 @@ MAP = "map:"
 
 @dataclass(frozen=True)
 class Window(Task):
-    """A task whose LR is a window of a larger image; ``offset`` is the (row, column) of its first pixel there, in LR px.
+    """A task whose LR is a window of a larger image; ``offset`` is the (row, column) of its first LR pixel there.
 
     Windows with the id of their image see the noise that the whole image would have had in their place.
     """
@@ -257,8 +258,8 @@ class Model:
         if tile_px is None or max(h, w) <= tile_px:
             return self._padded(batch)
         overlap = min(self.spec.overlap_px, tile_px // 2)
-        rows = spans(h, batch.size[0], tile_px, overlap)
-        columns = spans(w, batch.size[1], tile_px, overlap)
+        rows = spans(h, batch.size[0], tile_px, overlap, _STEP_PX)
+        columns = spans(w, batch.size[1], tile_px, overlap, _STEP_PX)
         total: dict[str, Array] = {}
         facts: dict[str, list[np.ndarray]] = {}
         weight = np.zeros((*batch.size, 1), np.float32)

@@ -16,6 +16,8 @@ from bench.core.seeds import noise_field
 if TYPE_CHECKING:
     import torch
 
+    from bench.data.dataset import Side
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -172,6 +174,14 @@ class Adapter(ABC):
 
         A run on any of these images is refused unless the user insists.
         """
+        return None
+
+    def input_side(self) -> Side | None:
+        """What an LR's numbers meant in training, for images without a dataset; None where unknown."""
+        return None
+
+    def output_side(self) -> Side | None:
+        """What a display answer's numbers stand for: the HR side of the training data; None where unknown."""
         return None
 
     def load(self, device: str, dtype: str) -> None:

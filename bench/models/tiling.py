@@ -33,17 +33,18 @@ class Span:
     out_stop: int
 
 
-def spans(length: int, out_length: int, tile: int, overlap: int) -> list[Span]:
+def spans(length: int, out_length: int, tile: int, overlap: int, step_px: int = 1) -> list[Span]:
     """Tiles that cover an axis, none longer than ``tile``, each overlapping the next.
 
     Starts are multiples of the scale's denominator where that fits into a tile, so that a tile's answer lies on
     whole pixels of the whole image's answer (5/4: starts at multiples of 4). Where it does not fit, a tile is displaced
-    by less than half a pixel of the answer.
+    by less than half a pixel of the answer. With ``step_px`` they are multiples of that many times the denominator,
+    where it fits: a model that draws its noise in cells of a few pixels then finds whole cells in every tile.
     """
     if length <= tile:
         return [Span(0, length, 0, out_length)]
-    step_of = Fraction(out_length, length).denominator
-    step_of = step_of if step_of <= max(1, tile - overlap) else 1
+    whole = Fraction(out_length, length).denominator
+    step_of = next(n for n in (whole * step_px, whole, 1) if n <= max(1, tile - overlap))
     stride = max(step_of, (tile - overlap) // step_of * step_of)
     starts = list(range(0, length - tile, stride))
     last = -(-(length - tile) // step_of) * step_of  # rounded up: the last tile is a little shorter, never longer

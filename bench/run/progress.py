@@ -13,8 +13,15 @@ _PLAIN_EVERY_S = 10.0
 class Progress:
     """A counter of images for each step (predict, score); the last step tells the rate. A context manager."""
 
-    def __init__(self, total: int, done: int, label: str, steps: tuple[str, ...] = ("predict", "score")) -> None:
-        self.total, self.label = total, label
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        label: str,
+        steps: tuple[str, ...] = ("predict", "score"),
+        unit: str = "images",
+    ) -> None:
+        self.total, self.label, self.unit = total, label, unit
         self.counts = dict.fromkeys(steps, done)
         self._start_done, self._started, self._last = done, time.monotonic(), time.monotonic()
         self._bars: Any = None
@@ -40,7 +47,9 @@ class Progress:
         if self._bars:
             self._bars.start()
         else:
-            self.line(f"{self.label}: {self.total} images" + (f", {self._start_done} done" if self._start_done else ""))
+            self.line(
+                f"{self.label}: {self.total} {self.unit}" + (f", {self._start_done} done" if self._start_done else "")
+            )
         return self
 
     def __exit__(
@@ -55,7 +64,7 @@ class Progress:
         """``count`` more images are predicted or scored."""
         self.counts[name] += count
         if self._bars:
-            self._bars.update(self._tasks[name], advance=count, rate=f"{self._rate(name):.2f} images/s")
+            self._bars.update(self._tasks[name], advance=count, rate=f"{self._rate(name):.2f} {self.unit}/s")
         elif time.monotonic() - self._last >= _PLAIN_EVERY_S:
             self._last = time.monotonic()
             self._plain()
@@ -76,4 +85,4 @@ class Progress:
         left = (self.total - self.counts[last]) / rate if rate else 0.0
         counts = ", ".join(f"{name} {count} of {self.total}" for name, count in self.counts.items())
         remaining = f", {left:.0f} s left" if left else ""
-        print(f"{self.label}: {counts}, {rate:.2f} images/s{remaining}", file=sys.stderr, flush=True)
+        print(f"{self.label}: {counts}, {rate:.2f} {self.unit}/s{remaining}", file=sys.stderr, flush=True)

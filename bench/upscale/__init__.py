@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import rasterio
@@ -91,7 +91,8 @@ def upscale(
         ``float``: float32, display range in [0, 1], NaN without data.
     unit, input_scale, offset, bands, nodata : what the stored numbers mean where the file does not tell. Reflectance
         is (stored + offset) / input_scale; by default the file's own scale and offset hold, else 10000 (1 for floats)
-        and 0. ``bands`` names all bands in their order, such as ``"B G R NIR"``.
+        and 0; ``input_scale`` replaces both of the file's. ``bands`` names all bands in their order, such as
+        ``"B G R NIR"``.
     normalisation, gamma : from reflectance to display range; by default what the model declares
         (``Adapter.input_side``), else ``fixed[0,3000]`` and 1. Percentiles are exact and of the whole image, which is
         read twice more for them.
@@ -216,7 +217,7 @@ def _way_back(model: Model, output: Output, side: Side, fitted: Fitted | None) -
     unit = side.unit if model.spec.output_unit == "native" else model.spec.output_unit
     if output != "reflectance" or unit == "reflectance":
         return None
-    declared = _declared(model, "output_side") if model.spec.output_unit == "display" else None
+    declared = model.adapter.output_side() if model.spec.output_unit == "display" else None
     if declared is not None:
         if declared.unit != "reflectance" or declared.declared.kind != "fixed":
             raise RfbenchError(
@@ -248,7 +249,7 @@ def _progress(wanted: bool, total: int, label: str) -> Iterator[Callable[[], Non
     if not wanted:
         yield lambda: None
         return
-    with Progress(total, 0, label, ("tiles",)) as bar:
+    with Progress(total, 0, label, ("tiles",), unit="tiles") as bar:
         yield lambda: bar.advance("tiles")
 
 
@@ -328,15 +329,6 @@ def _warn_of_habits(model: Model, scale: float, caption: str) -> None:
         warnings.warn(f"{model.label} makes {made}; its answer is resized to x{scale:g}", stacklevel=1)
 
 
-def _declared(model: Model, which: Literal["input_side", "output_side"]) -> Side | None:
-    """What a model says about the display range that it was trained on, where its adapter has such a method."""
-    method = getattr(model.adapter, which, None)
-    side = method() if method else None
-    if side is not None and not isinstance(side, Side):
-        raise RfbenchError(f"{model.label}: {which}() gives a {type(side).__name__}, expected a bench.models.Side")
-    return side
-
-
 def _input_side(
     model: Model,
     unit: Unit,
@@ -348,7 +340,7 @@ def _input_side(
     gamma: float | None,
 ) -> Side:
     """What the stored numbers mean and how they become display range: the user's word, else the model's, else usual."""
-    declared = _declared(model, "input_side") or Side()
+    declared = model.adapter.input_side() or Side()
     if declared.unit != unit:  # a range of reflectance says nothing about a picture
         declared = Side(unit=unit)
     side = Side(

@@ -234,7 +234,6 @@ class Writer:
                 predictor=3 if look.dtype == "float32" else 2,
                 BIGTIFF="IF_SAFER",
                 photometric="RGB" if is_rgb else "MINISBLACK",
-                **({"ALPHA": "NO"} if len(bands) > 3 else {}),  # else GDAL takes a fourth band for an alpha channel
                 **self._raster.georeference(self._size),
             )
         colours = {"R": ColorInterp.red, "G": ColorInterp.green, "B": ColorInterp.blue}

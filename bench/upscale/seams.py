@@ -10,17 +10,19 @@ import numpy.typing as npt
 from bench.core.image import Array, Mask
 from bench.models.tiling import Span, ramp, spans
 
+_STEP_PX = 8  # the cells of a latent eight times smaller than the answer, at any whole scale
+
 
 class Axis:
     """The tiles along one axis, and the part of each that goes into the result.
 
-    The last tile is as long as the others, so it may reach far back. What of it lies beyond ``overlap`` is for the
-    model to see and goes no further; otherwise nearly a whole row of tiles would have to wait for it.
+    The last tile is about as long as the others, so it may reach far back. What of it lies beyond ``overlap`` is for
+    the model to see and goes no further; otherwise nearly a whole row of tiles would have to wait for it.
     """
 
     def __init__(self, length: int, out_length: int, tile: int, overlap: int) -> None:
         self.length, self.out_length = length, out_length
-        self.tiles = spans(length, out_length, tile, overlap)
+        self.tiles = spans(length, out_length, tile, overlap, _STEP_PX)
         self.parts = list(self.tiles)
         if len(self.tiles) > 1:
             start = max(self.tiles[-1].start, self.tiles[-2].stop - overlap)

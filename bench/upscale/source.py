@@ -20,7 +20,7 @@ from rasterio.windows import Window as Rectangle
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import RGB, Array, Image, Mask
 from bench.data import bands as band_names
-from bench.data.dataset import Side, _usual_scale
+from bench.data.dataset import Side, usual_scale
 
 _THUMBNAIL_PX = 512
 _ENOUGH_PIXELS = 1000  # to expect a dark one among them
@@ -108,7 +108,7 @@ class Raster:
         if own and side.unit == "reflectance" and side.scale is None and not side.offset and (scales > 0).all():
             self._divide, self._add = 1 / scales, offsets / scales
             return
-        scale = side.scale if side.scale is not None else _usual_scale(self.path, self._thumbnail[0], side.unit)
+        scale = side.scale if side.scale is not None else usual_scale(self.path, self._thumbnail[0], side.unit)
         self._divide, self._add = np.full(len(self.bands), scale), np.full(len(self.bands), side.offset)
 
     def read(self, top: int, left: int, height: int, width: int) -> Image:

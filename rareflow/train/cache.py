@@ -57,6 +57,7 @@ class Cache:
         kept = self._read_index("pixels", self.key)
         if kept is None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._forget("latents", "pixels")
             kept, rows = [], dict[Size, int]()
             for chip in self.chips:
                 lr, hr = checked(chip)
@@ -79,6 +80,7 @@ class Cache:
         key = f"{self.key}/{identity}"
         if self._read_index("latents", key) is not None:
             return
+        self._forget("latents")
         for items in self.buckets:
             bucket = items[0].bucket
             for kind, source in (("z0", "hr"), ("x", "up")):
@@ -125,6 +127,11 @@ class Cache:
         return np.memmap(
             path, np.float16, "r", shape=(count, path.stat().st_size // (2 * count * cells[0] * cells[1]), *cells)
         )
+
+    def _forget(self, *names: str) -> None:
+        """Before files are overwritten, the index that vouches for them goes."""
+        for name in names:
+            (self.folder / f"{name}.json").unlink(missing_ok=True)
 
     def _write_index(self, name: str, key: str, rows: list[list[object]]) -> None:
         path = self.folder / f"{name}.json"

@@ -61,14 +61,19 @@ def checked(chip: Chip) -> tuple[Array, Array]:
     """The pixels of a chip; RareflowError naming it where they cannot be trained on."""
     lr, hr = chip.load()
     for side, image in (("LR", lr), ("HR", hr)):
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise RareflowError(f"{chip.id}: the {side} has the shape {image.shape}, expected (height, width, 3)")
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise RareflowError(
+                f"{chip.id}: the {side} has the shape {image.shape}, expected (height, width, 3); repair or remove it"
+            )
         broken = int((~np.isfinite(image)).sum())
         if broken:
             raise RareflowError(f"{chip.id}: the {side} holds {broken} values that are not finite; repair or remove it")
         low, high = float(image.min()), float(image.max())
         if low < 0 or high > 1:
-            raise RareflowError(f"{chip.id}: the {side} runs from {low:.4g} to {high:.4g}, expected display in [0, 1]")
+            raise RareflowError(
+                f"{chip.id}: the {side} runs from {low:.4g} to {high:.4g}, expected display values in [0, 1]; "
+                "normalise or remove it"
+            )
     if min(hr.shape[:2]) < SMALLEST_PX:
         raise RareflowError(
             f"{chip.id}: the HR has {hr.shape[0]}x{hr.shape[1]} px, expected {SMALLEST_PX} px a side or more; "

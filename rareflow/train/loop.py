@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -95,7 +94,8 @@ def run_stage(
         _cut_log(log_file, start)
         clock = time.monotonic()
         for step in range(start, config.steps):
-            stage.before(step)
+            with accelerator.autocast():
+                stage.before(step)
             terms: dict[str, float] = {}
             for part in range(config.accumulate):
                 batch, ids = stage.batch(step * config.accumulate + part)
@@ -113,13 +113,13 @@ def run_stage(
                 for name, value in found.items():
                     terms[name] = terms.get(name, 0.0) + float(value) / config.accumulate
             norm = accelerator.clip_grad_norm_(trained, train.clip_norm)
-            if math.isfinite(float(norm)):
-                optimiser.step()
-            elif accelerator.mixed_precision != "fp16":  # fp16's loss scale expects a few overflows
+            # fp16's loss scale expects a few overflows: its step() leaves the weights then, and lowers the scale
+            if not math.isfinite(float(norm)) and accelerator.mixed_precision != "fp16":
                 raise RareflowError(
                     f"stage {stage.name}, step {step}: the gradient is {float(norm)} for the chips {', '.join(ids)}; "
-                    "the state of the last save is kept"
+                    "the state of the last save is kept: look at those chips, or lower the learning rate"
                 )
+            optimiser.step()
             schedule.step()
             optimiser.zero_grad()
             average.step(trained)
@@ -169,7 +169,7 @@ def averaged(average: EMAModel, parameters: Iterable[nn.Parameter]) -> Any:
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Save a state atomically: a kill leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that what a kill leaves is overwritten
     try:
         torch.save(state, temporary)
         temporary.replace(path)

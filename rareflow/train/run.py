@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,14 +22,15 @@ from torch import Tensor
 
 from rareflow.base import Base, controlnet_fresh, controlnet_from_transformer, load_controlnet, open_base
 from rareflow.captions import Captions, StoredCaptions, TableCaptions
-from rareflow.checkpoint import load, read_card, save, write_card
+from rareflow.card import read_card, write_card
+from rareflow.checkpoint import load, save
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
 from rareflow.flow import Field
 from rareflow.losses import Lpips
 from rareflow.model import RareFlow
 from rareflow.networks import Codec, Gates, Masks, name_dropout, new_transformer, start_jointly
-from rareflow.text import CaptionStore, WordTable, sd3_encoder
+from rareflow.text import WordTable
 from rareflow.train.cache import Cache
 from rareflow.train.chips import Data
 from rareflow.train.loop import Report, read_log, run_stage
@@ -39,6 +39,7 @@ from rareflow.train.validate import validate
 from rareflow.uncertainty import Scale
 
 Tick = Callable[[str, int], None]
+_CLAIM = ".training.json.tmp"
 _PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -72,11 +73,13 @@ def train(
     Returns the card. Raises RareflowError for data or weights that do not fit, for a loss that is not finite, and for
     a folder that holds another training.
     """
-    if _claim(out, config, data, prior):
+    digest = _digest(config, data, prior)
+    if _is_done(out, digest):
         return read_card(out)
     work, kept = out / "training", cache or out / "training" / "cache"
     accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=device == "cpu")
-    board = _tensorboard(work)
+    if config.train.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise RareflowError("train.mixed_precision: found fp16, which needs a GPU, expected bf16 or no on a processor")
     lpips = _lpips(config, weights, accelerator.device)
     left_out = ["lpips"] if config.loss.lambda_lpips and lpips is None else []
     torch.manual_seed(config.train.seed)
@@ -84,6 +87,10 @@ def train(
     if config.base:
         base = open_base(config.base, device=accelerator.device, dtype=_PRECISION[config.train.mixed_precision])
     parts, inherited = _parts(config, base, prior, accelerator.device)
+    _claim(out, digest, config)
+    if accelerator.num_processes > 1:
+        raise RareflowError(f"found {accelerator.num_processes} processes, expected one; start the command by itself")
+    board = _tensorboard(work)
     codec = Codec(parts.vae)
     config = with_changes(config, {"sampling": {"shift": parts.shift}})
     patch = int(parts.transformer.config.patch_size)
@@ -92,6 +99,14 @@ def train(
         key = hashlib.sha256(f"{data.fingerprint} {[c.id for c in chips]}".encode()).hexdigest()
         caches.append(Cache(kept / name, chips, codec.factor, patch, key, config.work_scale))
         caches[-1].make_pixels(functools.partial(tick, "reading chips", len(chips)))
+        largest = int(parts.transformer.config.pos_embed_max_size) * caches[-1].multiple
+        for item in caches[-1].items:
+            if max(item.bucket) > largest:
+                raise RareflowError(
+                    f"{item.chip.id}: the HR has {'x'.join(str(n // config.work_scale) for n in item.valid)} px, "
+                    f"expected {largest // config.work_scale} px a side or less, for which the transformer has "
+                    "positions; cut it up"
+                )
     numbers: dict[str, dict[str, float]] = {}
     own = not config.base and prior is None
     if own:
@@ -137,6 +152,7 @@ def train(
     if config.train.gradient_checkpointing:
         control.enable_gradient_checkpointing()
         parts.transformer.enable_gradient_checkpointing()
+        parts.vae.enable_gradient_checkpointing()
     torch.nn.Module.to(control, accelerator.device)
     gates = None
     if config.control.gates:
@@ -176,6 +192,7 @@ def train(
     save(out, model, card, [c.id for c in data.train])
     if board:
         board.close()
+    accelerator.free_memory()  # the optimiser's, which is more than the model's
     card = _with_validation(out, config, caches[1], accelerator.device.type)
     if cache is None:
         shutil.rmtree(kept, ignore_errors=True)
@@ -190,15 +207,17 @@ def _parts(
     if base is not None:
         if prior is not None:
             raise RareflowError(f"found a prior beside the base {config.base}; give one of them")
-        assert base.text_folder is not None
-        length = config.text.max_t5_tokens
-        encode = sd3_encoder(base.text_folder, device, base.transformer.dtype, length)
-        captions = StoredCaptions(CaptionStore(_caption_folder(), base.identity["text"], length), encode)
+        captions = StoredCaptions.of(base, config.text.max_t5_tokens, device)
         return Parts(base.vae, base.transformer, captions, masks, base.shift, base.identity), None
     if prior is not None:
         known = load(prior, device=device.type)
-        for name in ("vae", "transformer"):
-            if getattr(known.config, name) != getattr(config, name):
+        mine, its = config, known.config
+        for name, same in (
+            ("vae", its.vae == mine.vae),
+            ("transformer", its.transformer == mine.transformer),
+            ("text table", (its.text.positions, its.text.buckets) == (mine.text.positions, mine.text.buckets)),
+        ):
+            if not same:
                 raise RareflowError(
                     f"prior {prior}: its {name} is not that of the config {config.name}; take its config"
                 )
@@ -208,10 +227,23 @@ def _parts(
         return Parts(
             known.codec.vae, known.field.transformer, known.captions, masks, config.sampling.shift, {}
         ), control
-    vae = AutoencoderKL(**config.vae).to(device)
-    transformer = new_transformer(config.transformer).to(device)
-    width = int(config.transformer["joint_attention_dim"])
-    table = WordTable(config.text.buckets, config.text.positions, width).to(device)
+    try:
+        vae = AutoencoderKL(**config.vae).to(device)
+        transformer = new_transformer(config.transformer).to(device)
+        width = int(config.transformer["joint_attention_dim"])
+        table = WordTable(config.text.buckets, config.text.positions, width).to(device)
+    except Exception as error:  # diffusers checks its arguments here and there, and torch the rest
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:160]
+        raise RareflowError(
+            f"config {config.name}: its vae, transformer and text make no model ({reason}); correct the configuration"
+        ) from None
+    latents = (vae.config.latent_channels, transformer.config.in_channels, transformer.config.out_channels)
+    if len(set(latents)) > 1 or transformer.config.pooled_projection_dim != width:
+        raise RareflowError(
+            f"config {config.name}: found vae.latent_channels, transformer.in_channels and out_channels {latents}, "
+            f"joint_attention_dim {width} and pooled_projection_dim {transformer.config.pooled_projection_dim}; "
+            "expected the first three alike, and the last two"
+        )
     return Parts(vae, transformer, TableCaptions(table), masks, config.sampling.shift, {}), None
 
 
@@ -231,8 +263,8 @@ def _control(
     return control
 
 
-def _claim(out: Path, config: Config, data: Data, prior: Path | None) -> bool:
-    """Take a folder for this training; whether it is done already. RareflowError if it holds another one."""
+def _digest(config: Config, data: Data, prior: Path | None) -> str:
+    """What makes a training this one and no other. RareflowError for data that cannot be trained on."""
     if not data.train or not data.validation:
         raise RareflowError(
             f"{data.name}: found {len(data.train)} chips to train on and {len(data.validation)} to validate on, "
@@ -245,23 +277,37 @@ def _claim(out: Path, config: Config, data: Data, prior: Path | None) -> bool:
         "config": config.to_dict(), "data": data.fingerprint, "ids": [c.id for c in data.train],
         "prior": _prior_card(prior),
     }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
+
+
+def _is_done(out: Path, digest: str) -> bool:
+    """Whether a folder holds this training, and its end; RareflowError if it holds something else."""
     path = out / "training" / "training.json"
     if path.is_file():
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if json.loads(path.read_text(encoding="utf-8"))["sha256"] == digest:
-                return (out / "card.json").is_file()
+                # the card gets its validation last
+                return (out / "card.json").is_file() and "validation" in read_card(out)
         raise RareflowError(f"{out} holds another training (other data, configuration or prior); give another --out")
-    if out.exists() and any(out.iterdir()):
+    unclaimed = {path.parent, path.with_name(_CLAIM)}  # what a stop in the middle of claiming leaves
+    if out.exists() and any(p not in unclaimed for p in out.rglob("*")):
         raise RareflowError(f"{out} is not empty and holds no training; give another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"sha256": digest, "config": config.to_dict()}, indent=1), encoding="utf-8")
     return False
+
+
+def _claim(out: Path, digest: str, config: Config) -> None:
+    """Take a folder for this training; not before all it starts from is found, so that a wrong path can be mended."""
+    path = out / "training" / "training.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(_CLAIM)
+    temporary.write_text(json.dumps({"sha256": digest, "config": config.to_dict()}, indent=1), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _with_validation(out: Path, config: Config, cache: Cache, device: str) -> dict[str, Any]:
     """Read the checkpoint back, rounded as it is stored, and add to its card how that one does."""
-    model = load(out, device=device, base=config.base or None)
+    precision = str(_PRECISION[config.train.mixed_precision]).removeprefix("torch.")
+    model = load(out, device=device, base=config.base or None, dtype=precision)
     model.config = with_changes(model.config, {"work_scale": 1})  # the cache is enlarged already
     sheet = out / "training" / "pictures" / "final.png"
     numbers = validate(model, cache, config.train.validate_images, config.train.seed, None, sheet)
@@ -324,11 +370,3 @@ def _summary(log: Path) -> dict[str, Any]:
         return {k: round(sum(p.get(k, 0.0) for p in part) / len(part), 5) for k in terms}
 
     return {"steps": lines[-1]["step"], "first": mean(lines[:10]), "last": mean(lines[-10:])}
-
-
-def _caption_folder() -> Path:
-    """Where SD3's caption embeddings are kept between runs: below the user's cache, RFBENCH_CAPTIONS if set."""
-    root = os.environ.get("RFBENCH_CAPTIONS")
-    return (
-        Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rfbench" / "captions"
-    )
