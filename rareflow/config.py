@@ -191,7 +191,7 @@ def _build(kind: type, values: Any, where: str) -> Any:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             known = f"did you mean {near[0]}?" if near else f"known: {', '.join(hints)}"
-            raise RareflowError(f"{where}: unknown field '{str(key)[:40]}'; {known}")
+            raise RareflowError(f"{where}: unknown field {str(key)[:40]!r}; {known}")
     return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 

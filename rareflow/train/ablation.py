@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rareflow.checkpoint import read_card
+from rareflow.card import read_card
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
 from rareflow.train.chips import Data
@@ -60,7 +60,8 @@ VARIANTS: dict[str, Variant] = {
     # Nothing of it trains and its u is 0, so a bank of one chip is enough.
     "text-only": Variant(
         "", "text only", "the prior and the caption, no control (s_ctrl 0), nothing trained",
-        {"control": {"s_ctrl": 0.0} | _NO_GATES, "train": {"control": {"steps": 0}, "bank_size": 1}},
+        {"control": {"s_ctrl": 0.0} | _NO_GATES, "loss": _BASE_LOSS,
+         "train": {"control": {"steps": 0}, "bank_size": 1}},
     ),
 }  # fmt: skip
 

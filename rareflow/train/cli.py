@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +135,8 @@ def ablate(
 ) -> int:  # fmt: skip
     """Table 3 of the paper: train a fresh control for each variant from one prior, score them, print the table.
 
-    Variants share prior, chips, seed and steps; their scores are those of 'rfbench run'. A difference counts where
-    its interval over scenes, below the table, leaves out 0.
+    Variants share prior, chips, seed and steps; their scores are those of 'rfbench run'. The second table has each
+    row's distance from row 6: what it shows is more than chance where the interval leaves out 0.
 
     \b
     1 from-scratch        control from random weights, no captions, no gates, loss of eq. 8
@@ -164,9 +164,12 @@ def ablate(
     metrics = ("psnr_rgb", "ssim_rgb", "fsim", "lpips_alex", "dists", "fid_tf", "niqe", "maniqa_koniq", "logspec_l1",
                "sam_rgb", "de00", *(("nll", "ece") if draws > 1 else ()))  # fmt: skip
     try:
-        if config is None and prior is None:
-            raise RareflowError("found neither --prior nor --config, expected a prior (or a configuration with a base)")
-        settings = load_config(config) if config is not None or prior is None else start_config(prior)
+        if config is not None:
+            settings = load_config(config)
+        elif prior is not None:
+            settings = start_config(prior)
+        else:
+            raise RareflowError("found neither --prior nor --config, expected a prior, or a configuration with a base")
         if base:
             settings = with_changes(settings, {"base": base})
         data = read_data(folder, split, validation_split, settings)
@@ -185,17 +188,18 @@ def ablate(
     )  # fmt: skip
     outcome = execute(make_plan(request), sys.argv)
     table = _table3(outcome.folders, found)
-    write_bytes(out / "table.md", (WRITERS["markdown"](table) + "\n").encode())
-    click.echo(WRITERS[form](table))
+    page = f"{WRITERS['markdown'](table)}\n\n{_differences(outcome.folders, list(found))}"
+    write_bytes(out / "table.md", f"{page}\n".encode())
+    click.echo(page if form == "markdown" else WRITERS[form](table))
     return 1 if outcome.failed else 0
 
 
 def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table:
-    """The runs' table with the paper's names for its rows, and notes on what the rows are and how far apart."""
+    """The runs' table with the paper's names for its rows, and notes that say what the rows are."""
     import dataclasses
 
     from bench.tables.build import build_table
-    from rareflow.checkpoint import read_card
+    from rareflow.card import read_card
     from rareflow.train.ablation import VARIANTS
 
     cards = {name: read_card(path) for name, path in checkpoints.items()}
@@ -206,38 +210,43 @@ def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table
     footnotes = tuple(
         dataclasses.replace(f, concerns=tuple(known.get(c, c) for c in f.concerns)) for f in table.footnotes
     )
-    first = next(iter(cards.values()))["config"]
-    steps = sorted({card["config"]["train"]["control"]["steps"] for card in cards.values()})
+    steps = max(card["config"]["train"]["control"]["steps"] for card in cards.values())
+    seed = next(iter(cards.values()))["config"]["train"]["seed"]
     about = [
         f"{VARIANTS[name].label}: {VARIANTS[name].summary}"
-        + (f"; left out for want of weights: {', '.join(card['left_out'])}" if card.get("left_out") else "")
+        + (f" (left out for want of weights: {', '.join(card['left_out'])})" if card.get("left_out") else "")
         for name, card in cards.items()
     ]
-    shared = f"one prior, one seed ({first['train']['seed']}), {' or '.join(map(str, steps))} steps of control"
-    return dataclasses.replace(
-        table, rows=rows, footnotes=footnotes, notes=(*table.notes, shared, *about, *_differences(runs, cards))
-    )
+    shared = f"all rows: one prior, training seed {seed}, {steps} steps of control"
+    return dataclasses.replace(table, rows=rows, footnotes=footnotes, notes=(*table.notes, shared, *about))
 
 
-def _differences(runs: Sequence[RunFolder], cards: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Each row minus the fullest one, image by image, with the 95 % interval when scenes are drawn again."""
+def _differences(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
+    """A Markdown table: each row minus the fullest one, image by image, with the 95 % interval when scenes are drawn
+    again."""
     from rareflow.study.statistics import mean_interval
     from rareflow.train.ablation import VARIANTS
 
+    columns = (("psnr_rgb", "PSNR", "+.2f"), ("ssim_rgb", "SSIM", "+.3f"), ("fsim", "FSIM", "+.3f"),
+               ("logspec_l1", "LogSpec", "+.3f"), ("de00", "ΔE00", "+.2f"))  # fmt: skip
     scored = [run.scores().query("estimate == 'sample' and error.isna()").set_index("id") for run in runs]
-    names = list(cards)
     against = names.index("full") if "full" in names else len(names) - 1
-    for metric, title, form in (("psnr_rgb", "PSNR", "+.2f"), ("ssim_rgb", "SSIM", "+.3f"), ("fsim", "FSIM", "+.3f"),
-                                ("de00", "ΔE00", "+.2f"), ("logspec_l1", "logspec", "+.3f")):  # fmt: skip
-        columns = [frame[[metric, "scene_id"]].dropna() for frame in scored]
-        parts = []
-        for i, name in enumerate(names):
-            both = columns[i].join(columns[against], rsuffix="_against", how="inner")
-            if i != against and len(both):
-                mean, low, high = mean_interval(both[metric] - both[f"{metric}_against"], list(both["scene_id"]))
-                parts.append(f"{VARIANTS[name].label} {mean:{form}} [{low:{form}}, {high:{form}}]")
-        if parts:
-            yield f"{title} minus that of {VARIANTS[names[against]].label}: {'; '.join(parts)}"
+    heads = [f"minus {VARIANTS[names[against]].label}", *(title for _, title, _ in columns)]
+    lines = [f"| {' | '.join(heads)} |", f"|:--{'|--:' * len(columns)}|"]
+    for i, name in enumerate(names):
+        if i == against:
+            continue
+        both = scored[i].join(scored[against], rsuffix="_against", how="inner")
+        cells = [VARIANTS[name].label]
+        for metric, _, form in columns:
+            values = (both[metric] - both[f"{metric}_against"]).dropna()
+            if len(values):
+                mean, low, high = mean_interval(values, list(both.loc[values.index, "scene_id"]))
+                cells.append(f"{mean:{form}} [{low:{form}}, {high:{form}}]")
+            else:
+                cells.append("–")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Means over images, with the 95 % interval when scenes are drawn again."])
 
 
 def set_up(device: str, threads: int | None) -> None:
@@ -341,7 +350,7 @@ class Report:
 
     def tick(self, what: str, total: int) -> None:
         """One more chip is prepared."""
-        self._show(what, self._done + 1 if what == self._what else 1, total, "")
+        self._show(what, self._done % total + 1 if what == self._what else 1, total, "")
 
     def __call__(self, stage: str, step: int, steps: int, numbers: dict[str, float]) -> None:
         text = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if k not in ("lr", "seconds", "grad_norm"))

@@ -1,0 +1,33 @@
+"""One small training for all tests that only read its checkpoint."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of ``train_small()``: VAE, prior and control, five steps each. To be read, not changed."""
+    from tests.small_rareflow import train_small
+
+    out = tmp_path_factory.mktemp("trained") / "small"
+    train_small(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch with one thread, since networks of this size only wait for a second one, and a garbage collector that
+    leaves out the modules loaded so far, since every training collects."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(before)
