@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WIDTH_IN, _DPI, _TEXT_PT = 10.0, 200, 9.0
 _INK, _GREY, _PALE, _BLUE, _RED = "#1a1a1a", "#666666", "#e4e4e4", "#0072b2", "#d55e00"
 _SIDE, _GAP, _LEFT, _STRIP = 0.04, 0.06, 0.3, 2.0  # inches: edge, between pictures, room for words, height of a strip
-_PANELS = {"mean_v": "mean v / τ", "passes": "distance (T passes)"}
+_PANELS = {"mean_v": "mean v / τ", "three": "distance (three)"}
 
 
 def draw_study(found: Study) -> Figure:

@@ -13,7 +13,7 @@ from rareflow.flow import noise_levels
 from rareflow.images import shrink
 from rareflow.model import RareFlow
 from rareflow.study.inputs import KINDS, corrupt
-from rareflow.study.scores import SCORES, Array, Image, Measured, Reference, image_seed, measure_image, misfit
+from rareflow.study.scores import FLAG, SCORES, Array, Image, Measured, Reference, image_seed, measure_image, misfit
 from rareflow.study.statistics import auroc, auroc_interval, mean_interval
 
 KNOWN = "in distribution"
@@ -62,7 +62,7 @@ def study(
         "passes": model.config.uncertainty.passes,
         "scale": {"form": model.scale.form, "tau": model.scale.tau, "kappa": model.scale.kappa},
         "auroc": _aurocs(scores, scenes, kinds),
-        "u": {kind: _levels(model, of) for kind, of in found.items()},
+        "u": {kind: _levels(model, of, scores[kind], reference.limits[FLAG]) for kind, of in found.items()},
         "samples": _samples(model, images, scenes, tick),
         "strange_samples": _strange(model, {kind: inputs[kind] for kind in kinds}, reference, tick),
     }
@@ -85,8 +85,10 @@ def _aurocs(
     return table
 
 
-def _levels(model: RareFlow, found: Sequence[Measured]) -> dict[str, Any]:
-    """What one kind's u and v are, and what the gates make of that u."""
+def _levels(
+    model: RareFlow, found: Sequence[Measured], scores: Mapping[str, Sequence[float]], limit: float
+) -> dict[str, Any]:
+    """What one kind's u and v are, what the gates make of that u, and how many images would be flagged."""
     mean_v = torch.tensor([m.mean_v for m in found], dtype=torch.float64)
     eq5, eq6 = (replace(model.scale, form=form).u(mean_v).numpy() for form in ("ratio", "exp"))
     control = [_control(model, m.u) for m in found]
@@ -95,6 +97,8 @@ def _levels(model: RareFlow, found: Sequence[Measured]) -> dict[str, Any]:
         "u_eq5": _spread(eq5),
         "u_eq6": _spread(eq6),
         "control": _spread(np.array(control)) if model.field.gates is not None else None,
+        "u_is_1": round(float(np.mean(np.array(scores["u"]) >= 1)), 4),
+        "flagged": round(float(np.mean(np.array(scores[FLAG]) > limit)), 4),
     }
 
 
@@ -183,7 +187,7 @@ def _spread(values: np.ndarray) -> list[float]:
 def markdown(document: Mapping[str, Any]) -> str:
     """The tables of a study with what their columns mean."""
     heads = {"u": "u (eq. 5)", "mean_v": "mean v (eq. 6)", "two_sided": "two-sided", "relative": "relative",
-             "misfit": "misfit", "v_shape": "shape of v", "passes": "T passes", "input": "LR alone"}  # fmt: skip
+             "two_scales": "two scales", "three": "three", "passes": "all of T", "input": "LR alone"}  # fmt: skip
     lines = [f"| AUROC | {' | '.join(heads.values())} |", f"|:--{'|--:' * len(heads)}|"]
     for kind, row in document["auroc"].items():
         cells = [f"{row[name][0]:.2f} ({row[name][1]:.2f}–{row[name][2]:.2f})" for name in heads]
@@ -196,16 +200,21 @@ def markdown(document: Mapping[str, Any]) -> str:
         "",
         *(f"- {heads[name]}: {what}" for name, what in SCORES.items()),
         "",
-        "| input | mean v (×10⁻⁶) | u (eq. 5) | u (eq. 6) | s_ctrl·α |",
-        "|:--|--:|--:|--:|--:|",
+        f"| input | mean v (×10⁻⁶) | u (eq. 5) | u (eq. 6) | s_ctrl·α | u = 1 | flagged by {heads[FLAG]} |",
+        "|:--|--:|--:|--:|--:|--:|--:|",
     ]
     for kind, row in document["u"].items():
         v, gate = row["mean_v"], row["control"]
         cells = [f"{v[0] * 1e6:.2f} ± {v[1] * 1e6:.2f}"]
         cells += [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in (row["u_eq5"], row["u_eq6"])]
         cells.append(f"{gate[0]:.3f} ± {gate[1]:.3f}" if gate else "no gates")
+        cells += [f"{row[key]:.0%}" for key in ("u_is_1", "flagged")]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    lines += ["", "Mean and deviation over images; s_ctrl·α is the mean over the noise levels of sampling and layers."]
+    lines += [
+        "",
+        "Mean and deviation over images; s_ctrl·α is the mean over the noise levels of sampling and layers. Flagged: "
+        "beyond 95 % of the bank.",
+    ]
     samples, strange = document["samples"], document["strange_samples"]
     if samples:
         lines += ["", "| known images, same noise | u = 0 | u measured | u = 1 |", "|:--|--:|--:|--:|"]

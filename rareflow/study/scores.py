@@ -23,22 +23,26 @@ Float = npt.NDArray[np.float64]
 _FLOOR = 1e-3  # a quarter of a grey level: below it contrasts and gradients are nothing
 SMALLEST_BANK = 12
 
-# How the statistics of ``measure_image`` are grouped into scores.
-_OF_V = ("log_v", "unevenness", "red_blue", "green", "coarseness")
-_OF_MEAN = ("mean_r", "mean_g", "mean_b", "contrast", "sharpening", "misfit")
-_OF_INPUT = ("input_r", "input_g", "input_b", "input_contrast", "input_gradient")
+# What the scores are made of, by the names of ``Measured.statistics``.
+_SCALES = ("log_v", "coarseness")
+_THREE = (*_SCALES, "sharpening")
+_PASSES = (*_THREE, "unevenness", "red_blue", "green", "mean_r", "mean_g", "mean_b", "contrast", "misfit")
+_INPUT = ("input_r", "input_g", "input_b", "input_contrast", "input_gradient")
 
 SCORES = {
     "u": "u of eq. 5, min(1, mean v / τ)",
     "mean_v": "mean v itself; u of eq. 6 rises strictly with it, so it orders images alike",
-    "two_sided": "|log mean v − median| of the bank, in robust deviations: too little counts as too much",
-    "relative": "the same after a line of log mean v on the input's log gradient has been taken away",
-    "misfit": "RMS between the LR (after one colour map for all) and the mean of the T images on the LR's grid",
-    "v_shape": f"Mahalanobis distance over {len(_OF_V)} statistics of v: level, unevenness, two of colour, coarseness",
-    "passes": f"Mahalanobis distance over {len(_OF_V + _OF_MEAN)} statistics of the T images: those of v, and colour, "
-    "contrast, sharpening and misfit of their mean",
-    "input": f"for comparison, without the model: Mahalanobis distance over {len(_OF_INPUT)} statistics of the LR",
+    "two_sided": "|log mean v − median| over the bank, in robust deviations: too little counts as too much",
+    "relative": "the same for what a line of log mean v on the LR's log gradient leaves",
+    "two_scales": "Mahalanobis distance over log mean v and the share of v on the LR's own scale (the variance of the "
+    "T images averaged over each LR pixel, over v)",
+    "three": "the same with a third: how much sharper the mean of the T images is than the enlarged LR",
+    "passes": f"the same over {len(_PASSES)} statistics of the T images: those, v's unevenness and colour, the mean's "
+    "colour and contrast, and its misfit with the LR",
+    "input": f"for comparison, without the model: Mahalanobis distance over {len(_INPUT)} statistics of the LR "
+    "(colour, contrast, gradient)",
 }
+FLAG = "three"  # the score whose 95th percentile over the bank flags an image
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,8 @@ class Reference:
     colour: Float  # (4, 3): LR rgb and 1 to the rgb of the answer
     log_v: tuple[float, float]  # median and robust deviation
     line: tuple[float, float, float]  # log mean v = a + b * input_gradient, and the robust deviation from it
-    of_v: Gaussian
-    of_passes: Gaussian
-    of_input: Gaussian
+    fits: Mapping[str, Gaussian]  # by score
+    limits: Mapping[str, float]  # the 95th percentile of each score over the bank
 
     @staticmethod
     def fit(bank: Sequence[Measured], scale: Scale) -> Reference:
@@ -183,10 +186,11 @@ class Reference:
         gradient = np.array([row["input_gradient"] for row in rows])
         slope, start = np.polyfit(gradient, level, 1) if np.ptp(gradient) > 0 else (0.0, float(np.median(level)))
         line = float(start), float(slope), _robust(level - start - slope * gradient)[1]
-        return Reference(
-            scale, colour, _robust(level), line, Gaussian.fit(rows, _OF_V), Gaussian.fit(rows, _OF_V + _OF_MEAN),
-            Gaussian.fit(rows, _OF_INPUT),
-        )  # fmt: skip
+        groups = {"two_scales": _SCALES, "three": _THREE, "passes": _PASSES, "input": _INPUT}
+        fits = {name: Gaussian.fit(rows, names) for name, names in groups.items()}
+        without = Reference(scale, colour, _robust(level), line, fits, {})
+        scored = [without.scores(m) for m in bank]
+        return replace(without, limits={s: float(np.quantile([row[s] for row in scored], 0.95)) for s in SCORES})
 
     def scores(self, measured: Measured) -> dict[str, float]:
         """One number for each name of ``SCORES``; the higher, the stranger."""
@@ -198,10 +202,7 @@ class Reference:
             "mean_v": measured.mean_v,
             "two_sided": abs(row["log_v"] - middle) / deviation,
             "relative": abs(row["log_v"] - start - slope * row["input_gradient"]) / off,
-            "misfit": float(np.exp(row["misfit"])),
-            "v_shape": self.of_v.distance(row),
-            "passes": self.of_passes.distance(row),
-            "input": self.of_input.distance(row),
+            **{name: fit.distance(row) for name, fit in self.fits.items()},
         }
 
     def expected(self, lr: Array) -> Float:
