@@ -37,7 +37,7 @@ def predict(model: Model, *tasks: Task, seed: int = 0, draws: int = 2) -> list[A
     return [a for a in found if isinstance(a, Answer)]
 
 
-@pytest.fixture(params=[*OURS, "bicubic-affine", "files", "noisy", "four"])
+@pytest.fixture(params=[*OURS, "bicubic-affine", "rareflow:steps=1", "files", "noisy", "four"])
 def model(request: pytest.FixtureRequest, tmp_path: Path, plugin: Path) -> Model:
     text = request.param
     if text == "files":

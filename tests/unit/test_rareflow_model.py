@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rareflow.config import with_changes
 from rareflow.errors import RareflowError
+from rareflow.flow import noise_levels
 from rareflow.images import next_multiple, pad_to, shrink, upsample
 from rareflow.model import RareFlow, Result, _means
 from rareflow.noise import normal
@@ -150,7 +151,7 @@ def test_a_sample_is_that_of_the_steps_written_out(
     for k, seed in enumerate((5, 6)):
         noise = normal([seed], (4, rows, columns), "noise")[0]
         expected = sample_by_hand(model, lr, SIZE, noise, 0.7, caption, steps, guidance)
-        np.testing.assert_allclose(got[0, k], expected, atol=2e-4)
+        np.testing.assert_allclose(got[0, k], expected, atol=5e-5)
     assert got.std() > 0.05 and np.abs(got[0, 0] - got[0, 1]).mean() > 0.01
 
 
@@ -185,34 +186,33 @@ def test_a_measured_u_and_the_same_u_given_are_one(model: RareFlow) -> None:
 
 
 def test_u_measured_again_every_k_steps(model: RareFlow) -> None:
-    """Each time at the noise level and the latents of that step, the padding left out, with the same masks."""
+    """Each time at the noise level and the latents of that step, the padding left out, with the image's own masks."""
     images, seed, steps = lrs(3), 3, 5
+    model = dataclasses.replace(model, scale=Scale(model.scale.tau / 8, 1.0))  # v falls with the noise
     again = changed(model, uncertainty={"every": 2})
-    got = again.upscale(images[2], SIZE, seeds=[(seed,)], steps=steps)
-    once = model.upscale(images[2], SIZE, seeds=[(seed,)], steps=steps)
+    got = again.upscale(images[2], SIZE, seeds=[(seed, 8)], steps=steps)
+    once = model.upscale(images[2], SIZE, seeds=[(seed, 8)], steps=steps)
     assert np.array_equal(got.u, once.u) and np.array_equal(got.v, once.v)
-    x, asked = condition_by_hand(model, images[2], SIZE), []
+    x = condition_by_hand(model, images[2], SIZE)
     table = model.captions.table  # type: ignore[attr-defined]
     tokens, pooled = (t.detach() for t in table(table.ids([""])))
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    scheduler.set_timesteps(steps)
-    u = 0.0
+    sigmas = noise_levels(steps, 3.0)
+    for k, noise in enumerate(normal([seed, 8], (4, 15, 18), "noise")):
+        used = [float(once.u[0])]
 
-    def u_at(step: int, z: Tensor) -> float:
-        nonlocal u
-        if step % 2 == 0:
-            v = measure(
-                model.field, model.masks, model.codec.decode, z=z, sigma=float(scheduler.sigmas[step]), x=x,
-                tokens=tokens, pooled=pooled, seeds=[seed], passes=3,
-            )  # fmt: skip
-            u = min(1.0, float(v[0, : SIZE[0], : SIZE[1]].mean()) / model.scale.tau)
-            asked.append(u)
-        return u
+        def u_at(step: int, z: Tensor, used: list[float] = used) -> float:
+            if step and step % 2 == 0:
+                v = measure(
+                    model.field, model.masks, model.codec.decode, z=z, sigma=sigmas[step], x=x, tokens=tokens,
+                    pooled=pooled, seeds=[seed], passes=3,
+                )  # fmt: skip
+                used.append(min(1.0, float(v[0, : SIZE[0], : SIZE[1]].mean()) / model.scale.tau))
+            return used[-1]
 
-    expected = sample_by_hand(model, images[2], SIZE, normal([seed], (4, 15, 18), "noise")[0], u_at, "", steps)
-    assert len(set(asked)) == 3
-    np.testing.assert_allclose(got.samples[0, 0], expected, atol=2e-4)
-    assert np.abs(once.samples[0, 0] - expected).max() > 1e-3
+        expected = sample_by_hand(model, images[2], SIZE, noise, u_at, "", steps)
+        assert len(set(used)) == 3
+        np.testing.assert_allclose(got.samples[0, k], expected, atol=2e-5)
+        assert np.abs(once.samples[0, k] - expected).max() > 1e-3
 
 
 # --- what must not change the answer ---------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_u_measured_again_every_k_steps(model: RareFlow) -> None:
 @pytest.mark.parametrize("every", [0, 1])
 def test_one_batch_of_eight_is_eight_of_one_to_the_bit(model: RareFlow, every: int) -> None:
     model = changed(model, uncertainty={"every": every})
-    images, size, seeds = lrs(8), (22, 33), [(i, 100 + i) for i in range(8)]
+    images, size, seeds = lrs(8), (22, 33), [(i,) for i in range(8)]
     captions = [f"picture {i} with a lake" * (i % 3) for i in range(8)]
     order = [7, 2, 5]
 

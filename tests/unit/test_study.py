@@ -18,7 +18,7 @@ from rareflow.model import RareFlow
 from rareflow.study.cli import ood
 from rareflow.study.inputs import KINDS, corrupt
 from rareflow.study.run import ALL, KNOWN, Study, markdown, study
-from rareflow.study.scores import SCORES, Gaussian, Image, Measured, Reference, image_seed, measure_image
+from rareflow.study.scores import SCORES, Gaussian, Image, Measured, Reference, image_seed, measure_image, misfit
 from rareflow.study.statistics import auroc, auroc_interval, mean_interval
 from rareflow.uncertainty import Scale
 from tests.conftest import write_dataset
@@ -226,17 +226,28 @@ def test_a_two_sided_score_calls_too_little_strange_as_well_as_too_much() -> Non
     assert (low["two_sided"], high["two_sided"]) == pytest.approx((distance, distance), rel=1e-4)
     assert usual["two_sided"] == pytest.approx(0, abs=1e-9)
     assert low["u"] < usual["u"] < high["u"] == 1.0  # what eq. 5 cannot see
-    assert min(low["v_shape"], high["v_shape"]) > usual["v_shape"]
-    assert min(low["relative"], high["relative"]) > 2
+    for name in ("two_scales", "three", "passes"):
+        assert min(low[name], high[name]) > usual[name]
+    assert min(low["relative"], high["relative"]) > 2 and low["input"] == high["input"] == usual["input"]
+
+
+def test_limits_are_passed_by_one_in_twenty_of_the_bank() -> None:
+    bank = [made_up(i) for i in range(60)]
+    reference = Reference.fit(bank, Scale(4.0, 1.0))
+    for name in SCORES:
+        assert sum(reference.scores(m)[name] > reference.limits[name] for m in bank) <= 3
+    assert list(reference.limits) == list(reference.scores(bank[0])) == list(SCORES)
 
 
 def test_the_misfit_is_what_no_colour_map_explains() -> None:
     bank = [made_up(i) for i in range(20)]
     reference = Reference.fit(bank, Scale(4.0, 1.0))
-    assert reference.scores(bank[0])["misfit"] == pytest.approx(1e-3, rel=1e-6)  # its floor: the map is exact
-    off = dataclasses.replace(bank[0], answer=bank[0].answer + np.float32(0.1))
-    assert reference.scores(off)["misfit"] == pytest.approx(0.1, rel=1e-4)
     assert np.allclose(reference.expected(bank[3].lr), bank[3].answer, atol=1e-5)
+    assert misfit(bank[0].answer, reference.expected(bank[0].lr)) < 1e-5  # the map is exact here
+    off = dataclasses.replace(bank[0], answer=bank[0].answer + np.float32(0.1))
+    assert misfit(off.answer, reference.expected(off.lr)) == pytest.approx(0.1, rel=1e-4)
+    assert reference.scores(off)["passes"] > reference.scores(bank[0])["passes"] + 2
+    assert reference.scores(off)["three"] == reference.scores(bank[0])["three"]
 
 
 def test_a_small_bank_is_refused() -> None:
