@@ -88,7 +88,8 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training. ``vae`` and ``prior`` make the frozen parts of a model without a base; ``control`` is the paper's.
+    """Training. ``vae``, ``decoder`` and ``prior`` make the frozen parts of a model without a base; ``control`` is the
+    paper's.
 
     ``mixed_precision`` is accelerate's; ``bank_every`` the optimiser steps between two measurements of the u of every
     training chip (0: u stays 0), ``random_u`` the share of samples with u drawn from [0, 1] instead; ``validate`` is
@@ -97,6 +98,7 @@ class TrainConfig:
     """
 
     vae: StageConfig = field(default_factory=StageConfig)
+    decoder: StageConfig = field(default_factory=StageConfig)
     prior: StageConfig = field(default_factory=StageConfig)
     control: StageConfig = field(default_factory=StageConfig)
     gate_lr: float = 1e-2
@@ -220,7 +222,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _check(config: Config, where: str) -> None:
     """Ranges that would otherwise fail far from their cause."""
     u, t = config.uncertainty, config.train
-    stages = (t.vae, t.prior, t.control)
+    stages = (t.vae, t.decoder, t.prior, t.control)
     rules = {
         "uncertainty.p_do in (0, 1)": 0 < u.p_do < 1,
         "uncertainty.passes of 2 or more": u.passes >= 2,

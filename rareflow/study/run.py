@@ -18,8 +18,7 @@ from rareflow.study.statistics import auroc, auroc_interval, mean_interval
 
 KNOWN = "in distribution"
 ALL = "all kinds"
-_FORCED = (0.0, None, 1.0)  # u of the samples: none, the measured one, full
-_SAMPLED = 6  # strange images of each kind that are also sampled
+_SAMPLED = 4  # strange images of each kind that are also sampled
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def study(
         "scale": {"form": model.scale.form, "tau": model.scale.tau, "kappa": model.scale.kappa},
         "auroc": _aurocs(scores, scenes, kinds),
         "u": {kind: _levels(model, of, scores[kind], reference.limits[FLAG]) for kind, of in found.items()},
-        "samples": _samples(model, images, scenes, tick),
+        "samples": _samples(model, images, [m.u for m in found[KNOWN]], tick),
         "strange_samples": _strange(model, {kind: inputs[kind] for kind in kinds}, reference, tick),
     }
     examples = {kind: (inputs[kind][0].lr, of[0].v) for kind, of in found.items()}
@@ -112,7 +111,7 @@ def _control(model: RareFlow, u: float) -> float:
 
 
 def _samples(
-    model: RareFlow, images: Sequence[Image], scenes: Sequence[str], tick: Callable[[str, int], None]
+    model: RareFlow, images: Sequence[Image], measured: Sequence[float], tick: Callable[[str, int], None]
 ) -> dict[str, Any] | None:
     """Known images sampled with u forced to 0, as measured, and forced to 1, from the same noise.
 
@@ -123,8 +122,9 @@ def _samples(
         return None
     psnr: dict[str, list[float]] = {"0": [], "measured": [], "1": []}
     moved = []
-    for image in images:
-        drawn = [_sample(model, image, u) for u in _FORCED]
+    scenes = [image.scene for image in images]
+    for image, u in zip(images, measured, strict=True):
+        drawn = [_sample(model, image, forced) for forced in (0.0, u, 1.0)]
         assert image.hr is not None
         for of, sample in zip(psnr.values(), drawn, strict=True):
             of.append(float(-10 * np.log10(max(float(np.square(sample - image.hr).mean()), 1e-10))))
@@ -166,7 +166,7 @@ def _strange(
     return found
 
 
-def _sample(model: RareFlow, image: Image, u: float | None) -> Array:
+def _sample(model: RareFlow, image: Image, u: float) -> Array:
     caption = image.caption if model.config.text.captions else ""
     found = model.upscale(image.lr[None], image.size, captions=[caption], seeds=[(image_seed(image.id),)], u=u)
     sample: Array = found.samples[0, 0]

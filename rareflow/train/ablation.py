@@ -6,7 +6,6 @@ only in what ``VARIANTS`` says. The names of streams do not contain the variant,
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rareflow.card import read_card
-from rareflow.config import Config, TrainConfig, with_changes
+from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
-from rareflow.train.chips import Chip, Data, stream
+from rareflow.train.chips import Data
 from rareflow.train.loop import Report
 from rareflow.train.run import Tick, train
 
@@ -127,7 +126,6 @@ def train_variants(
     weights, provenance, report, tick, device : as for ``rareflow.train.run.train``; ``report`` gets the variant's name
         before the stage's.
 
-    Only chips that the control stage draws (``train.bank_size``) are read.
     Returns the checkpoint of each variant. Raises RareflowError for an unknown name, a missing or unfit prior, and
     what ``train`` raises.
     """
@@ -143,7 +141,6 @@ def train_variants(
     if prior is not None:
         start_config(prior)
     configs = {name: variant_config(config, name, steps) for name in names}
-    data = dataclasses.replace(data, train=_drawn(data.train, config.train))
     cache = out / "cache"
     for name, settings in configs.items():
         train(
@@ -152,13 +149,6 @@ def train_variants(
         )  # fmt: skip
     shutil.rmtree(cache, ignore_errors=True)
     return {name: out / name for name in names}
-
-
-def _drawn(chips: Sequence[Chip], config: TrainConfig) -> tuple[Chip, ...]:
-    """The chips of the bank, which are all that ``ControlStage`` trains on: no others need be read and encoded."""
-    size = config.bank_size or len(chips)
-    order = stream(config.seed, "control", "bank").permutation(len(chips))[:size]
-    return tuple(chips[i] for i in sorted(order))
 
 
 def _named(report: Report, name: str) -> Callable[[str, int, int, dict[str, float]], None]:

