@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,11 @@ class RareflowAdapter(Adapter):
                 self.folder, base=self.options["base"] or None, device=device, dtype=dtype,
                 captions=self.options["captions_dir"] or None,
             )  # fmt: skip
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        assert self.model is not None, "load() comes first"
+        with _one_error():
+            self.model.captions.prepare(["", *(captions if self.model.config.text.captions else ())])
 
     def upscale(self, batch: Batch) -> Prediction:
         model = self.model

@@ -23,7 +23,7 @@ from rareflow.train.chips import Chip, Data
 from rareflow.train.run import train
 from rareflow.uncertainty import Scale
 
-STAGES = ("vae", "prior", "control")
+STAGES = ("vae", "decoder", "prior", "control")
 _STAGE = {"steps": 5, "batch": 2, "crop_px": 108, "warmup": 1}
 _SMALL: dict[str, Any] = {
     "name": "small",
@@ -40,7 +40,8 @@ _SMALL: dict[str, Any] = {
     "loss": {"lambda_lpips": 0.0},
     "train": {
         "bank_every": 2, "bank_size": 0, "validate_every": 1, "validate_images": 1, "save_every": 2,
-        "vae": _STAGE | {"crop_px": 24}, "prior": _STAGE, "control": _STAGE, "store": "float32",
+        "vae": _STAGE | {"crop_px": 24}, "decoder": _STAGE | {"crop_px": 24}, "prior": _STAGE, "control": _STAGE,
+        "store": "float32",
     },
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -186,6 +186,9 @@ class Adapter(ABC):
 
     def load(self, device: str, dtype: str) -> None:
         """Bring the model to ``device`` (``cpu``, ``cuda``) in ``dtype`` (``float32``, ``float16``, ``bfloat16``)."""
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Called after ``load`` with the captions to come, for models that would otherwise embed them one by one."""
 
     @abstractmethod
     def upscale(self, batch: Batch) -> Prediction:

@@ -148,6 +148,8 @@ def _run_batches(
     with Progress(total, total - left, label) as progress, _Scoring(plan) as scoring:
         for model in models:
             model.load()
+            if model.spec.supports_prompt and plan.protocol.captions == "dataset":
+                model.adapter.prepare(sorted({r.caption for batch in work for r in batch}))
         for records, prepared in _prefetched(plan, work):
             tasks = [t for t in prepared if isinstance(t, Task)]
             jobs = {t.id: _Job(t, {}, {}) for t in tasks}

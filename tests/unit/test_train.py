@@ -952,7 +952,10 @@ def test_the_card_says_how_the_model_was_made(trained: Path) -> None:
     }  # fmt: skip
     assert list(card["stages"]) == list(STAGES)
     for name, stage in card["stages"].items():
-        terms = {"vae": {"l1", "spectrum", "kl", "psnr"}, "prior": {"base"}, "control": {"base", "fft", "color"}}[name]
+        terms = {
+            "vae": {"l1", "spectrum", "kl", "psnr"}, "decoder": {"l1", "logspec"}, "prior": {"base"},
+            "control": {"base", "fft", "color"},
+        }[name]  # fmt: skip
         assert stage["steps"] == 5 and set(stage["first"]) == set(stage["last"]) == terms
         assert stage["validation"] and all(np.isfinite(v) for v in stage["validation"].values())
     assert set(card["gates"]) == {"sigma=0,u=0", "sigma=0,u=1", "sigma=1,u=0", "sigma=1,u=1"}
