@@ -13,7 +13,8 @@ from typing import Any
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-image", "colour-science", "pyiqa", "lpips", "DISTS-pytorch",
-    "torch-fidelity", "diffusers", "transformers", "accelerate", "rasterio", "pillow", "pandas", "pyarrow", "safetensors",
+    "torch-fidelity", "diffusers", "transformers", "accelerate", "rasterio", "pillow", "pandas", "pyarrow",
+    "safetensors",
 )  # fmt: skip
 
 
