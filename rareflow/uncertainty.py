@@ -12,6 +12,8 @@ from torch import Tensor
 from rareflow.flow import Field, clean
 from rareflow.networks import Masks
 
+_ROUNDING = torch.finfo(torch.float32).eps ** 2  # a variance of images in [0, 1] that differ by rounding alone
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -30,10 +32,10 @@ class Scale:
 
     @staticmethod
     def fit(mean_v: Tensor, form: Literal["ratio", "exp"] = "ratio") -> Scale:
-        """The scale of a bank of mean(v); 1 where nothing varies yet (a control whose outputs are still zero)."""
+        """The scale of a bank of mean(v); 1 where only rounding varies yet (a control whose outputs are still zero)."""
         # not median(), which is the lower of the two in the middle
         tau, kappa = (float(mean_v.double().quantile(q)) for q in (0.95, 0.5))
-        return Scale(tau if tau > 0 else 1.0, kappa if kappa > 0 else 1.0, form)
+        return Scale(tau if tau > _ROUNDING else 1.0, kappa if kappa > _ROUNDING else 1.0, form)
 
 
 def measure(

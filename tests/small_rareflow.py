@@ -24,7 +24,7 @@ from rareflow.train.run import train
 from rareflow.uncertainty import Scale
 
 STAGES = ("vae", "decoder", "prior", "control")
-_STAGE = {"steps": 5, "batch": 2, "crop_px": 108, "warmup": 1}
+_STAGE = {"steps": 4, "batch": 2, "crop_px": 108, "warmup": 1}
 _SMALL: dict[str, Any] = {
     "name": "small",
     "vae": {"block_out_channels": [8, 8, 8], "latent_channels": 4},
@@ -39,8 +39,9 @@ _SMALL: dict[str, Any] = {
     "uncertainty": {"passes": 3},
     "loss": {"lambda_lpips": 0.0},
     "train": {
-        "bank_every": 2, "bank_size": 0, "validate_every": 1, "validate_images": 1, "save_every": 2,
-        "vae": _STAGE | {"crop_px": 24}, "decoder": _STAGE | {"crop_px": 24}, "prior": _STAGE, "control": _STAGE,
+        "bank_every": 2, "bank_size": 3, "validate_every": 1, "validate_images": 1, "save_every": 2,
+        "vae": _STAGE | {"crop_px": 24}, "decoder": _STAGE | {"crop_px": 24}, "prior": _STAGE,
+        "control": _STAGE | {"steps": 5},
         "store": "float32",
     },
 }  # fmt: skip

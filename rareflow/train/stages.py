@@ -377,3 +377,5 @@ class ControlStage(LatentStage):
 
     def load_extra(self, state: dict[str, Any]) -> None:
         self.mean_v, self.u_of = state["mean_v"], dict(state["u"])
+        if self.u_of:  # the scale of u is that of the last bank, for a stage that has no step left, too
+            self.bank = [item for item in self.cache.items if item.chip.id in self.u_of]

@@ -19,9 +19,9 @@ from rareflow.config import Config, load_config
 from rareflow.train.cli import read_data
 from rareflow.train.loop import read_state
 from tests.conftest import write_rows
-from tests.small_rareflow import chip, small_config, train_small, weights
+from tests.small_rareflow import STAGES, chip, small_config, train_small, weights
 
-TWO = {"train": {stage: {"steps": 2} for stage in ("vae", "prior", "control")} | {"save_every": 1}}
+TWO = {"train": {stage: {"steps": 2} for stage in STAGES} | {"save_every": 1}}
 
 
 class Killed(BaseException):
@@ -126,7 +126,7 @@ def test_a_killed_command_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL, (tmp_path / "errors").read_text()
     state = read_state(out / "training" / "prior.pt")
     assert state is not None and 0 < state["step"] < 24
-    assert (read_state(out / "training" / "vae.pt") or {})["step"] == 5 and not (out / "card.json").exists()
+    assert (read_state(out / "training" / "vae.pt") or {})["step"] == 4 and not (out / "card.json").exists()
 
     chips = read_data(data, "train", "validation", config)
     torch.use_deterministic_algorithms(True, warn_only=True)  # as the command does

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of ``train_small()``: VAE, prior and control, five steps each. To be read, not changed."""
+    """The checkpoint of ``train_small()``: each stage in four or five steps. To be read, not changed."""
     from tests.small_rareflow import train_small
 
     out = tmp_path_factory.mktemp("trained") / "small"

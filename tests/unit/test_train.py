@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rareflow.checkpoint import load
-from rareflow.config import Config, StageConfig
+from rareflow.config import Config, StageConfig, with_changes
 from rareflow.errors import RareflowError
 from rareflow.losses import velocity_loss
 from rareflow.model import RareFlow
@@ -32,12 +32,14 @@ from rareflow.train.loop import averaged, read_log, read_state, run_stage, write
 from rareflow.train.stages import (
     ControlModule,
     ControlStage,
+    DecoderStage,
     PriorModule,
     PriorStage,
     VaeStage,
     content,
     crop_window,
     fit_latents,
+    log_spectrum,
 )
 from rareflow.uncertainty import measure
 from tests.small_rareflow import (
@@ -52,6 +54,7 @@ from tests.small_rareflow import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+ALL = small_config({"train": {"bank_size": 0}})  # a bank of all chips
 ONE = {"train": {stage: {"steps": 1} for stage in STAGES}}
 SIZES = ((105, 112), (105, 150), (131, 106))  # buckets 108x120, 108x156, 132x108
 
@@ -423,6 +426,43 @@ def test_the_vae_sees_both_sides_of_chips(cache: Cache) -> None:
         assert not is_crop_of(images[n], item, "hr" if n % 4 == 3 else "up")
 
 
+# --- the decoder's stage ---------------------------------------------------------------------------------------------
+
+
+def test_the_log_spectrum_is_the_mean_over_rings_of_the_windowed_periodogram() -> None:
+    images = np.random.default_rng(0).random((2, 3, 12, 16))
+    found = log_spectrum(torch.from_numpy(images).float()).numpy()
+    assert found.shape == (2, 3, 6)
+    window = np.outer(*(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n) for n in (12, 16)))
+    for b in range(2):
+        for c in range(3):
+            image = (images[b, c] - images[b, c].mean()) * window
+            power = np.abs(np.fft.fft2(image)) ** 2 / image.size
+            rings: dict[int, list[float]] = {}
+            for y in range(12):
+                for x in range(16):
+                    radius = np.hypot(min(y, 12 - y) / 12, min(x, 16 - x) / 16)
+                    rings.setdefault(min(6, round(float(radius * 12))), []).append(power[y, x])
+            expected = [np.log(np.mean(rings[ring]) + 1e-7) for ring in range(1, 7)]
+            np.testing.assert_allclose(found[b, c], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_decoders_stage_leaves_every_latent_as_it_is(cache: Cache, tmp_path: Path) -> None:
+    vae, config = small_model().codec.vae, small_config()
+    stage = DecoderStage(vae, config, cache, cache)
+    images = stage.batch(0)[0]["images"]
+    assert images.shape == (2, 3, 24, 24)
+    encoder, decoder = state_of(vae.encoder, vae.decoder)
+    with torch.no_grad():
+        latents = Codec(vae).encode(images)
+    run(stage, config, tmp_path)
+    after = state_of(vae.encoder, vae.decoder)
+    assert all(torch.equal(after[0][k], encoder[k]) for k in encoder)
+    assert all(not torch.equal(after[1][k], decoder[k]) for k in decoder)
+    with torch.no_grad():
+        assert torch.equal(Codec(vae).encode(images), latents)
+
+
 # --- the latent stages' batches --------------------------------------------------------------------------------------
 
 
@@ -431,7 +471,7 @@ def inputs_of(model: RareFlow) -> Callable[[list[str]], dict[str, Tensor]]:
 
 
 def control_stage(model: RareFlow, cache: Cache, config: Config | None = None, check: Any = None) -> ControlStage:
-    config = config or small_config()
+    config = config or ALL
     return ControlStage(
         model.field, model.masks, config, model.codec, cache, inputs_of(model), check or (lambda step: {}), None
     )
@@ -530,7 +570,7 @@ def test_the_bank_has_the_u_of_every_chip_as_sampling_measures_it(cache: Cache, 
 
 def test_without_captions_the_bank_is_measured_without(cache: Cache, model: RareFlow) -> None:
     with_captions, without = (
-        control_stage(model, cache, small_config({"text": {"captions": c}})) for c in (True, False)
+        control_stage(model, cache, with_changes(ALL, {"text": {"captions": c}})) for c in (True, False)
     )
     with_captions.fill_bank()
     without.fill_bank()
@@ -572,13 +612,30 @@ def test_u_is_0_before_the_bank_is_measured_and_without_gates(cache: Cache, mode
     assert not stage.u_of
 
 
-def test_a_bank_of_some_chips_is_all_that_the_stage_draws_from(cache: Cache, model: RareFlow) -> None:
-    stage = control_stage(model, cache, small_config({"train": {"bank_size": 3}}))
-    names = {i.chip.id for i in stage.bank}
-    assert len(names) == 3
-    assert {name for step in range(20) for name in stage.batch(step)[1]} == names
-    assert {i.chip.id for i in control_stage(model, cache, small_config({"train": {"bank_size": 3}})).bank} == names
-    assert len(control_stage(model, cache, small_config({"train": {"bank_size": 99}})).bank) == 6
+def test_a_bank_of_some_chips_is_all_that_the_stage_draws_from_until_the_next(cache: Cache, model: RareFlow) -> None:
+    config = small_config({"train": {"bank_every": 4, "bank_size": 2, "random_u": 0.0}})
+    stage, banks = control_stage(model, cache, config), []
+    for step in range(24):
+        stage.before(step)
+        batch, ids = stage.batch(step)
+        if step % 4 == 0:
+            banks.append({i.chip.id for i in stage.bank})
+        assert {i.chip.id for i in stage.bank} == banks[-1] == set(stage.u_of) and set(ids) <= banks[-1]
+        assert batch["u"].tolist() == pytest.approx([stage.u_of[i] for i in ids]) and batch["u"].all()
+    assert all(len(bank) == 2 for bank in banks) and len(set(map(frozenset, banks))) > 2
+    # A stage that goes on has the bank of the step before, to the last.
+    later = control_stage(model, cache, config)
+    later.load_extra(stage.extra_state())
+    assert [i.chip.id for i in later.bank] == [i.chip.id for i in stage.bank] and later.u_of == stage.u_of
+    assert later.fill_bank() == stage.fill_bank()
+
+
+def test_without_gates_or_bank_the_stage_draws_from_all_chips(cache: Cache, model: RareFlow) -> None:
+    mute = small_model(small_config({"control": {"gates": False}}))
+    for of, config in ((mute, small_config()), (model, small_config({"train": {"bank_every": 0}}))):
+        assert {name for step in range(9) for name in control_stage(of, cache, config).batch(step)[1]} == {
+            i.chip.id for i in cache.items
+        }
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -866,13 +923,13 @@ def same_training(a: Path, b: Path) -> None:
 
 
 def test_a_training_stopped_again_and_again_is_the_uninterrupted_one_to_the_bit(trained: Path, tmp_path: Path) -> None:
-    """States are saved after steps 2, 4 and 5; stops come before the first one, between them, and before the last."""
+    """States are saved after steps 2, 4 and the last; stops come before the first, between them, before the last."""
     out = tmp_path / "out"
-    for stage, steps in {"vae": (1, 3), "prior": (3, 5), "control": (1, 3, 5)}.items():
+    for stage, steps in {"vae": (3,), "decoder": (1, 3), "prior": (4,), "control": (1, 3, 5)}.items():
         for step in steps:
             stop_once(out, Stopper(stage, step))
             state = read_state(out / "training" / f"{stage}.pt")
-            assert (state["step"] if state else 0) == {1: 0, 3: 2, 5: 4}[step]
+            assert (state["step"] if state else 0) == {1: 0, 3: 2, 4: 2, 5: 4}[step]
     train_small(out)
     same_training(out, trained)
 
@@ -956,10 +1013,10 @@ def test_the_card_says_how_the_model_was_made(trained: Path) -> None:
             "vae": {"l1", "spectrum", "kl", "psnr"}, "decoder": {"l1", "logspec"}, "prior": {"base"},
             "control": {"base", "fft", "color"},
         }[name]  # fmt: skip
-        assert stage["steps"] == 5 and set(stage["first"]) == set(stage["last"]) == terms
+        assert stage["steps"] == (5 if name == "control" else 4) and set(stage["first"]) == set(stage["last"]) == terms
         assert stage["validation"] and all(np.isfinite(v) for v in stage["validation"].values())
     assert set(card["gates"]) == {"sigma=0,u=0", "sigma=0,u=1", "sigma=1,u=0", "sigma=1,u=1"}
-    assert card["bank"]["chips"] == 4 and 0 < card["bank"]["p5"] <= card["bank"]["p50"] <= card["bank"]["p95"]
+    assert card["bank"]["chips"] == 3 and 0 < card["bank"]["p5"] <= card["bank"]["p50"] <= card["bank"]["p95"]
     assert card["scale"]["tau"] == pytest.approx(card["bank"]["p95"])
     assert card["scale"]["kappa"] == pytest.approx(card["bank"]["p50"])
     model = load(trained)
@@ -976,7 +1033,7 @@ def test_a_training_leaves_losses_and_pictures_to_look_at(trained: Path) -> None
     assert list((trained / "training" / "tensorboard").glob("events.*"))
     sheets = sorted(p.name for p in (trained / "training" / "pictures").iterdir())
     assert sheets == [
-        *(f"control-{i:06d}.png" for i in range(1, 6)), "final.png", *(f"prior-{i:06d}.png" for i in range(1, 6)),
+        *(f"control-{i:06d}.png" for i in range(1, 6)), "final.png", *(f"prior-{i:06d}.png" for i in range(1, 5)),
     ]  # fmt: skip
     with PIL.Image.open(trained / "training" / "pictures" / "final.png") as sheet:
         found = np.asarray(sheet)
