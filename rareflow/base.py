@@ -406,6 +406,8 @@ def _vae_config(part: Path, channels: int) -> dict[str, Any]:
             f"{path}: found {str(config.get('latent_channels'))[:40]} latent channels, expected {channels}, the "
             "transformer's in_channels; give the VAE that belongs to it"
         )
+    if config.get("in_channels", 3) != 3:
+        raise RareflowError(f"{path}: in_channels: found {str(config['in_channels'])[:40]}, expected 3, as SD3 has")
     for name in ("scaling_factor", "shift_factor"):
         if not _number(config.get(name)) or (name == "scaling_factor" and config[name] <= 0):
             raise RareflowError(f"{path}: {name}: found {str(config.get(name))[:40]}, expected a number, as SD3 has")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -88,7 +89,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training. ``vae``, ``decoder`` and ``prior`` make the frozen parts of a model without a base; ``control`` is the
+    """Training. ``vae`` and ``prior`` make the frozen parts of a model without a base; ``control`` is the
     paper's.
 
     ``mixed_precision`` is accelerate's; ``bank_every`` the optimiser steps between two measurements of the u of every
@@ -98,7 +99,6 @@ class TrainConfig:
     """
 
     vae: StageConfig = field(default_factory=StageConfig)
-    decoder: StageConfig = field(default_factory=StageConfig)
     prior: StageConfig = field(default_factory=StageConfig)
     control: StageConfig = field(default_factory=StageConfig)
     gate_lr: float = 1e-2
@@ -125,8 +125,9 @@ class Config:
 
     ``base`` is a diffusers SD3 folder or hub id with the frozen VAE, transformer and text encoders; where it is empty,
     ``vae`` and ``transformer`` hold the arguments of diffusers' AutoencoderKL and SD3Transformer2DModel and the parts
-    are trained here and stored with the checkpoint. ``work_scale``: whole-number enlargement of the HR grid inside the
-    model (SD3 knows textures at 512 px better than at 256).
+    are trained here and stored with the checkpoint. A VAE of 3 b^2 channels reads squares of b x b pixels.
+    ``work_scale``: whole-number enlargement of the HR grid inside the model (SD3 knows textures at 512 px better than
+    at 256).
     """
 
     name: str = "tiny"
@@ -222,7 +223,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _check(config: Config, where: str) -> None:
     """Ranges that would otherwise fail far from their cause."""
     u, t = config.uncertainty, config.train
-    stages = (t.vae, t.decoder, t.prior, t.control)
+    channels = [config.vae.get(side, 3) for side in ("in_channels", "out_channels")]
+    stages = (t.vae, t.prior, t.control)
     rules = {
         "uncertainty.p_do in (0, 1)": 0 < u.p_do < 1,
         "uncertainty.passes of 2 or more": u.passes >= 2,
@@ -236,6 +238,9 @@ def _check(config: Config, where: str) -> None:
         "text.dropout in [0, 1]": 0 <= config.text.dropout <= 1,
         "a base, or the tables vae and transformer": bool(config.base) or bool(config.vae and config.transformer),
         "text.kind table without a base, sd3 with one": (config.text.kind == "sd3") == bool(config.base),
+        "vae.in_channels and out_channels alike, 3 b^2 (3, 12, 27, 48, ...)": channels[0] == channels[1]
+        and isinstance(channels[0], int)
+        and channels[0] == 3 * math.isqrt(max(channels[0], 0) // 3) ** 2 > 0,
         "train.ema in [0, 1)": 0 <= t.ema < 1,
         "train.validate in (0, 0.5]": 0 < t.validate <= 0.5,
         "train steps of 0 or more": all(s.steps >= 0 for s in stages),

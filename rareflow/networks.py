@@ -6,13 +6,16 @@ the transformer that consumes it; dropout (eq. 4) takes the place of the modules
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from rareflow.noise import stream
 
@@ -122,27 +125,35 @@ class Gates(nn.Module):
 
 
 class Codec:
-    """Images (B, 3, H, W) in [0, 1] to latents and back, in the latent convention of SD3: (E(x) - shift) * scale."""
+    """Images (B, 3, H, W) in [0, 1] to latents and back, in the latent convention of SD3: (E(x) - shift) * scale.
+
+    A VAE of 3 b^2 channels gets squares of b x b pixels, stacked into channels; SD3's has b = 1.
+    """
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae = vae
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)  # image pixels a latent cell, a side
+        self.block_px = math.isqrt(int(vae.config.in_channels) // 3)
+        # image pixels a latent cell, a side
+        self.factor = self.block_px * 2 ** (len(vae.config.block_out_channels) - 1)
 
     @property
     def channels(self) -> int:
         return int(self.vae.config.latent_channels)
 
+    def posterior(self, images: Tensor) -> Any:
+        """diffusers' distribution of the latents, without shift and scale; sides are multiples of ``factor``."""
+        return self.vae.encode(pixel_unshuffle(images.to(self.vae.dtype) * 2 - 1, self.block_px)).latent_dist
+
     def encode(self, images: Tensor) -> Tensor:
         """The mean of the posterior; images of sides that are multiples of ``factor``."""
-        images = images.to(self.vae.dtype)
-        mean = self.vae.encode(images * 2 - 1).latent_dist.mean
+        mean: Tensor = self.posterior(images).mean
         return (mean - self._shift) * self._scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images, around [0, 1] and not clipped."""
         latents = latents.to(self.vae.dtype)
         image = self.vae.decode(latents / self._scale + self._shift, return_dict=False)[0]
-        return (image + 1) / 2
+        return (pixel_shuffle(image, self.block_px) + 1) / 2
 
     @property
     def _shift(self) -> float:
@@ -171,3 +182,58 @@ def start_jointly(control: SD3ControlNetModel) -> None:
     diffusers starts both ends of the ControlNet at zero: right beside a trained transformer, slow beside a new one.
     """
     nn.init.normal_(control.pos_embed_input.proj.weight, std=0.05)
+
+
+def start_linear(vae: AutoencoderKL, images: Tensor) -> bool:
+    """Let a VAE that is trained from nothing start as the best linear code of its images: principal components.
+
+    Image squares of b x b px become their first components, each divided by the square root of its deviation, so that
+    the faint ones (grain) get a share of the latents; the decoder is its inverse. Everything between starts as zero
+    (the residual blocks) or unused. Training then begins where a linear code ends, which a VAE from random weights
+    does not reach in thousands of steps at this size. Both ends of the network have a group norm and a SiLU, which are
+    made linear: a group holds s, -s, C and -C with C far above s, so its mean is 0 and its deviation constant, and
+    SiLU(s) - SiLU(-s) = s.
+
+    ``images`` (B, 3, H, W) in [0, 1]. Returns whether the VAE has room for it: one level (no halving of sides), and a
+    group of 4 channels or more for each latent channel. Others are left as they are.
+    """
+    config = vae.config
+    latents, groups = int(config.latent_channels), int(config.norm_num_groups)
+    width = int(config.block_out_channels[0])
+    size = width // groups
+    if len(config.block_out_channels) > 1 or groups < latents or size < 4 or latents > config.in_channels:
+        return False
+    squares = pixel_unshuffle(images.double() * 2 - 1, Codec(vae).block_px).movedim(1, -1).flatten(0, -2)
+    mean = squares.mean(dim=0)
+    values, vectors = torch.linalg.eigh(torch.cov(squares.T, correction=0))
+    values, vectors = values.flip(0)[:latents].clamp(min=1e-8), vectors.flip(1)[:, :latents].T
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    vectors = vectors * largest.sign()  # the sign of a component is arbitrary, so that of its largest part is +
+    scale = values.pow(0.25)
+    code, back = vectors / scale[:, None], vectors.T * scale
+    constant = 30 * float(scale.max())  # components have the deviation sqrt(values) / scale = scale
+    for part, ahead, offset in (
+        (vae.encoder, code, -code @ mean), (vae.decoder, torch.eye(latents).double(), torch.zeros(latents).double()),
+    ):  # fmt: skip
+        for name, module in part.named_modules():
+            if name.endswith("conv2"):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
+        first, last = part.conv_in, part.conv_out
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        deviation = constant * math.sqrt(2 / size)
+        with torch.no_grad():
+            for i in range(latents):
+                plus, minus, high, low = range(i * size, i * size + 4)
+                first.weight[plus : low + 1] = 0
+                first.weight[plus, :, 1, 1], first.weight[minus, :, 1, 1] = ahead[i], -ahead[i]
+                first.bias[plus], first.bias[minus] = offset[i], -offset[i]
+                first.bias[high], first.bias[low] = constant, -constant
+                out = (torch.eye(2 * latents).double()[i] if part is vae.encoder else back[:, i]) * deviation
+                last.weight[:, plus, 1, 1], last.weight[:, minus, 1, 1] = out, -out
+            if part is vae.encoder:
+                last.bias[latents:] = 2 * math.log(0.05)  # the log variance of the posterior
+            else:
+                last.bias.copy_(mean)
+    return True

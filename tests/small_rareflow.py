@@ -23,11 +23,11 @@ from rareflow.train.chips import Chip, Data
 from rareflow.train.run import train
 from rareflow.uncertainty import Scale
 
-STAGES = ("vae", "decoder", "prior", "control")
-_STAGE = {"steps": 4, "batch": 2, "crop_px": 108, "warmup": 1}
+STAGES = ("vae", "prior", "control")
+_STAGE = {"steps": 4, "batch": 2, "crop_px": 108, "warmup": 1, "lr": 1e-2}  # so high that few steps are seen
 _SMALL: dict[str, Any] = {
     "name": "small",
-    "vae": {"block_out_channels": [8, 8, 8], "latent_channels": 4},
+    "vae": {"block_out_channels": [16], "latent_channels": 4, "norm_num_groups": 4},
     "transformer": {
         "sample_size": 48, "in_channels": 4, "out_channels": 4, "num_layers": 4, "attention_head_dim": 8,
         "num_attention_heads": 2, "joint_attention_dim": 16, "caption_projection_dim": 16,
@@ -40,7 +40,7 @@ _SMALL: dict[str, Any] = {
     "loss": {"lambda_lpips": 0.0},
     "train": {
         "bank_every": 2, "bank_size": 3, "validate_every": 1, "validate_images": 1, "save_every": 2,
-        "vae": _STAGE | {"crop_px": 24}, "decoder": _STAGE | {"crop_px": 24}, "prior": _STAGE,
+        "vae": _STAGE | {"crop_px": 24}, "prior": _STAGE,
         "control": _STAGE | {"steps": 5},
         "store": "float32",
     },
@@ -56,6 +56,18 @@ def small_config(*changes: dict[str, Any]) -> Config:
     for change in changes:
         config = with_changes(config, change)
     return config
+
+
+def squares(image: np.ndarray, b: int = 4) -> np.ndarray:
+    """(C, H, W) as squares of b x b pixels stacked into channels, (C b b, H / b, W / b), in numpy."""
+    c, h, w = image.shape
+    return image.reshape(c, h // b, b, w // b, b).transpose(0, 2, 4, 1, 3).reshape(c * b * b, h // b, w // b)
+
+
+def unsquared(stacked: np.ndarray, b: int = 4) -> np.ndarray:
+    """What ``squares`` was given."""
+    cbb, h, w = stacked.shape
+    return stacked.reshape(cbb // b**2, b, b, h, w).transpose(0, 3, 1, 4, 2).reshape(-1, h * b, w * b)
 
 
 def stir(module: nn.Module, seed: int, std: float = 0.2) -> None:

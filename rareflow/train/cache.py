@@ -98,6 +98,11 @@ class Cache:
         crops = np.stack([mapped[i.row, top : top + size[0], left : left + size[1]] for i in items])
         return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).float() / 255
 
+    def sample(self, kind: str, count: int) -> Tensor:
+        """The images of the first ``count`` items of the largest bucket, whole, float32 (B, 3, h, w)."""
+        items = max(self.buckets, key=len)[:count]
+        return self.images(items, kind, 0, 0, items[0].bucket)
+
     def latents(self, items: Sequence[Item], kind: str, top: int, left: int, cells: Size) -> Tensor:
         """A crop of the latents ``z0`` or ``x`` of items of one bucket, float32 (B, C, h, w)."""
         mapped = self._open(items[0].bucket, kind)

@@ -29,12 +29,12 @@ from rareflow.errors import RareflowError
 from rareflow.flow import Field
 from rareflow.losses import Lpips
 from rareflow.model import RareFlow
-from rareflow.networks import Codec, Gates, Masks, name_dropout, new_transformer, start_jointly
+from rareflow.networks import Codec, Gates, Masks, name_dropout, new_transformer, start_jointly, start_linear
 from rareflow.text import WordTable
 from rareflow.train.cache import Cache
 from rareflow.train.chips import Data
 from rareflow.train.loop import Report, read_log, run_stage
-from rareflow.train.stages import ControlStage, DecoderStage, PriorStage, VaeStage, fit_latents
+from rareflow.train.stages import ControlStage, PriorStage, VaeStage, fit_latents
 from rareflow.train.validate import validate
 from rareflow.uncertainty import Scale
 
@@ -110,11 +110,9 @@ def train(
     numbers: dict[str, dict[str, float]] = {}
     own = not config.base and prior is None
     if own:
+        start_linear(parts.vae, caches[0].sample("hr", 200))
         numbers["vae"] = run_stage(VaeStage(parts.vae, config, *caches), config.train, work, accelerator, report, board)
         fit_latents(parts.vae, caches[0], 200)
-        if config.train.decoder.steps:
-            decoder = DecoderStage(parts.vae, config, *caches)
-            numbers["decoder"] = run_stage(decoder, config.train, work, accelerator, report, board)
     codec = Codec(parts.vae)
     identity = _identity(parts.vae)
     for made in caches:
@@ -231,7 +229,7 @@ def _parts(
             known.codec.vae, known.field.transformer, known.captions, masks, config.sampling.shift, {}
         ), control
     try:
-        vae = AutoencoderKL(**config.vae).to(device)
+        vae = AutoencoderKL(**config.vae | {"scaling_factor": 1.0, "shift_factor": 0.0}).to(device)
         transformer = new_transformer(config.transformer).to(device)
         width = int(config.transformer["joint_attention_dim"])
         table = WordTable(config.text.buckets, config.text.positions, width).to(device)

@@ -53,30 +53,33 @@ class VaeModule(nn.Module):
 
     vae: Any
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, codec: Codec) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae, self.codec = codec.vae, codec
 
     def forward(self, images: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        posterior = self.vae.encode(images * 2 - 1).latent_dist
+        posterior = self.codec.posterior(images)
         z = posterior.mean + posterior.std * eps
-        found = (self.vae.decode(z, return_dict=False)[0] + 1) / 2
-        pixels = (found.float() - images).abs().mean()
-        spectrum = torch.fft.rfft2(found.float() - images, norm="ortho").abs().mean()
+        found = self.codec.decode(z).float()
+        pixels = (found - images).abs().mean()
+        spectrum = torch.fft.rfft2(found - images, norm="ortho").abs().mean()
         kl = posterior.kl().mean() / z[0].numel()
-        loss = pixels + 0.5 * spectrum + 1e-4 * kl
-        psnr = -10 * torch.log10((found.detach().float().clamp(0, 1) - images).square().mean().clamp(min=1e-10))
+        loss = pixels + 0.5 * spectrum + 1e-5 * kl
+        psnr = -10 * torch.log10((found.detach().clamp(0, 1) - images).square().mean().clamp(min=1e-10))
         return loss, {"l1": pixels.detach(), "spectrum": spectrum.detach(), "kl": kl.detach(), "psnr": psnr}
 
 
 class VaeStage(Stage):
-    """Autoencoder of HR crops, and of LR crops in every fourth sample: it has to encode both."""
+    """Autoencoder of HR crops, and of LR crops in every fourth sample: it has to encode both.
+
+    Its latents are the posterior's own until ``fit_latents`` gives them a shift and a scale.
+    """
 
     name = "vae"
 
     def __init__(self, vae: AutoencoderKL, config: Config, cache: Cache, held_out: Cache) -> None:
-        self.module, self.config, self.seed = VaeModule(vae), config.train.vae, config.train.seed
         self.codec, self.cache, self.held_out, self.train = Codec(vae), cache, held_out, config.train
+        self.module, self.config, self.seed = VaeModule(self.codec), config.train.vae, config.train.seed
 
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
@@ -100,74 +103,6 @@ class VaeStage(Stage):
             found = self.codec.decode(self.codec.encode(image)).clamp(0, 1)
             errors.append(float((found - image).square().mean()))
         return {"psnr": float(-10 * torch.log10(torch.tensor(errors).clamp(min=1e-10)).mean())}
-
-
-def log_spectrum(images: Tensor) -> Tensor:
-    """The radially averaged log power spectrum of each channel, (B, C, rings) for (B, C, H, W); ring 0 is left out."""
-    height, width = images.shape[-2:]
-    window = torch.hann_window(height, device=images.device)[:, None] * torch.hann_window(width, device=images.device)
-    centred = images - images.mean(dim=(-2, -1), keepdim=True)
-    power = torch.fft.fft2(centred * window, norm="ortho").abs().square()
-    fy, fx = torch.fft.fftfreq(height, device=images.device), torch.fft.fftfreq(width, device=images.device)
-    count = min(height, width) // 2
-    ring = (torch.hypot(fy[:, None], fx[None, :]) * 2 * count).round().long().clamp(max=count)
-    sums = power.new_zeros(*power.shape[:2], count + 1).index_add(2, ring.flatten(), power.flatten(2))
-    cells = torch.bincount(ring.flatten(), minlength=count + 1)
-    return (sums / cells + 1e-7).log()[..., 1:]  # the floor is the power of rounding to 8 bits
-
-
-class DecoderModule(nn.Module):
-    """L1 of the pixels and of the log power spectrum: grain of the right strength, wherever its grains fall.
-
-    The finest textures do not fit through the latents, so a decoder that minimises pixel errors leaves them out. This
-    one paints them: its spectrum is the image's, at the cost of a little pixel error.
-    """
-
-    vae: Any
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
-            z = self.vae.encode(images * 2 - 1).latent_dist.mean
-        found = (self.vae.decode(z, return_dict=False)[0].float() + 1) / 2
-        pixels = (found - images).abs().mean()
-        spectrum = (log_spectrum(found) - log_spectrum(images)).abs().mean()
-        return pixels + 0.01 * spectrum, {"l1": pixels.detach(), "logspec": spectrum.detach()}
-
-
-class DecoderStage(Stage):
-    """The decoder alone, on HR crops; the encoder, and so every latent, stays as it is."""
-
-    name = "decoder"
-
-    def __init__(self, vae: AutoencoderKL, config: Config, cache: Cache, held_out: Cache) -> None:
-        self.module, self.config, self.seed = DecoderModule(vae), config.train.decoder, config.train.seed
-        self.codec, self.cache, self.held_out, self.train = Codec(vae), cache, held_out, config.train
-
-    def groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.codec.vae.decoder.parameters())}]
-
-    def batch(self, step: int) -> tuple[dict[str, Tensor], list[str]]:
-        items = batch_at(self.cache.buckets, self.config.batch, step, self.seed, self.name)
-        random = stream(self.seed, self.name, "crop", step)
-        crops = []
-        for item in items:
-            top, left, rows, columns = crop_window(item, self.config.crop_px, self.codec.factor, random)
-            crops.append(self.cache.images([item], "hr", top, left, (rows, columns))[0])
-        return {"images": torch.stack(crops)}, [i.chip.id for i in items]
-
-    def validate(self, step: int) -> dict[str, float]:
-        errors, spectra = [], []
-        for item in self.held_out.items[: self.train.validate_images]:
-            image = self.held_out.images([item], "hr", 0, 0, item.bucket).to(self.codec.vae.device)
-            found = self.codec.decode(self.codec.encode(image)).clamp(0, 1)
-            errors.append(float((found - image).square().mean()))
-            spectra.append(float((log_spectrum(found) - log_spectrum(image)).abs().mean()))
-        psnr = float(-10 * torch.log10(torch.tensor(errors).clamp(min=1e-10)).mean())
-        return {"psnr": psnr, "logspec": sum(spectra) / len(spectra)}
 
 
 def fit_latents(vae: AutoencoderKL, cache: Cache, count: int) -> None:

@@ -284,7 +284,7 @@ def test_a_configuration_of_another_version(folder: Path, change: Callable, says
     [
         ({"control": {"layers": 3}}, ["control"]),
         ({"transformer": {"num_layers": 5}}, ["transformer"]),
-        ({"vae": {"block_out_channels": [8, 8, 16]}}, ["vae"]),
+        ({"vae": {"block_out_channels": [24]}}, ["vae"]),
         ({"text": {"buckets": 65}}, ["text"]),
         ({"control": {"layers": 3}}, ["gates"]),
         ({"transformer": {"attention_head_dim": 12, "caption_projection_dim": 24}}, ["control"]),

@@ -20,7 +20,7 @@ from rareflow.images import next_multiple, pad_to, shrink, upsample
 from rareflow.model import RareFlow, Result, _means
 from rareflow.noise import normal
 from rareflow.uncertainty import Scale, measure
-from tests.small_rareflow import pixels, small_config, small_model
+from tests.small_rareflow import pixels, small_config, small_model, squares, unsquared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (50, 65)  # no multiple of the 12 px that the small model works in
@@ -97,7 +97,7 @@ def condition_by_hand(model: RareFlow, lr: np.ndarray, size: tuple[int, int]) ->
                    for c in range(3)]).clip(0, 1)  # fmt: skip
     padded = np.pad(up, ((0, 0), (0, work[0] - inner[0]), (0, work[1] - inner[1])), mode="reflect")
     with torch.no_grad():
-        mode = vae.encode(torch.from_numpy(padded)[None] * 2 - 1).latent_dist.mode()
+        mode = vae.encode(torch.from_numpy(squares(padded))[None] * 2 - 1).latent_dist.mode()
     return (mode - vae.config.shift_factor) * vae.config.scaling_factor
 
 
@@ -129,7 +129,8 @@ def sample_by_hand(
         v = velocities[1] + guidance * (velocities[0] - velocities[1])
         z = scheduler.step(v, t, z, return_dict=False)[0]
     with torch.no_grad():
-        image = (vae.decode(z / vae.config.scaling_factor + vae.config.shift_factor).sample[0].numpy() + 1) / 2
+        decoded = vae.decode(z / vae.config.scaling_factor + vae.config.shift_factor).sample[0]
+    image = (unsquared(decoded.numpy()) + 1) / 2
     image = image[:, : size[0] * scale, : size[1] * scale].reshape(3, size[0], scale, size[1], scale).mean((2, 4))
     return image.clip(0, 1).transpose(1, 2, 0)
 

@@ -282,7 +282,7 @@ def test_what_the_gates_do_is_eq_2_and_3(model: RareFlow, found: Study) -> None:
 
     gates = model.field.gates
     assert gates is not None
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=model.config.sampling.shift)
     scheduler.set_timesteps(2)
     p0, pt, pu = (p.detach().double().numpy() for p in (gates.p0, gates.pt, gates.pu))
     expected = []

@@ -32,14 +32,12 @@ from rareflow.train.loop import averaged, read_log, read_state, run_stage, write
 from rareflow.train.stages import (
     ControlModule,
     ControlStage,
-    DecoderStage,
     PriorModule,
     PriorStage,
     VaeStage,
     content,
     crop_window,
     fit_latents,
-    log_spectrum,
 )
 from rareflow.uncertainty import measure
 from tests.small_rareflow import (
@@ -424,43 +422,6 @@ def test_the_vae_sees_both_sides_of_chips(cache: Cache) -> None:
     for n, item in enumerate(items):
         assert is_crop_of(images[n], item, "up" if n % 4 == 3 else "hr")
         assert not is_crop_of(images[n], item, "hr" if n % 4 == 3 else "up")
-
-
-# --- the decoder's stage ---------------------------------------------------------------------------------------------
-
-
-def test_the_log_spectrum_is_the_mean_over_rings_of_the_windowed_periodogram() -> None:
-    images = np.random.default_rng(0).random((2, 3, 12, 16))
-    found = log_spectrum(torch.from_numpy(images).float()).numpy()
-    assert found.shape == (2, 3, 6)
-    window = np.outer(*(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n) for n in (12, 16)))
-    for b in range(2):
-        for c in range(3):
-            image = (images[b, c] - images[b, c].mean()) * window
-            power = np.abs(np.fft.fft2(image)) ** 2 / image.size
-            rings: dict[int, list[float]] = {}
-            for y in range(12):
-                for x in range(16):
-                    radius = np.hypot(min(y, 12 - y) / 12, min(x, 16 - x) / 16)
-                    rings.setdefault(min(6, round(float(radius * 12))), []).append(power[y, x])
-            expected = [np.log(np.mean(rings[ring]) + 1e-7) for ring in range(1, 7)]
-            np.testing.assert_allclose(found[b, c], expected, rtol=1e-3, atol=1e-3)
-
-
-def test_the_decoders_stage_leaves_every_latent_as_it_is(cache: Cache, tmp_path: Path) -> None:
-    vae, config = small_model().codec.vae, small_config()
-    stage = DecoderStage(vae, config, cache, cache)
-    images = stage.batch(0)[0]["images"]
-    assert images.shape == (2, 3, 24, 24)
-    encoder, decoder = state_of(vae.encoder, vae.decoder)
-    with torch.no_grad():
-        latents = Codec(vae).encode(images)
-    run(stage, config, tmp_path)
-    after = state_of(vae.encoder, vae.decoder)
-    assert all(torch.equal(after[0][k], encoder[k]) for k in encoder)
-    assert all(not torch.equal(after[1][k], decoder[k]) for k in decoder)
-    with torch.no_grad():
-        assert torch.equal(Codec(vae).encode(images), latents)
 
 
 # --- the latent stages' batches --------------------------------------------------------------------------------------
@@ -925,7 +886,7 @@ def same_training(a: Path, b: Path) -> None:
 def test_a_training_stopped_again_and_again_is_the_uninterrupted_one_to_the_bit(trained: Path, tmp_path: Path) -> None:
     """States are saved after steps 2, 4 and the last; stops come before the first, between them, before the last."""
     out = tmp_path / "out"
-    for stage, steps in {"vae": (3,), "decoder": (1, 3), "prior": (4,), "control": (1, 3, 5)}.items():
+    for stage, steps in {"vae": (3,), "prior": (4,), "control": (1, 3, 5)}.items():
         for step in steps:
             stop_once(out, Stopper(stage, step))
             state = read_state(out / "training" / f"{stage}.pt")
@@ -1010,7 +971,7 @@ def test_the_card_says_how_the_model_was_made(trained: Path) -> None:
     assert list(card["stages"]) == list(STAGES)
     for name, stage in card["stages"].items():
         terms = {
-            "vae": {"l1", "spectrum", "kl", "psnr"}, "decoder": {"l1", "logspec"}, "prior": {"base"},
+            "vae": {"l1", "spectrum", "kl", "psnr"}, "prior": {"base"},
             "control": {"base", "fft", "color"},
         }[name]  # fmt: skip
         assert stage["steps"] == (5 if name == "control" else 4) and set(stage["first"]) == set(stage["last"]) == terms
@@ -1111,7 +1072,7 @@ def test_a_stopped_training_from_a_prior_goes_on_too(trained: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"vae": {"norm_num_groups": 4}}, "its vae is not that of the config small"),
+        ({"vae": {"norm_num_groups": 8}}, "its vae is not that of the config small"),
         ({"transformer": {"num_layers": 5}}, "its transformer is not that"),
         ({"text": {"positions": 7}}, "its text table is not that"),
         ({"text": {"buckets": 65}}, "its text table is not that"),
@@ -1288,4 +1249,4 @@ def test_a_configuration_that_makes_no_model(tmp_path: Path, changes: dict[str, 
 
 def test_stage_configurations_are_read_by_name() -> None:
     config = small_config({"train": {"prior": {"steps": 7, "accumulate": 3}}})
-    assert config.train.prior == StageConfig(7, 2, 108, 1e-3, 1, 3)
+    assert config.train.prior == StageConfig(7, 2, 108, 1e-2, 1, 3)

@@ -15,7 +15,7 @@ from rareflow.model import RareFlow
 from rareflow.networks import Masks, NamedDropout, name_dropout
 from rareflow.noise import normal
 from rareflow.uncertainty import Scale, measure
-from tests.small_rareflow import small_config, small_model, stir
+from tests.small_rareflow import small_config, small_model, stir, unsquared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAYERS = ("attn.to_out.1", "ff.net.1", "ff_context.net.1")
@@ -177,7 +177,7 @@ def test_v_is_the_variance_of_passes_computed_by_hand(sigma: float) -> None:
                 )[0]  # fmt: skip
                 x0 = one["z"] - sigma * v
                 image = vae.decode(x0 / vae.config.scaling_factor + vae.config.shift_factor).sample
-            images.append((image[0].double().numpy() + 1) / 2)
+            images.append((unsquared(image[0].double().numpy()) + 1) / 2)
         maps.append(np.var(np.stack(images), axis=0, ddof=1).mean(axis=0))
     got = found(model, given, seeds, passes, sigma).double().numpy()
     assert got.shape == (2, 48, 60) and min(m.mean() for m in maps) > 1e-7
