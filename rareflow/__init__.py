@@ -14,6 +14,7 @@ The data's way: ``images`` (grid) -> ``networks`` (VAE, transformer, control, ga
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from rareflow.errors import RareflowError
@@ -21,6 +22,9 @@ from rareflow.errors import RareflowError
 if TYPE_CHECKING:
     from rareflow.checkpoint import load
     from rareflow.model import RareFlow, Result
+
+# diffusers imports it where pyiqa brings it along, and it warns at once of a kernel that nothing here uses
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = ["RareFlow", "RareflowError", "Result", "load"]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
-from torch import nn
+from torch import Tensor, nn
 
 from rareflow.base import controlnet_fresh
 from rareflow.captions import TableCaptions
@@ -19,6 +21,7 @@ from rareflow.flow import Field
 from rareflow.model import RareFlow
 from rareflow.networks import Codec, Gates, Masks, name_dropout
 from rareflow.text import WordTable
+from rareflow.train.cache import Cache
 from rareflow.train.chips import Chip, Data
 from rareflow.train.run import train
 from rareflow.uncertainty import Scale
@@ -56,6 +59,11 @@ def small_config(*changes: dict[str, Any]) -> Config:
     for change in changes:
         config = with_changes(config, change)
     return config
+
+
+ALL = small_config({"train": {"bank_size": 0}})  # a bank of all chips
+ONE = {"train": {stage: {"steps": 1} for stage in STAGES}}
+SIZES = ((105, 112), (105, 150), (131, 106))  # buckets 108x120, 108x156, 132x108
 
 
 def squares(image: np.ndarray, b: int = 4) -> np.ndarray:
@@ -124,6 +132,22 @@ def chip(number: int, size: tuple[int, int] = (105, 112), group: str | None = No
     return Chip(f"chip{number}", group or f"scene{number}", f"a picture of number{number}", load)
 
 
+def with_pixels(change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], number: int = 7) -> Chip:
+    """A chip with its pixels changed."""
+    good = chip(number)
+    return dataclasses.replace(good, load=lambda: change(*(image.copy() for image in good.load())))
+
+
+def spoil(value: float, side: int) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A change that puts ``value`` into a pixel of the LR (0) or the HR (1)."""
+
+    def change(*images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images[side][3, 4, 1] = value
+        return images[0], images[1]
+
+    return change
+
+
 def small_data(count: int = 4, sizes: tuple[tuple[int, int], ...] = ((105, 112),)) -> Data:
     """``count`` chips of the sizes in turn, and one to validate on."""
     chips = tuple(chip(i, sizes[i % len(sizes)]) for i in range(count))
@@ -149,3 +173,23 @@ def train_small(
 def weights(folder: Path) -> dict[str, bytes]:
     """The bytes of all safetensors files of a checkpoint, by name, of its prior too."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def make_cache(folder: Path, chips: tuple[Chip, ...], codec: Codec, key: str = "key", **options: Any) -> Cache:
+    """Pixels and latents of chips for the patches of 3 cells that the small model has."""
+    cache = Cache(folder, chips, codec.factor, 3, key, **options)
+    cache.make_pixels(lambda: None)
+    cache.make_latents(codec, "vae", torch.device("cpu"), lambda: None)
+    return cache
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    """The message of an error, which must not have a second line."""
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def state_of(*modules: nn.Module | None) -> list[dict[str, Tensor]]:
+    """Copies of the states of modules."""
+    return [{k: v.clone() for k, v in m.state_dict().items()} for m in modules if m is not None]

@@ -1,12 +1,17 @@
-"""One small training for all tests that only read its checkpoint."""
+"""A small model, a cache of chips and one small training, for all tests that only read them."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from rareflow.model import RareFlow
+    from rareflow.train.cache import Cache
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +36,19 @@ def one_thread() -> Iterator[None]:
     yield
     gc.unfreeze()
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> RareFlow:
+    """Random weights; not to be trained."""
+    from tests.small_rareflow import small_model
+
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, model: RareFlow) -> Cache:
+    """Six chips of three sizes."""
+    from tests.small_rareflow import SIZES, make_cache, small_data
+
+    return make_cache(tmp_path_factory.mktemp("cache"), small_data(6, SIZES).train, model.codec)
