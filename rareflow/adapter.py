@@ -48,10 +48,9 @@ class RareflowAdapter(Adapter):
         return str(self.card.get("label", "rareflow"))
 
     def specialise(self, spec: ModelSpec) -> ModelSpec:
-        """Tiles as large as what the checkpoint was trained on: positions beyond were never seen."""
-        crop = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
-        tile = max(8, int(crop) // 5) if isinstance(crop, int) else 40
-        return dataclasses.replace(spec, max_side_px=tile, overlap_px=tile // 5)
+        """Tiles whose answers are as large as what the checkpoint was trained on: positions beyond were never seen."""
+        crop_px = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
+        return dataclasses.replace(spec, max_out_side_px=crop_px, overlap_px=8)
 
     def identity(self) -> dict[str, Any]:
         return {"checkpoint": card_identity(self.card)}

@@ -103,9 +103,7 @@ def open_base(
     )
 
 
-def controlnet_from_transformer(
-    transformer: SD3Transformer2DModel, layers: int, *, extra_conditioning_channels: int = 0
-) -> SD3ControlNetModel:
+def controlnet_from_transformer(transformer: SD3Transformer2DModel, layers: int) -> SD3ControlNetModel:
     """A ControlNet that starts as a copy of the transformer's first ``layers`` blocks and embeddings.
 
     ``layers`` is 1 to the transformer's depth. All linears that leave the ControlNet and the embedding of the
@@ -114,7 +112,7 @@ def controlnet_from_transformer(
     branch, which the transformer does not have and whose output nothing uses, starts at random (seed 0). Returned in
     float32 on the transformer's device, in train mode, with gradients.
     """
-    control = controlnet_fresh(transformer, layers, extra_conditioning_channels=extra_conditioning_channels)
+    control = controlnet_fresh(transformer, layers)
     wanted = control.state_dict()
     copied = {
         name: value
@@ -125,9 +123,7 @@ def controlnet_from_transformer(
     return control
 
 
-def controlnet_fresh(
-    transformer: SD3Transformer2DModel, layers: int, *, seed: int = 0, extra_conditioning_channels: int = 0
-) -> SD3ControlNetModel:
+def controlnet_fresh(transformer: SD3Transformer2DModel, layers: int, *, seed: int = 0) -> SD3ControlNetModel:
     """A ControlNet of the same shape with random weights, the outputs zero as in ``controlnet_from_transformer``.
 
     The weights follow from ``seed`` alone; torch's global generator is left as it was.
@@ -143,7 +139,7 @@ def controlnet_fresh(
         "num_layers": layers,
         "out_channels": source["out_channels"],
         "dual_attention_layers": tuple(i for i in source["dual_attention_layers"] if i < layers),
-        "extra_conditioning_channels": extra_conditioning_channels,
+        "extra_conditioning_channels": 0,
         # diffusers' pipeline feeds the ControlNet zeros and unshifted latents where this is True, its default
         "force_zeros_for_pooled_projection": False,
     }

@@ -42,6 +42,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("files"), dict):
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise RareflowError(f"{path}: found format {str(found)[:40]!r}, expected {FORMAT}; train the checkpoint anew")
+    for names in (("config",), ("config", "train"), ("config", "train", "control"), ("data",), ("data", "sides")):
+        part: Any = card
+        for name in names:
+            part = part.get(name, {})
+            if not isinstance(part, dict):
+                raise RareflowError(
+                    f"{path}: {'.'.join(names)}: found {str(part)[:40]!r}, expected an object; copy the checkpoint anew"
+                )
+    crop_px = card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 1)
+    if not isinstance(crop_px, int) or crop_px < 1:
+        raise RareflowError(
+            f"{path}: config.train.control.crop_px: found {str(crop_px)[:40]!r}, expected a whole number of 1 or more; "
+            "copy the checkpoint anew"
+        )
     return card
 
 

@@ -68,7 +68,7 @@ class UncertaintyConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Euler steps from pure noise along the scheduler's sigmas; ``guidance`` 1 is off (eq. of classifier-free)."""
+    """Euler steps from pure noise along the scheduler's sigmas; ``guidance`` 1 is off (classifier-free guidance)."""
 
     steps: int = 20
     guidance: float = 1.0

@@ -84,7 +84,7 @@ def clean(z: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
 
 
 def training_levels(count: int, shift: float, generator: torch.Generator, uniform: float = 0.0) -> Tensor:
-    """Noise levels for training (count,): SD3's logit-normal density, shifted; a share ``uniform`` evenly spread."""
+    """Noise levels for training (count,): SD3's logit-normal density, an even one in a share ``uniform``; shifted."""
     s = torch.sigmoid(torch.randn(count, generator=generator))
     even = torch.rand(count, generator=generator)
     s = torch.where(torch.rand(count, generator=generator) < uniform, even, s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,16 +31,15 @@ class Masks:
 
     seeds: tuple[tuple[int, int], ...] | None = None
     training: bool = False
-    generators: dict[tuple[int, int, str], torch.Generator] = field(default_factory=dict)
 
     @contextmanager
     def use(self, seeds: Sequence[tuple[int, int]]) -> Iterator[None]:
         """Dropout with one (seed, pass) a sample, for the forward pass inside."""
-        self.seeds, self.generators = tuple(seeds), {}
+        self.seeds = tuple(seeds)
         try:
             yield
         finally:
-            self.seeds, self.generators = None, {}
+            self.seeds = None
 
     def keep(self, x: Tensor, p: float, layer: str) -> Tensor | None:
         """What a layer's activations (B, ...) are multiplied by: 0 or 1/(1-p); None where dropout is off."""
@@ -49,8 +48,7 @@ class Masks:
                 raise ValueError(f"{len(self.seeds)} dropout seeds for a batch of {x.shape[0]}")
             rows = []
             for key in self.seeds:
-                found = stream(key[0], "dropout", key[1], layer, device=x.device)
-                generator = self.generators.setdefault((*key, layer), found)
+                generator = stream(key[0], "dropout", key[1], layer, device=x.device)
                 rows.append(torch.rand(x.shape[1:], generator=generator, device=x.device) >= p)
             return (torch.stack(rows) / (1 - p)).to(x.dtype)
         if self.training:
@@ -103,7 +101,8 @@ class Gates(nn.Module):
         super().__init__()
         self.p0 = nn.Parameter(torch.zeros(layers))
         self.pt = nn.Parameter(torch.zeros(layers))
-        self.pu = nn.Parameter(torch.zeros(layers))
+        # softplus(-5) is near 0, so that bounded gates start like unbounded ones
+        self.pu = nn.Parameter(torch.full((layers,), 0.0 if pu_min is None else -5.0))
         self.drop_t = NamedDropout(masks, p_do, "gates.t")
         self.drop_u = NamedDropout(masks, p_do, "gates.u")
         self.pu_min = pu_min
@@ -194,14 +193,16 @@ def start_linear(vae: AutoencoderKL, images: Tensor) -> bool:
     made linear: a group holds s, -s, C and -C with C far above s, so its mean is 0 and its deviation constant, and
     SiLU(s) - SiLU(-s) = s.
 
-    ``images`` (B, 3, H, W) in [0, 1]. Returns whether the VAE has room for it: one level (no halving of sides), and a
-    group of 4 channels or more for each latent channel. Others are left as they are.
+    ``images`` (B, 3, H, W) in [0, 1]. Returns whether the VAE has room for it: one level (no halving of sides), a group
+    of 4 channels or more for each latent channel, neither attention nor convolutions around the latents. Others are
+    left as they are.
     """
     config = vae.config
     latents, groups = int(config.latent_channels), int(config.norm_num_groups)
     width = int(config.block_out_channels[0])
     size = width // groups
-    if len(config.block_out_channels) > 1 or groups < latents or size < 4 or latents > config.in_channels:
+    between = config.mid_block_add_attention or config.use_quant_conv or config.use_post_quant_conv
+    if len(config.block_out_channels) > 1 or groups < latents or size < 4 or between:
         return False
     squares = pixel_unshuffle(images.double() * 2 - 1, Codec(vae).block_px).movedim(1, -1).flatten(0, -2)
     mean = squares.mean(dim=0)

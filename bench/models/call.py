@@ -174,7 +174,8 @@ class Model:
 
     def _in_smaller_tiles(self, task: Task, run_seed: int, draws: int, policy: Policy) -> Answer | ItemError:
         """One image that does not fit into memory: tiles of half, a quarter, ... of its side."""
-        largest = min(self.spec.max_side_px or max(task.lr.size), max(task.lr.size))
+        scale = max(out / side for out, side in zip(task.size, task.lr.size, strict=True))
+        largest = min(self.spec.largest_tile_px(scale) or max(task.lr.size), max(task.lr.size))
         tile, tried = largest // 2, ""
         while tile >= max(_SMALLEST_TILE_PX, self.spec.min_side_px):
             found = self._attempt([task], run_seed, draws, policy, tile_px=tile)
@@ -220,7 +221,8 @@ class Model:
             dates=tuple(t.lr_date for t in tasks),
             gsd_m=first.lr.gsd_m,
         )
-        raw = self._tiled(batch, tile_px or spec.max_side_px)
+        scale = max(out / side for out, side in zip(size, images.shape[1:3], strict=True))
+        raw = self._tiled(batch, tile_px or spec.largest_tile_px(scale))
         arrays = {k: a for k, a in raw.arrays.items() if not k.startswith(MAP)}
         unit: Unit = first.lr.unit if spec.output_unit == "native" else spec.output_unit
         out_bands = bands if spec.output_unit == "native" else _output_bands(arrays, bands)

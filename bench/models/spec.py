@@ -33,6 +33,8 @@ class ModelSpec:
     scale_factors : native whole-number factors, None where it reaches any size by itself.
     multiple, min_side_px, max_side_px, square : constraints on the LR it is given; smaller images are padded by
         repeated reflection and the answer cropped, larger ones are tiled with ``overlap_px`` and blended seams.
+    max_out_side_px : the longest side of an answer that it can give at once, for models that reach any size by
+        themselves; a larger answer is made in tiles.
     stochastic : whether draws differ; ``supports_prompt``: whether it reads captions.
     input_kind : ``image``, or ``series`` for models that need the LR's time series.
     dtypes : the arithmetic it can do; ``--dtype`` with another is refused.
@@ -51,6 +53,7 @@ class ModelSpec:
     multiple: int = 1
     min_side_px: int = 1
     max_side_px: int | None = None
+    max_out_side_px: int | None = None
     overlap_px: int = 16
     square: bool = False
     stochastic: bool = False
@@ -66,6 +69,11 @@ class ModelSpec:
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
     status: str = ""
     revision: int = 1
+
+    def largest_tile_px(self, scale: float) -> int | None:
+        """The longest side in LR pixels that the model takes at once where an answer is ``scale`` times as fine."""
+        limits = [self.max_side_px, None if self.max_out_side_px is None else max(1, int(self.max_out_side_px / scale))]
+        return min((n for n in limits if n is not None), default=None)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def upscale(
     _check_choices(scale, draws, estimate, output)
     found = Model(model, device=resolve_device(device), dtype=dtype)
     count = _draws(found, draws, uncertainty, estimate)
-    tile = _tile_px(found, tile)
+    tile = _tile_px(found, tile, scale)
     overlap = min(found.spec.overlap_px, tile // 2)
     _warn_of_habits(found, scale, caption)
     side = _input_side(found, unit, input_scale, offset, bands, nodata, normalisation, gamma)
@@ -133,6 +133,7 @@ def upscale(
             look = Look(found.label, output, estimate, uncertainty, fitted, _way_back(found, output, side, fitted))
             provenance.deterministic()
             found.load()
+            found.adapter.prepare([caption])
             tags = _tags(found, fitted) | {
                 "SCALE": f"{scale:g}", "CAPTION": caption, "SEED": seed, "IMAGE_ID": source.stem, "DRAWS": count,
                 "ESTIMATE": estimate, "OUTPUT": output, "TILE": f"{tile} px, overlap {overlap} px", "DTYPE": dtype,
@@ -310,8 +311,8 @@ def _draws(model: Model, draws: int | None, uncertainty: bool, estimate: str) ->
     return draws or _DRAWS
 
 
-def _tile_px(model: Model, tile: int | None) -> int:
-    largest = model.spec.max_side_px
+def _tile_px(model: Model, tile: int | None, scale: float) -> int:
+    largest = model.spec.largest_tile_px(scale)
     if tile is None:
         return largest or _TILE_PX
     if tile < _SMALLEST_TILE_PX or (largest is not None and tile > largest):

@@ -6,6 +6,7 @@ import os
 
 # Before anything loads numpy or torch: waiting threads sleep instead of spinning on cores that others use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
 
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def ood(
                 f"({one_line(trained[0], 60)}), expected new ones; choose another --data or --split"
             )
         others, other_facts = _images(
-            resolve_dataset(str(_bank(out) if bank is None else bank)), bank_split, bank_limit
+            resolve_dataset(str(_bank(out, bank_limit) if bank is None else bank)), bank_split, bank_limit
         )
         both = {image.scene for image in known} & {image.scene for image in others}
         if both:
@@ -120,15 +121,15 @@ def _images(dataset: Dataset, split: str, limit: int) -> tuple[list[Image], dict
     return images, {"name": dataset.name, "split": split, "fingerprint": dataset.fingerprint(records)}
 
 
-def _bank(out: Path) -> Path:
-    """Procedural scenes of their own seed, in ``out/bank``; made once."""
+def _bank(out: Path, count: int) -> Path:
+    """Procedural scenes of their own seed, in ``out/bank-COUNT``; made once."""
     from bench.data.make import write_scenes
 
-    folder = out / "bank"
+    folder = out / f"bank-{count}"
     if not (folder / "dataset.json").is_file():
-        command = f"rfbench data scenes DST --count 48 --seed {_BANK_SEED} --split train"
+        command = f"rfbench data scenes DST --count {count} --seed {_BANK_SEED} --split train"
         prefix = f"scene{_BANK_SEED}"
-        write_scenes(folder, count=48, seed=_BANK_SEED, split="train", prefix=prefix, command=command)
+        write_scenes(folder, count=count, seed=_BANK_SEED, split="train", prefix=prefix, command=command)
     return folder
 
 

@@ -40,6 +40,8 @@ def study(
     ``tick`` is called with (what, total) for each image that is done. The same arguments give the same numbers.
     """
     total = len(bank) + len(images) * (1 + len(kinds))
+    if model.config.text.captions:
+        model.captions.prepare(sorted({"", *(image.caption for image in (*bank, *images))}))
 
     def measured(image: Image) -> Measured:
         found = measure_image(model, image)

@@ -6,6 +6,7 @@ import os
 
 # Before anything loads numpy or torch: waiting threads sleep instead of spinning on cores that others use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
 
 import shlex
 import sys
@@ -267,6 +268,7 @@ def read_data(folder: Path, split: str, validation_split: str, config: Config) -
     from bench.core.errors import RfbenchError
     from bench.core.image import RGB
     from bench.data.dataset import FolderDataset, Record
+    from rareflow.errors import RareflowError
     from rareflow.train.chips import Chip, Data
     from rareflow.train.chips import split as hold_out
 
@@ -280,6 +282,12 @@ def read_data(folder: Path, split: str, validation_split: str, config: Config) -
                 if image is None:
                     raise RfbenchError(f"{record.id}: found no {side} file, expected both sides; leave the row out")
                 selected, meaning = image.select(RGB), record.sides[side]
+                holes = int((~selected.valid).sum())
+                if holes:
+                    raise RareflowError(
+                        f"{record.id}: the {side.upper()} has no data in {holes} of {selected.valid.size} pixels (NaN, "
+                        "or what the file declares as nodata), expected a whole image; crop it or leave it out"
+                    )
                 sides.append(meaning.declared.fit(selected, meaning.gamma).apply(selected))
             return tuple(sides)
 

@@ -87,6 +87,8 @@ def run_stage(
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         stage.load_extra(state["extra"])
+        if accelerator.scaler is not None and state.get("scaler"):
+            accelerator.scaler.load_state_dict(state["scaler"])
     average.to(device)
     if start < config.steps:
         module, optimiser = accelerator.prepare(stage.module, optimiser)
@@ -147,9 +149,11 @@ def run_stage(
                         "step": done, "parameters": [p.detach() for p in trained], "average": average.state_dict(),
                         "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
                         "extra": stage.extra_state(), "validation": numbers,
+                        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
                     },
                 )  # fmt: skip
         stage.module = accelerator.unwrap_model(module)
+        accelerator.free_memory()  # else the next stage's gradients are unscaled by this one's optimiser too
     average.copy_to(trained)
     stage.module.eval().requires_grad_(False)
     return numbers
@@ -173,11 +177,10 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     try:
         torch.save(state, temporary)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's own writer makes a RuntimeError of a full disk
         temporary.unlink(missing_ok=True)
-        raise RareflowError(
-            f"{path} cannot be written: {error.strerror}; free some space and run the command again"
-        ) from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        raise RareflowError(f"{path} cannot be written: {reason}; free some space and run the command again") from None
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -77,7 +77,8 @@ def train(
     if _is_done(out, digest):
         return read_card(out)
     work, kept = out / "training", cache or out / "training" / "cache"
-    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=device == "cpu")
+    on_cpu = device == "cpu" or not torch.cuda.is_available()  # accelerate would take other devices too
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=on_cpu)
     if config.train.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise RareflowError("train.mixed_precision: found fp16, which needs a GPU, expected bf16 or no on a processor")
     lpips = _lpips(config, weights, accelerator.device)
@@ -87,9 +88,10 @@ def train(
     if config.base:
         base = open_base(config.base, device=accelerator.device, dtype=_PRECISION[config.train.mixed_precision])
     parts, inherited = _parts(config, base, prior, accelerator.device)
-    _claim(out, digest, config)
+    given = _given_control(config, parts.transformer, inherited)
     if accelerator.num_processes > 1:
         raise RareflowError(f"found {accelerator.num_processes} processes, expected one; start the command by itself")
+    _claim(out, digest, config, {"left_out": left_out, "base": base.identity if base else {}})
     board = _tensorboard(work)
     codec = Codec(parts.vae)
     config = with_changes(config, {"sampling": {"shift": parts.shift}})
@@ -148,7 +150,11 @@ def train(
         without = with_changes(config, {"name": f"{config.name}-prior", "control": {"gates": False}})
         copy = dataclasses.replace(model, config=without)
         save(out / "prior", copy, {"data": {"fingerprint": data.fingerprint}}, [c.id for c in data.train])
-    control = _control(config, parts.transformer, joint or inherited)
+    control = given or joint
+    if config.control.init == "scratch":
+        control = controlnet_fresh(parts.transformer, config.control.layers, seed=config.train.seed)
+    elif control is None or config.control.init == "transformer":
+        control = controlnet_from_transformer(parts.transformer, config.control.layers)
     name_dropout(control, parts.masks, config.uncertainty.p_do)
     if config.train.gradient_checkpointing:
         control.enable_gradient_checkpointing()
@@ -222,7 +228,6 @@ def _parts(
                 raise RareflowError(
                     f"prior {prior}: its {name} is not that of the config {config.name}; take its config"
                 )
-        known.field.transformer.train()
         control = known.field.control
         assert control is not None
         return Parts(
@@ -248,18 +253,18 @@ def _parts(
     return Parts(vae, transformer, TableCaptions(table), masks, config.sampling.shift, {}), None
 
 
-def _control(
+def _given_control(
     config: Config, transformer: SD3Transformer2DModel, inherited: SD3ControlNetModel | None
-) -> SD3ControlNetModel:
-    """The ControlNet that the last stage starts from."""
-    init, layers = config.control.init, config.control.layers
-    if init == "scratch":
-        return controlnet_fresh(transformer, layers, seed=config.train.seed)
-    if init == "transformer" or (init == "prior" and inherited is None):
-        return controlnet_from_transformer(transformer, layers)
+) -> SD3ControlNetModel | None:
+    """The control that the last stage starts from, where there is one already: the folder ``control.init``, or the
+    prior's. RareflowError for one that does not fit, and for more layers than the transformer has."""
+    init, layers, depth = config.control.init, config.control.layers, int(transformer.config.num_layers)
+    if layers > depth:
+        raise RareflowError(f"control.layers: found {layers}, expected 1 to {depth}, the transformer's depth")
+    if init in ("scratch", "transformer"):
+        return None
     control = inherited if init == "prior" else load_controlnet(init, transformer)
-    assert control is not None
-    if control.config.num_layers != layers:
+    if control is not None and control.config.num_layers != layers:
         raise RareflowError(f"control.layers: found {layers}, expected {control.config.num_layers}, as {init} has")
     return control
 
@@ -275,8 +280,9 @@ def _digest(config: Config, data: Data, prior: Path | None) -> str:
     if both:
         raise RareflowError(f"the scene {min(both)[:80]} is in the training and the validation split; move its chips")
     mine = {
-        "config": config.to_dict(), "data": data.fingerprint, "ids": [c.id for c in data.train],
-        "prior": _prior_card(prior),
+        # a base is known by its content (see _claim), not by how its path was typed
+        "config": config.to_dict() | {"base": bool(config.base)}, "data": data.fingerprint,
+        "ids": [c.id for c in data.train], "prior": _prior_card(prior),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
 
@@ -289,6 +295,8 @@ def _is_done(out: Path, digest: str) -> bool:
             if json.loads(path.read_text(encoding="utf-8"))["sha256"] == digest:
                 # the card gets its validation last
                 return (out / "card.json").is_file() and "validation" in read_card(out)
+            if not any(path.parent.glob("*.pt")) and not any(out.rglob("card.json")):
+                return False  # stopped before a first state, perhaps over what was since corrected
         raise RareflowError(f"{out} holds another training (other data, configuration or prior); give another --out")
     unclaimed = {path.parent, path.with_name(_CLAIM)}  # what a stop in the middle of claiming leaves
     if out.exists() and any(p not in unclaimed for p in out.rglob("*")):
@@ -296,12 +304,27 @@ def _is_done(out: Path, digest: str) -> bool:
     return False
 
 
-def _claim(out: Path, digest: str, config: Config) -> None:
-    """Take a folder for this training; not before all it starts from is found, so that a wrong path can be mended."""
+def _claim(out: Path, digest: str, config: Config, found: Mapping[str, Any]) -> None:
+    """Take a folder for this training; not before all it starts from is found, so that a wrong path can be mended.
+
+    ``found`` is what the machine had of what the configuration names (the base's content, which losses were left out
+    for want of weights); RareflowError where a training goes on with something else.
+    """
     path = out / "training" / "training.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["sha256"] == digest and before.get("found") != found:
+            what = next(k for k in found if before.get("found", {}).get(k) != found[k])
+            said = {
+                "left_out": f"the losses left out for want of weights are now {list(found['left_out'])}; give the same "
+                "--weights-dir",
+                "base": "the files of the base are others now; give the same --base",
+            }[what]
+            raise RareflowError(f"{out}: since this training began, {said}, or another --out")
     temporary = path.with_name(_CLAIM)
-    temporary.write_text(json.dumps({"sha256": digest, "config": config.to_dict()}, indent=1), encoding="utf-8")
+    text = json.dumps({"sha256": digest, "found": found, "config": config.to_dict()}, indent=1)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

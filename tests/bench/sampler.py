@@ -3,9 +3,9 @@
 Both have the same networks with the same random weights, the same LR image (already enlarged), noise and embedded
 caption, Euler steps, batch and device; both encode and decode; guidance is off in both, and u is given, so that no
 pass of MC dropout is counted here (``tests.bench.uncertainty`` counts those). With gates that let everything through,
-the images agree. Work is what is counted: floating-point operations of matrix products, convolutions and attention,
-and calls of torch's operators (those that operators make included). Times are of repeats in turns: medians of wall,
-and of the processor's time.
+the images agree. (The pipeline's VAE reads pixels, so tiny has an ordinary one here, of the same latents.) Work is what
+is counted: floating-point operations of matrix products, convolutions and attention, and calls of torch's operators
+(those that operators make included). Times are of repeats in turns: medians of wall, and of the processor's time.
 
 On a processor ``RareFlow.upscale`` runs one image after another, so that an image comes out the same in whatever batch.
 What that costs is seen with a batch of 4, beside the same sampler with all four at once, as on a GPU.
@@ -95,7 +95,7 @@ def main(repeats: int = 7) -> None:
     """Measure and print; last in a line, how much more than the pipeline."""
     torch.set_num_threads(1)
     print(f"{machine()}, 1 thread")
-    for size, px, steps, batch in (("tiny", 204, 20, 1), ("tiny", 204, 20, 4), ("mid", 256, 8, 1)):
+    for size, px, steps, batch in (("tiny-pixels", 204, 20, 1), ("tiny-pixels", 204, 20, 4), ("mid", 256, 8, 1)):
         model = random_model(config_of(size))
         calls = sides(model, px, steps, batch)
         gates, model.field.gates = model.field.gates, None

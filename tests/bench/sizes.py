@@ -1,4 +1,4 @@
-"""Models with random weights at three sizes: ``tiny`` (the embedded one's), ``mid`` (for a processor), ``sd3``."""
+"""Models with random weights: ``tiny`` (the embedded one's size), ``mid`` (for a processor), ``sd3``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rareflow.networks import Codec, Gates, Masks, name_dropout
 from rareflow.uncertainty import Scale
 
 _SD3_VAE: dict[str, Any] = {
+    "in_channels": 3, "out_channels": 3,
     "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
     "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 16, "norm_num_groups": 32,
     "mid_block_add_attention": True, "scaling_factor": 1.5305, "shift_factor": 0.0609,
@@ -29,6 +30,14 @@ _SD3_TRANSFORMER: dict[str, Any] = {
 }  # fmt: skip
 _SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"vae": {"scaling_factor": 0.9, "shift_factor": 0.05}},
+    # diffusers' pipeline gives its VAE pixels, and not squares of them: one of the same latents
+    "tiny-pixels": {
+        "vae": {
+            "in_channels": 3, "out_channels": 3, "block_out_channels": [16, 32, 64],
+            "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+            "scaling_factor": 0.9, "shift_factor": 0.05,
+        },
+    },
     "mid": {
         "vae": _SD3_VAE | {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 1},
         "transformer": _SD3_TRANSFORMER | {

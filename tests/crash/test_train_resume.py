@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from rareflow.config import Config, load_config
+from rareflow.errors import RareflowError
 from rareflow.train.cli import read_data
 from rareflow.train.loop import read_state
 from tests.conftest import write_rows
@@ -95,6 +96,19 @@ def write_config(path: Path, config: Config) -> Path:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX signal")
+@pytest.mark.parametrize("side", ["lr", "hr"])
+def test_holes_in_training_data_are_named_before_anything_is_trained(tmp_path: Path, side: str) -> None:
+    """The readers make 0 of NaN and of nodata, which must not be trained on as black ground."""
+    config, data = small_config(TWO), write_pairs(tmp_path / "data", 5)
+    path = data / side / "1.npy"
+    values = np.load(path).astype(np.float32)
+    values[2:4, 3:6] = np.nan
+    np.save(path, values)
+    with pytest.raises(RareflowError, match=rf"^chip1: the {side.upper()} has no data in 6 of \d+ pixels"):
+        train_small(tmp_path / "out", config, read_data(data, "train", "validation", config))
+    assert not list((tmp_path / "out").rglob("*.pt"))
+
+
 def test_a_killed_command_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """The command is killed in its second stage; what is left of the training is done in this process, by the same
     code, as is the uninterrupted one: two starts of Python fewer."""

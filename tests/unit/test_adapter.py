@@ -55,6 +55,12 @@ def test_no_scene_of_the_benchmark_was_trained_on() -> None:
     assert not seen & {id_hash(r.id) for r in SCENES().records("test")}
 
 
+@pytest.mark.parametrize(("scale", "tile_px"), [(5, 40), (4, 51), (10, 20), (16, 12)])
+def test_tiles_have_answers_as_large_as_the_crops_of_training(scale: float, tile_px: int) -> None:
+    assert read_card(EMBEDDED)["config"]["train"]["control"]["crop_px"] == 204
+    assert Model("rareflow").spec.largest_tile_px(scale) == tile_px
+
+
 def test_it_loads_and_runs_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a connection was opened")

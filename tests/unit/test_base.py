@@ -275,9 +275,7 @@ def test_fresh_weights_follow_from_the_seed_alone() -> None:
     assert torch.equal(copied[name], source.state_dict()[name].float()) and copied[name].dtype == torch.float32
 
 
-def test_extra_condition_channels_and_layers_out_of_range() -> None:
-    control = controlnet_from_transformer(transformer(), 2, extra_conditioning_channels=3)
-    assert control.pos_embed_input.proj.weight.shape[1] == 7
+def test_layers_out_of_range() -> None:
     for layers in (0, 4):
         with pytest.raises(RareflowError, match=f"found {layers} control layers, expected 1 to 3"):
             controlnet_from_transformer(transformer(), layers)
@@ -300,7 +298,9 @@ def test_a_saved_control_loads_for_its_transformer_only(tmp_path: Path) -> None:
     refused(tmp_path / "absent", source, "no such folder")
     refused(tmp_path / "control", transformer(layers=1), "found 2 layers, expected at most the transformer's 1")
     refused(tmp_path / "control", transformer(pooled_projection_dim=8), "pooled_projection_dim 10, expected .* 8")
-    controlnet_from_transformer(source, 1, extra_conditioning_channels=1).save_pretrained(tmp_path / "extra")
+    SD3ControlNetModel.from_transformer(
+        copy.deepcopy(source), 1, num_extra_conditioning_channels=1, load_weights_from_transformer=False
+    ).save_pretrained(tmp_path / "extra")
     refused(tmp_path / "extra", source, "extra conditioning channels")
     source.save_pretrained(tmp_path / "transformer")
     refused(tmp_path / "transformer", source, "SD3Transformer2DModel, expected SD3ControlNetModel")

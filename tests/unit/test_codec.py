@@ -102,8 +102,11 @@ def test_a_linear_start_repeats_whatever_sign_a_solver_gives(monkeypatch: pytest
          "up_block_types": ["UpDecoderBlock2D"] * 2},
         {"latent_channels": 9},
         {"block_out_channels": [24]},
+        {"mid_block_add_attention": True},
+        {"use_quant_conv": True},
+        {"use_post_quant_conv": True},
     ],
-    ids=["two levels", "fewer groups than latents", "groups of three"],
+    ids=["two levels", "fewer groups than latents", "groups of three", "attention", "quant", "post-quant"],
 )  # fmt: skip
 def test_a_vae_without_room_for_it_is_left_as_it_is(changes: dict[str, object]) -> None:
     vae = new_vae(**changes)

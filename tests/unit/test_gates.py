@@ -81,6 +81,12 @@ def test_alpha_stays_within_0_and_1_and_follows_the_sign_of_pu() -> None:
         assert torch.equal(along_sigma.sign(), g.pt.detach().sign().expand_as(along_sigma))
 
 
+def test_bounded_gates_start_half_open_too() -> None:
+    sigma, u = square()
+    alpha = Gates(LAYERS, Masks(), 0.1, pu_min=0.0).double()(sigma.flatten(), u.flatten())
+    assert (alpha - 0.5).abs().max() < 2e-3
+
+
 def test_pu_min_0_never_lowers_control_with_uncertainty() -> None:
     sigma, u = square()
     for seed in range(5):

@@ -59,9 +59,9 @@ class Stopper:
             raise KeyboardInterrupt
 
 
-def stop_once(out: Path, stopper: Stopper) -> None:
+def stop_once(out: Path, stopper: Stopper, config: Config | None = None) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_small(out, report=stopper)
+        train_small(out, config, report=stopper)
     assert stopper.stopped and not (out / "card.json").exists()
 
 
@@ -371,7 +371,37 @@ def test_a_folder_of_another_training(trained: Path, tmp_path: Path, other: str)
     assert untouched(out) == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "{", '{"sha256": 1}'])
+def test_a_folder_stopped_before_its_first_state_may_be_corrected(tmp_path: Path) -> None:
+    """A chip that could not be read, say: mending it changes the data's fingerprint, and nothing was trained yet."""
+    broken = dataclasses.replace(small_data(), train=(with_pixels(spoil(np.nan, 1), 0), *small_data().train[1:]))
+    with pytest.raises(RareflowError, match="chip0: the HR holds 1 values"):
+        train_small(tmp_path / "out", small_config(ONE), dataclasses.replace(broken, fingerprint="broken"))
+    card = train_small(tmp_path / "out", small_config(ONE))
+    assert card["validation"] and card["data"]["fingerprint"] == small_data().fingerprint
+
+
+@pytest.mark.parametrize("control", [{"layers": 5}, {"init": "nowhere"}])
+def test_a_control_that_cannot_be_is_said_before_anything_is_taken(tmp_path: Path, control: dict[str, Any]) -> None:
+    with pytest.raises(RareflowError, match=r"found 5, expected 1 to 4|nowhere: found no such folder") as error:
+        train_small(tmp_path / "out", small_config({"control": control}))
+    one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_does_not_go_on_with_other_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS there at first and missing later would be a training that no configuration names."""
+    config, out = small_config({"loss": {"lambda_lpips": 0.5}}), tmp_path / "out"
+    monkeypatch.setattr(run_module, "_lpips", lambda *_: torch.nn.Identity())
+    stop_once(out, Stopper("prior", 3), config)
+    monkeypatch.setattr(run_module, "_lpips", lambda *_: None)
+    before = untouched(out)
+    with pytest.raises(RareflowError, match=r"are now \['lpips'\]; give the same --weights-dir, or another") as error:
+        train_small(out, config)
+    one_line(error)
+    assert untouched(out) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{"])
 def test_a_folder_whose_claim_is_damaged(tmp_path: Path, content: str) -> None:
     (tmp_path / "out" / "training").mkdir(parents=True)
     (tmp_path / "out" / "training" / "training.json").write_text(content)
@@ -433,7 +463,7 @@ def test_chips_too_small_or_too_large_are_named(tmp_path: Path) -> None:
         ({"transformer": {"num_layers": 0}, "control": {"layers": 1}}, "expected 1 to 0, the transformer's depth"),
         ({"vae": {"latent_channels": 8}}, r"found vae.latent_channels, .*\(8, 4, 4\)"),
         ({"transformer": {"pooled_projection_dim": 24}}, "pooled_projection_dim 24; expected the first three alike"),
-        ({"control": {"layers": 9}}, "found 9 control layers, expected 1 to 4"),
+        ({"control": {"layers": 9}}, "control.layers: found 9, expected 1 to 4, the transformer's depth"),
     ],
 )
 def test_a_configuration_that_makes_no_model(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

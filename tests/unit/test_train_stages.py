@@ -552,6 +552,16 @@ def test_a_stop_for_a_loss_that_is_not_finite_names_the_chips_and_keeps_the_last
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_while_saving_is_one_line(tmp_path: Path) -> None:
+    """torch's writer makes an error of its own of what the system says."""
+    (tmp_path / ".control.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(RareflowError, match=r"control\.pt cannot be written: .*; free some space and run") as error:
+        write_state(tmp_path / "control.pt", {"step": 1, "big": torch.zeros(1 << 20)})
+    one_line(error)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_state_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "control.pt"
     write_state(path, {"step": 1})
