@@ -68,11 +68,16 @@ class UncertaintyConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Euler steps from pure noise along the scheduler's sigmas; ``guidance`` 1 is off (classifier-free guidance)."""
+    """Euler steps from pure noise along the scheduler's sigmas; ``guidance`` 1 is off (classifier-free guidance).
+
+    ``moving_grid`` lays the transformer's patches elsewhere in every step (see ``flow.Grid``), against seams between
+    the patches of a small model; it costs a row and a column of tokens.
+    """
 
     steps: int = 20
     guidance: float = 1.0
     shift: float = 3.0
+    moving_grid: bool = False
 
 
 @dataclass(frozen=True)

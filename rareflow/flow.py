@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor
+from torch.nn import functional
 
 from rareflow.networks import Gates
 
@@ -55,6 +56,36 @@ class Field:
         if self.gates is None:
             return sigma.new_full((sigma.shape[0], layers), self.s_ctrl / 2)
         return self.s_ctrl * self.gates(sigma, u)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the transformer's patches lie on the latents in a step of sampling: their upper left corner, in cells.
+
+    Each token answers for its own patch, and a small model leaves steps between neighbours. Where every step cuts the
+    latents elsewhere, the next one sees such an edge in the middle of a patch, and mends it.
+    """
+
+    patch: int
+    offset: tuple[int, int] = (0, 0)
+
+    @staticmethod
+    def of(step: int, patch: int) -> Grid:
+        """The grid of a step: the offsets of ``patch`` steps visit every row and every column of a patch once."""
+        k = step % patch
+        return Grid(patch, (k, (patch - k) % patch))
+
+    def lay(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) continued by reflection on all sides, so that whole patches begin at the offset."""
+        (top, left), p = self.offset, self.patch
+        if self.offset == (0, 0):
+            return latents
+        return functional.pad(latents, ((p - left) % p, left, (p - top) % p, top), mode="reflect")
+
+    def lift(self, latents: Tensor, like: Tensor) -> Tensor:
+        """The part of laid latents that ``like`` had before."""
+        top, left = ((self.patch - o) % self.patch for o in self.offset)
+        return latents[..., top : top + like.shape[-2], left : left + like.shape[-1]]
 
 
 def noise_levels(steps: int, shift: float) -> list[float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from rareflow.captions import Captions
 from rareflow.config import Config
 from rareflow.errors import RareflowError
-from rareflow.flow import Field, euler, noise_levels
+from rareflow.flow import Field, Grid, euler, noise_levels
 from rareflow.images import next_multiple, pad_to, shrink, upsample
 from rareflow.networks import Codec, Masks
 from rareflow.noise import normal
@@ -71,7 +71,8 @@ class RareFlow:
     @property
     def largest_px(self) -> int:
         """The longest side of the working grid that the transformer has positions for."""
-        return int(self.field.transformer.config.pos_embed_max_size) * self.multiple
+        positions = int(self.field.transformer.config.pos_embed_max_size)
+        return (positions - self.config.sampling.moving_grid) * self.multiple
 
     def latent_cells(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the latents, and so of the noise, for an answer of ``size``."""
@@ -184,17 +185,20 @@ class RareFlow:
         nothing = self.captions.get([""]) if guidance != 1 else ()
         empty = tuple(t.to(self.device, self.dtype).expand(len(seeds), *t.shape[1:]) for t in nothing)
         gate = u.to(self.device)
+        patch = int(self.field.transformer.config.patch_size)
 
         def velocity(step: int, now: Tensor, sigma: Tensor) -> Tensor:
             nonlocal gate
             if every and step and step % every == 0:
                 again = self._measure(now, float(sigma[0]), condition, seeds, size)
                 gate = self.scale.u(_means(again)).to(self.device)
-            v = self.field.velocity(now.to(self.dtype), sigma, x, tokens, pooled, gate)
-            if guidance == 1:
-                return v
-            free = self.field.velocity(now.to(self.dtype), sigma, x, empty[0], empty[1], gate)
-            return free + guidance * (v - free)
+            grid = Grid.of(step if self.config.sampling.moving_grid else 0, patch)
+            laid, laid_x = grid.lay(now.to(self.dtype)), grid.lay(x)
+            v = self.field.velocity(laid, sigma, laid_x, tokens, pooled, gate)
+            if guidance != 1:
+                free = self.field.velocity(laid, sigma, laid_x, empty[0], empty[1], gate)
+                v = free + guidance * (v - free)
+            return grid.lift(v, now)
 
         inner = size[0] * self.config.work_scale, size[1] * self.config.work_scale
         with torch.no_grad():

@@ -101,7 +101,8 @@ def train(
         key = hashlib.sha256(f"{data.fingerprint} {[c.id for c in chips]}".encode()).hexdigest()
         caches.append(Cache(kept / name, chips, codec.factor, patch, key, config.work_scale))
         caches[-1].make_pixels(functools.partial(tick, "reading chips", len(chips)))
-        largest = int(parts.transformer.config.pos_embed_max_size) * caches[-1].multiple
+        positions = int(parts.transformer.config.pos_embed_max_size) - config.sampling.moving_grid
+        largest = positions * caches[-1].multiple
         for item in caches[-1].items:
             if max(item.bucket) > largest:
                 raise RareflowError(

@@ -3,9 +3,10 @@
 Both have the same networks with the same random weights, the same LR image (already enlarged), noise and embedded
 caption, Euler steps, batch and device; both encode and decode; guidance is off in both, and u is given, so that no
 pass of MC dropout is counted here (``tests.bench.uncertainty`` counts those). With gates that let everything through,
-the images agree. (The pipeline's VAE reads pixels, so tiny has an ordinary one here, of the same latents.) Work is what
-is counted: floating-point operations of matrix products, convolutions and attention, and calls of torch's operators
-(those that operators make included). Times are of repeats in turns: medians of wall, and of the processor's time.
+the images agree. (The pipeline's VAE reads pixels, so tiny has an ordinary one here, of the same latents; and its
+patches stay where they are.) Work is what is counted: floating-point operations of matrix products, convolutions and
+attention, and calls of torch's operators (those that operators make included). Times are of repeats in turns: medians
+of wall, and of the processor's time.
 
 On a processor ``RareFlow.upscale`` runs one image after another, so that an image comes out the same in whatever batch.
 What that costs is seen with a batch of 4, beside the same sampler with all four at once, as on a GPU.

@@ -37,6 +37,7 @@ _SIZES: dict[str, dict[str, Any]] = {
             "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
             "scaling_factor": 0.9, "shift_factor": 0.05,
         },
+        "sampling": {"moving_grid": False},
     },
     "mid": {
         "vae": _SD3_VAE | {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 1},
@@ -44,11 +45,11 @@ _SIZES: dict[str, dict[str, Any]] = {
             "num_layers": 12, "num_attention_heads": 6, "joint_attention_dim": 512, "caption_projection_dim": 384,
             "pooled_projection_dim": 512,
         },
-        "control": {"layers": 6}, "text": {"positions": 77},
+        "control": {"layers": 6}, "text": {"positions": 77}, "sampling": {"moving_grid": False},
     },
     "sd3": {
         "vae": _SD3_VAE, "transformer": _SD3_TRANSFORMER, "control": {"layers": 12}, "text": {"positions": 333},
-        "sampling": {"steps": 28},
+        "sampling": {"steps": 28, "moving_grid": False},
     },
 }  # fmt: skip
 

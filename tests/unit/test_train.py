@@ -449,7 +449,7 @@ def test_nan_in_data_stops_before_anything_is_trained_and_names_the_chip(tmp_pat
 def test_chips_too_small_or_too_large_are_named(tmp_path: Path) -> None:
     for name, size, says in (
         ("small", (104, 200), "104x200 px, expected 105 px a side or more; leave it out"),
-        ("large", (120, 241), "120x241 px, expected 240 px a side or less.*cut it up"),
+        ("large", (120, 241), "120x241 px, expected 228 px a side or less.*cut it up"),
     ):
         data = dataclasses.replace(small_data(), train=(chip(0), chip(5, size)))
         refused(tmp_path / name, f"^chip5: the HR has {says}", data)
