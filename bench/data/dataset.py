@@ -20,7 +20,7 @@ import dataclasses
 import io
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -128,7 +128,8 @@ class Dataset(ABC):
 class FolderDataset(Dataset):
     """A dataset folder. The manifest is read and checked at once; pixels are read when asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, broken: list[RfbenchError] | None = None) -> None:
+        """Read the manifest. Its first broken row is raised, or all are put into ``broken`` and left out."""
         if not folder.is_dir():
             raise RfbenchError(f"dataset {folder} is not a folder; give a folder with dataset.json and pairs.csv")
         self.folder = folder
@@ -138,12 +139,23 @@ class FolderDataset(Dataset):
         self.description = str(info.get("description", ""))
         self.licence = str(info.get("licence", ""))
         self.citation = str(info.get("citation", ""))
-        self._records = [self._record(row, line) for line, row in _read_table(folder / "pairs.csv")]
-        seen: set[str] = set()
-        for record in self._records:
-            if record.id in seen:
-                raise RfbenchError(f"{folder / 'pairs.csv'}: the id '{record.id}' comes twice; ids must differ")
-            seen.add(record.id)
+        found: dict[str, Record] = {}
+        for line, row in _read_table(folder / "pairs.csv"):
+            try:
+                record = self._record(row, line)
+                if record.id in found:
+                    raise RfbenchError(f"{folder / 'pairs.csv'}: the id '{record.id}' comes twice; ids must differ")
+                found[record.id] = record
+            except RfbenchError as error:
+                if broken is None:
+                    raise
+                broken.append(error)
+        self._records = list(found.values())
+
+    @property
+    def all_records(self) -> list[Record]:
+        """The rows of every split, in the manifest's order."""
+        return list(self._records)
 
     def _record(self, row: dict[str, str], line: int) -> Record:
         where = f"{self.folder / 'pairs.csv'} line {line}"
@@ -182,7 +194,8 @@ class FolderDataset(Dataset):
         path = (root / record.files[kind]).resolve()
         if not path.is_relative_to(root):
             raise RfbenchError(
-                f"{record.id}: the {kind} file '{one_line(record.files[kind], 80)}' lies outside the dataset"
+                f"{record.id}: the {kind} file '{one_line(record.files[kind], 80)}' lies outside the dataset; keep "
+                "every file inside its folder, without '..' and links that lead out"
             )
         return path
 
@@ -198,18 +211,31 @@ class FolderDataset(Dataset):
         return Pair(record, images["lr"], images["hr"], images["pan"], mask, series)
 
     def fingerprint(self, records: Sequence[Record]) -> str:
-        rows = []
-        for record in sorted(records, key=lambda r: r.id):
-            content = {kind: sha256(p) if (p := self.path(record, kind)).is_file() else None for kind in record.files}
-            fields = dataclasses.asdict(record) | {"files": content}
-            rows.append(fields)
+        return self.fingerprint_of((r, self.hashes(r)) for r in records)
+
+    def hashes(self, record: Record) -> dict[str, str | None]:
+        """The SHA-256 of each of the record's files; None for one that is missing."""
+        return {kind: sha256(p) if (p := self.path(record, kind)).is_file() else None for kind in record.files}
+
+    def fingerprint_of(self, hashed: Iterable[tuple[Record, Mapping[str, str | None]]]) -> str:
+        """The fingerprint of records whose files' hashes are known."""
+        rows = [dataclasses.asdict(r) | {"files": dict(h)} for r, h in sorted(hashed, key=lambda pair: pair[0].id)]
         return digest({"format": FORMAT, "name": self.name, "rows": rows})
 
 
 def read_image(path: Path, side: Side) -> Image:
     """Read a file and give its numbers their meaning: float32 in the side's unit, canonical band names."""
+    return interpret(read_raster(path, side), path, side)
+
+
+def read_raster(path: Path, side: Side) -> readers.Raster:
+    """Read a file's stored numbers as ``side`` needs them: its nodata is invalid, its bands are the last axis."""
+    return readers.read(path, nodata=side.nodata, bands=len(band_names.parse(side.bands)) if side.bands else None)
+
+
+def interpret(raster: readers.Raster, path: Path, side: Side) -> Image:
+    """Give stored numbers their meaning; RfbenchError naming ``path`` where bands, unit or scale do not fit them."""
     declared = band_names.parse(side.bands) if side.bands else None
-    raster = readers.read(path, nodata=side.nodata, bands=len(declared) if declared else None)
     count = raster.values.shape[2]
     named = tuple(band_names.canonical(b) for b in raster.bands) if raster.bands else None
     names = declared or named or band_names.guess(count)

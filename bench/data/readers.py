@@ -86,10 +86,15 @@ def _check_size(path: Path, *shape: int) -> None:
         )
 
 
+# A mask or a band name in a file beside the image (x.tif.msk, x.tif.aux.xml) is none of the bytes that a fingerprint
+# vouches for, so GDAL may not look for one.
+_SEALED = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+
+
 def _tiff(path: Path, bands: int | None) -> Raster:
     import rasterio
 
-    with rasterio.open(path, driver="GTiff") as file:
+    with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
         _check_size(path, file.height, file.width, file.count)
         values = np.moveaxis(file.read(), 0, 2)
         valid = file.dataset_mask() > 0
@@ -160,6 +165,45 @@ def _array(path: Path, bands: int | None) -> Raster:
     if values.shape[2] != expected and values.shape[0] == expected:
         values = np.moveaxis(values, 0, 2)
     return Raster(np.array(values), names, np.ones(values.shape[:2], bool))
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a file's pixels lie. ``bounds`` is (left, bottom, right, top) in ``crs``, or on a grid of its own without.
+
+    ``pixel_m`` is (height, width) of a pixel in metres, None where the file's unit is unknown.
+    """
+
+    crs: str | None
+    bounds: tuple[float, float, float, float]
+    pixel_m: tuple[float, float] | None
+
+
+def georeference(path: Path) -> Georeference | None:
+    """The georeference of a GeoTIFF; None for other files, for files without one, and for rotated grids."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    import rasterio
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
+                crs, grid, bounds = file.crs, file.transform, tuple(map(float, file.bounds))
+            if grid.is_identity or not np.isfinite(bounds).all() or grid.b or grid.d or not grid.a or not grid.e:
+                return None
+            metres = (abs(grid.e), abs(grid.a))
+            if crs is not None and crs.is_geographic:
+                latitude = np.deg2rad((bounds[1] + bounds[3]) / 2)
+                metres = (metres[0] * 110_574.0, metres[1] * 111_320.0 * float(np.cos(latitude)))
+            elif crs is not None:
+                to_metres = float(crs.linear_units_factor[1])
+                metres = (metres[0] * to_metres, metres[1] * to_metres)
+            return Georeference(crs.to_string() if crs is not None else None, bounds, metres)  # type: ignore[arg-type]
+    except Exception as error:  # whatever GDAL and PROJ meet in a broken header
+        raise RfbenchError(
+            f"{path}: its georeference cannot be read ({type(error).__name__}: {one_line(error, 100)}); write it again"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
         assert not {m for m in imports(path) if m.startswith(f"bench.{after}")}, f"{path} imports bench.{after}"
 
 
-@pytest.mark.parametrize("verb", ["run", "table", "ls", "data", "export", "plot", "train", "upscale"])
+@pytest.mark.parametrize("verb", ["run", "table", "ls", "data", "validate", "export", "plot", "train", "upscale"])
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"
     code = f"import sys; {call}; print('torch' in sys.modules)"
