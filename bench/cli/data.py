@@ -53,53 +53,97 @@ def scenes(
     click.echo(f"{target}: {count} scenes")
 
 
-@command.command("import")
+class _ImportHelp(click.Command):
+    """Help that lists the layouts from the table that also reads them."""
+
+    def format_help_text(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from bench.data.layouts import LAYOUTS
+
+        super().format_help_text(context, formatter)
+        with formatter.section("Layouts, and what SRC holds"):
+            formatter.write_dl([(name, layout.expects) for name, layout in LAYOUTS.items()])
+
+
+def _of(option: str) -> str:
+    """The layouts that take an option, for its help."""
+    from bench.data.layouts import LAYOUTS
+
+    return ", ".join(name for name, layout in LAYOUTS.items() if option in layout.options)
+
+
+_IMPORT_EPILOG = """\b
+Examples:
+  rfbench data import folder PICTURES my-data --unit reflectance --scale 10000 --bands "B G R NIR"
+  rfbench data import csv MY-PAIRS my-data --offset -1000
+  rfbench data import worldstrat WORLDSTRAT ws --dates clearest
+  rfbench data import opensr-test opensr-test/100 opensr --reference raw
+  rfbench data import rts-cyber2a rts slumps --hr-gsd-m 4
+"""
+
+
+@command.command("import", cls=_ImportHelp, epilog=_IMPORT_EPILOG)
 @click.argument("layout", metavar="LAYOUT")
 @click.argument("source", type=_Folder, metavar="SRC")
 @click.argument("target", type=_Folder, metavar="DST")
 @click.option("--name", help="Of the dataset.  [default: the name of DST]")
-@click.option("--split", default="test", show_default=True, help="The split that the images belong to.")
+@click.option(
+    "--split", default="test", show_default=True, help="The split of images to which the layout itself gives none."
+)
+@click.option(
+    "--offset",
+    type=float,
+    metavar="N",
+    help="Added to stored LR numbers before the scale: -1000 for Sentinel-2 of baseline 04.00 (from 2022-01-25) that "
+    f"is not harmonised, -0.1 where it is 0 to 1. [{_of('offset')}]",
+)
 @click.option(
     "--unit",
-    default="display",
-    show_default=True,
-    help="folder: what the numbers mean (display, reflectance, relative).",
+    metavar="UNIT",
+    help=f"What the numbers mean (worldstrat: those of HR): display, reflectance, relative. [{_of('unit')}]",
 )
 @click.option(
-    "--scale", type=float, metavar="N", help="folder: what stored numbers are divided by (4095: 12-bit white)."
+    "--scale",
+    type=float,
+    metavar="N",
+    help=f"What stored numbers are divided by (4095: 12-bit white). [{_of('scale')}]",
 )
-@click.option("--bands", metavar="NAMES", help="folder: the files' bands in their order, such as 'B G R NIR'.")
-@click.option("--role", "roles", multiple=True, help="catalogue: which rows; repeat for several.  [default: paired]")
+@click.option(
+    "--bands", metavar="NAMES", help=f"The files' bands in their order, such as 'B G R NIR'. [{_of('bands')}]"
+)
+@click.option(
+    "--role", "roles", multiple=True, help=f"Which rows; repeat for several. [{_of('roles')}]  [default: paired]"
+)
+@click.option("--lr-gsd-m", type=float, metavar="M", help=f"Metres of an LR pixel. [{_of('lr_gsd_m')}]")
+@click.option("--hr-gsd-m", type=float, metavar="M", help=f"Metres of an HR pixel. [{_of('hr_gsd_m')}]")
+@click.option(
+    "--dates", metavar="nearest|clearest|all", help=f"Which LR dates of an area. [{_of('dates')}]  [default: nearest]"
+)
+@click.option("--level", metavar="L2A|L1C", help=f"Which LR. [{_of('level')}]  [default: L2A]")
+@click.option(
+    "--reference",
+    metavar="harmonised|raw",
+    help=f"HR matched to the LR's radiometry, or not. [{_of('reference')}]  [default: harmonised]",
+)
 def import_(
-    layout: str,
-    source: Path,
-    target: Path,
-    name: str | None,
-    split: str,
-    unit: str,
-    scale: float | None,
-    bands: str | None,
-    roles: tuple[str, ...],
-) -> None:
-    """Turn the images of SRC into a dataset folder DST. Layouts:
+    layout: str, source: Path, target: Path, name: str | None, split: str, **options: object
+) -> None:  # fmt: skip
+    """Turn the images of SRC, which lie in the way LAYOUT names, into a dataset folder DST.
 
-    \b
-    folder     a plain folder of HR images, or one with lr/ and hr/ (and pan/, mask/) inside
-    catalogue  a folder with manifest.csv (id, role, kind, file, bands, value_meaning, ...)
+    Files are copied, never changed. What a layout leaves open, and what was believed of it and is not so, is a line on
+    stderr that begins with 'warning:'.
     """
-    from bench.core.errors import RfbenchError, unknown
-    from bench.data.importers import LAYOUTS, import_catalogue, import_folder
+    from bench.core.errors import RfbenchError
+    from bench.data.layouts import import_layout
+    from bench.run.progress import Ticker
 
-    if layout not in LAYOUTS:
-        raise unknown("layout", layout, LAYOUTS)
-    name = name or target.resolve().name
-    if layout == "folder":
-        if roles:
-            raise RfbenchError("--role belongs to the layout catalogue; leave it out")
-        count = import_folder(source, target, name=name, split=split, unit=unit, scale=scale, bands=bands)
-    else:
-        if unit != "display" or scale is not None or bands is not None:
-            raise RfbenchError("--unit, --scale and --bands belong to the layout folder; a catalogue says them itself")
-        count = import_catalogue(source, target, name=name, split=split, roles=roles or ("paired",))
+    for key in ("lr_gsd_m", "hr_gsd_m", "scale"):
+        value = options[key]
+        if isinstance(value, float) and not 0 < value < float("inf"):
+            raise RfbenchError(f"--{key.replace('_', '-')}: found {value:g}, expected a number above 0")
+    with Ticker("import", "check") as ticker:
+        count = import_layout(
+            layout, source, target, name=name or target.resolve().name, split=split,
+            note=lambda text: print(f"warning: {text}", file=sys.stderr), tick=ticker.tick, **options,
+        )  # fmt: skip
     click.echo(f"{target}: {count} images")
-    print(f"next: rfbench run --model bicubic --data {target}", file=sys.stderr)
+    print(f"next: rfbench validate {target}", file=sys.stderr)

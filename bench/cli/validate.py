@@ -31,23 +31,14 @@ def command(folder: Path, as_json: bool) -> int:
 
     from bench.core.errors import one_line
     from bench.data.validate import Problem, validate
-    from bench.run.progress import Progress
-
-    bar: list[Progress] = []
-
-    def tick(done: int, total: int) -> None:
-        if not bar:
-            bar.append(Progress(total, 0, "validate", steps=("read",)))
-            bar[0].__enter__()
-        bar[0].advance("read", done - bar[0].counts["read"])
-        if done == total:
-            bar[0].__exit__(None, None, None)
+    from bench.run.progress import Ticker
 
     def found(problem: Problem) -> None:
         if not as_json:
             click.echo(str(problem))
 
-    report = validate(folder, found, tick)
+    with Ticker("validate", "read") as ticker:
+        report = validate(folder, found, ticker.tick)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:

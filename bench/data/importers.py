@@ -10,29 +10,26 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import atomic_path, safe_name, write_json
 from bench.data import readers
 from bench.data.bands import canonical
-from bench.data.dataset import FORMAT, FolderDataset, parse_side
-from bench.data.make import write_table
-
-_SIDE_COLUMNS = tuple(
-    f"{side}_{field}" for side in ("lr", "hr", "pan") for field in ("unit", "bands", "scale", "normalisation", "gsd_m")
+from bench.data.dataset import parse_side
+from bench.data.layouts.build import (
+    Builder,
+    Note,
+    Tick,
+    building,
+    check_folders,
+    inside,
+    no_tick,
+    read_rows,
+    silent,
 )
-_COLUMNS = (
-    "id", "scene_id", "split", "lr", "hr", "pan", "mask", "series", "caption", "lr_date", "hr_date", "licence",
-    *_SIDE_COLUMNS,
-)  # fmt: skip
 
 
 def import_folder(
@@ -44,15 +41,21 @@ def import_folder(
     unit: str = "display",
     scale: float | None = None,
     bands: str | None = None,
+    offset: float | None = None,
+    note: Note = silent,
+    tick: Tick = no_tick,
 ) -> int:
     """Make a dataset of a plain folder of images; returns the number of images.
 
     ``unit``, ``scale`` (what stored numbers are divided by) and ``bands`` (names in the files' order)
-    hold for LR and HR.
+    hold for LR and HR; ``offset`` (added to stored numbers before the scale) for the LR alone.
     """
     side = {"unit": unit, "scale": scale, "bands": bands}
     parse_side(side, "the options --unit, --scale and --bands")
-    _check_folders(source, target)
+    lr_side = side | ({"offset": offset} if offset is not None else {})
+    if offset is not None and unit != "reflectance":
+        raise RfbenchError(f"--offset belongs to reflectance, found --unit {unit}; leave it out or give the unit")
+    check_folders(source, target)
     sides = {k: source / k for k in ("lr", "hr", "pan", "mask") if (source / k).is_dir()}
     if not {"lr", "hr"} & sides.keys():
         sides = {"hr": source}
@@ -64,37 +67,45 @@ def import_folder(
         lonely = sorted(found.keys() - images[first].keys())
         if lonely:
             raise RfbenchError(f"{found[lonely[0]]} has no image of the same name in {sides[first]}; add or remove it")
-    with _building(target) as work:
-        rows = _folder_rows(images, work, split)
-        info: dict[str, Any] = {"format": FORMAT, "name": name, "description": f"images of the folder {source.name}"}
-        info |= {"lr": side, "hr": side, "pan": {"unit": "relative"}}
-        return _finish(work, info, rows)
+    with building(target, note, tick) as builder:
+        _folder_rows(images, builder, split)
+        info: dict[str, Any] = {"name": name, "description": f"images of the folder {one_line(source.name, 100)}"}
+        return builder.finish(info | {"lr": lr_side, "hr": side, "pan": {"unit": "relative"}})
 
 
-def _folder_rows(images: dict[str, dict[str, Path]], target: Path, split: str) -> list[dict[str, Any]]:
-    rows = []
+def _folder_rows(images: dict[str, dict[str, Path]], builder: Builder, split: str) -> None:
     for stem in sorted(images["lr" if "lr" in images else "hr"]):
-        row: dict[str, Any] = {"id": one_line(stem, 200), "scene_id": one_line(stem, 200), "split": split}
+        row: dict[str, Any] = {"id": stem, "split": split}
         for kind, found in images.items():
             if stem in found:
-                row[kind] = _copy(found[stem], target, kind)
+                row[kind] = builder.copy(found[stem], kind)
             elif kind == "hr":
                 raise RfbenchError(f"the LR image '{stem}' has no HR image of the same name; add it, or take lr/ alone")
-        rows.append(row)
-    return rows
+        builder.add(row)
 
 
-def import_catalogue(source: Path, target: Path, *, name: str, split: str, roles: Sequence[str]) -> int:
+def import_catalogue(
+    source: Path,
+    target: Path,
+    *,
+    name: str,
+    split: str,
+    roles: Sequence[str] = ("paired",),
+    offset: float | None = None,
+    note: Note = silent,
+    tick: Tick = no_tick,
+) -> int:
     """Make a dataset of the rows of a ``manifest.csv`` that have one of ``roles``; returns the number of images.
 
     Units are read from ``value_meaning`` and the data type: reflectance x 10000, standardised numbers and raw sensor
     counts (relative), 8-bit display values. A pair whose two sides are pictures of unrelated renderings is relative on
     both sides, since only percentiles bring them together.
     """
-    _check_folders(source, target)
+    check_folders(source, target)
     rows_of: dict[str, list[dict[str, str]]] = {}
     known: set[str] = set()
-    for row in _read(source / "manifest.csv", ("id", "role", "kind", "file", "bands", "value_meaning", "dtype")):
+    needed = ("id", "role", "kind", "file", "bands", "value_meaning", "dtype")
+    for row in read_rows(source / "manifest.csv", needed, "catalogue"):
         known.add(row["role"])
         if row["role"] in roles:
             rows_of.setdefault(row["id"], []).append(row)
@@ -104,19 +115,19 @@ def import_catalogue(source: Path, target: Path, *, name: str, split: str, roles
         )
     captions = {}
     if (source / "captions.csv").is_file():
-        captions = {r["id"]: r["caption"] for r in _read(source / "captions.csv", ("id", "caption"))}
-    with _building(target) as work:
-        rows = [
-            row
-            for image_id, files in sorted(rows_of.items())
-            for row in _catalogue_rows(image_id, files, source, work, split, captions.get(image_id, ""))
-        ]
-        info = {"format": FORMAT, "name": name, "description": f"{', '.join(roles)} of the catalogue {source.name}"}
-        return _finish(work, info, rows)
+        captions = {r["id"]: r["caption"] for r in read_rows(source / "captions.csv", ("id", "caption"), "catalogue")}
+    with building(target, note, tick) as builder:
+        for image_id, files in sorted(rows_of.items()):
+            for image in _catalogue_rows(image_id, files, source, builder, split, captions.get(image_id, "")):
+                if offset is not None and image.get("lr_unit") == "reflectance":
+                    image["lr_offset"] = offset
+                builder.add(image)
+        where = one_line(source.resolve().name, 100)
+        return builder.finish({"name": name, "description": f"{', '.join(roles)} of the catalogue {where}"})
 
 
 def _catalogue_rows(
-    image_id: str, files: list[dict[str, str]], source: Path, target: Path, split: str, caption: str
+    image_id: str, files: list[dict[str, str]], source: Path, builder: Builder, split: str, caption: str
 ) -> list[dict[str, Any]]:
     """The manifest rows of one id: usually one; several where one place has several HR dates."""
     by_kind: dict[str, list[dict[str, str]]] = {}
@@ -140,7 +151,7 @@ def _catalogue_rows(
         for kind, entry in chosen.items():
             if entry is None:
                 continue
-            row[kind] = _copy(_inside(source, entry["file"]), target, kind, stem=name)
+            row[kind] = builder.copy(inside(source, entry["file"]), kind, name)
             if kind in ("lr", "hr", "pan"):
                 row |= _side_fields(entry, kind, relative=pictures or is_pan)
         row["licence"] = "; ".join(dict.fromkeys(e.get("licence", "") for e in chosen.values() if e))
@@ -184,27 +195,6 @@ def _bands(entry: dict[str, str]) -> list[str]:
     return [canonical(b) for b in re.split(r"[,\s]+", entry["bands"].split(" x ")[0]) if b]
 
 
-def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [n for n in needed if n not in (reader.fieldnames or [])]
-            if missing:
-                raise RfbenchError(f"{path} has no column '{missing[0]}'; expected at least {', '.join(needed)}")
-            return [{k: (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
-    except FileNotFoundError:
-        raise RfbenchError(f"{path} is missing; the layout 'catalogue' needs it") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}") from None
-
-
-def _inside(root: Path, relative: str) -> Path:
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()) or not path.is_file():
-        raise RfbenchError(f"the manifest names '{one_line(relative, 100)}', which is no file below {root}")
-    return path
-
-
 def _by_stem(folder: Path) -> dict[str, Path]:
     """The images of a folder by name without ending; RfbenchError where two differ in the ending alone."""
     found: dict[str, Path] = {}
@@ -213,51 +203,3 @@ def _by_stem(folder: Path) -> dict[str, Path]:
             raise RfbenchError(f"{found[path.stem]} and {path.name} would have the same id; rename one")
         found[path.stem] = path
     return found
-
-
-@contextmanager
-def _building(target: Path) -> Iterator[Path]:
-    """A folder to build in that becomes ``target`` when all went well, and vanishes otherwise."""
-    work = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield work
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            target.rmdir()
-        work.rename(target)
-    except OSError as error:
-        raise RfbenchError(
-            f"cannot make {target}: {error.strerror or one_line(error)}; choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _copy(path: Path, target: Path, kind: str, stem: str | None = None) -> str:
-    """Copy a file into the dataset; returns its path there."""
-    relative = f"{kind}/{safe_name(stem or path.stem)}{path.suffix.lower()}"
-    with atomic_path(target / relative) as temporary:
-        shutil.copyfile(path, temporary)
-    return relative
-
-
-def _check_folders(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        raise RfbenchError(f"{source} is not a folder; give the folder to import")
-    if target.exists() and any(target.iterdir()):
-        raise RfbenchError(f"{target} is not empty; choose a new folder")
-    if target.resolve().is_relative_to(source.resolve()):
-        raise RfbenchError(f"{target} lies inside {source}; choose a folder outside it")
-
-
-def _finish(target: Path, info: dict[str, Any], rows: list[dict[str, Any]]) -> int:
-    used = tuple(c for c in _COLUMNS if any(row.get(c) not in (None, "") for row in rows))
-    write_table(target / "pairs.csv", [{c: row.get(c, "") for c in used} for row in rows], used)
-    write_json(target / "dataset.json", info)
-    dataset = FolderDataset(target)
-    for record in dataset.records(rows[0]["split"]):
-        dataset.load(record)  # say what is wrong now and not in the middle of a run
-    return len(rows)
-
-
-LAYOUTS: dict[str, Callable[..., int]] = {"folder": import_folder, "catalogue": import_catalogue}

@@ -86,3 +86,27 @@ class Progress:
         counts = ", ".join(f"{name} {count} of {self.total}" for name, count in self.counts.items())
         remaining = f", {left:.0f} s left" if left else ""
         print(f"{self.label}: {counts}, {rate:.2f} {self.unit}/s{remaining}", file=sys.stderr, flush=True)
+
+
+class Ticker:
+    """A counter for callers that learn the total late: ``tick(done, total)`` as often as they like."""
+
+    def __init__(self, label: str, step: str) -> None:
+        self.label, self.step = label, step
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Ticker:
+        return self
+
+    def tick(self, done: int, total: int) -> None:
+        """``done`` of ``total`` images are through."""
+        if self._progress is None:
+            self._progress = Progress(total, 0, self.label, steps=(self.step,)).__enter__()
+        if done > self._progress.counts[self.step]:
+            self._progress.advance(self.step, done - self._progress.counts[self.step])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)

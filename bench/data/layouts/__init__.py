@@ -1,0 +1,107 @@
+"""The layouts that ``rfbench data import`` reads: what each expects, and which options it takes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import RfbenchError, unknown
+from bench.data.layouts.build import Note, Tick, no_tick, silent
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout: the function that reads it, what a folder of it holds, and the options that it understands."""
+
+    target: str
+    expects: str
+    options: tuple[str, ...] = ()
+
+    def load(self) -> Callable[..., int]:
+        """The importer."""
+        module, _, name = self.target.partition(":")
+        function: Callable[..., int] = getattr(importlib.import_module(module), name)
+        return function
+
+
+_HR_GSD = ("hr_gsd_m",)
+LAYOUTS: dict[str, Layout] = {
+    "folder": Layout(
+        "bench.data.importers:import_folder",
+        "a plain folder of HR images, or one with lr/ and hr/ (and pan/, mask/) inside",
+        ("unit", "scale", "bands", "offset"),
+    ),
+    "catalogue": Layout(
+        "bench.data.importers:import_catalogue",
+        "manifest.csv (id, role, kind, file, bands, value_meaning, dtype, ...), captions.csv",
+        ("roles", "offset"),
+    ),
+    "csv": Layout(
+        "bench.data.layouts.table:import_table",
+        "one .csv: id, lr, hr (paths), perhaps mask, caption, scene_id, split, dates, gsd_lr_m, bands_lr, unit_hr, ...",
+        ("offset", "lr_gsd_m", "hr_gsd_m"),
+    ),
+    "worldstrat": Layout(
+        "bench.data.layouts.worldstrat:import_worldstrat",
+        "hr_dataset/AOI/AOI_ps.tiff, lr_dataset/AOI/L2A/AOI-N-L2A_data.tiff, metadata.csv, stratified_..._split.csv",
+        ("offset", "unit", "scale", "dates"),
+    ),
+    "opensr-test": Layout(
+        "bench.data.layouts.opensr:import_opensr",
+        "NAME/NAME.pkl (read without running it) or NAME/{L2A,L1C,hr,hr_harmonized}/*.tif, for one version",
+        ("offset", "level", "reference"),
+    ),
+    "rts-cyber2a": Layout(
+        "bench.data.layouts.rts:import_cyber2a",
+        "images/*.jpg, data_split.json, coco_rts_*.json or masks/*.jpg (thaw slumps, HR only)",
+        _HR_GSD,
+    ),
+    "rts-challenge": Layout(
+        "bench.data.layouts.rts:import_challenge",
+        "metadata/band_names.json, train/images/*.npz, train/annotations/*.json, test/images/*.npz (HR only)",
+        _HR_GSD,
+    ),
+    "rts-mapping": Layout(
+        "bench.data.layouts.rts_tiles:import_mapping",
+        "PLANET-RGB/*.tif, labels/*.tif, metadata.csv, splits.yaml (thaw slumps, HR only, splits by region)",
+        _HR_GSD,
+    ),
+    "rts-labels": Layout(
+        "bench.data.layouts.rts_tiles:import_labels",
+        "data/raw/Level N/GROUP/UID.tif: R, G, B and slump mask in one float file (thaw slumps, HR only)",
+        _HR_GSD,
+    ),
+}
+
+
+def import_layout(
+    layout: str,
+    source: Path,
+    target: Path,
+    *,
+    name: str,
+    split: str = "test",
+    note: Note = silent,
+    tick: Tick = no_tick,
+    **options: Any,
+) -> int:
+    """Make the dataset folder ``target`` of ``source``; returns the number of images.
+
+    ``options`` are those of the layout (``LAYOUTS[layout].options``); None stands for an option that was not given.
+    ``note`` gets a line for everything that the user should know, ``tick`` images done and images of all. Raises
+    RfbenchError for an unknown layout, an option of another layout, and whatever is wrong with the folder.
+    """
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    for key in given:
+        if key not in LAYOUTS[layout].options:
+            owners = [n for n, found in LAYOUTS.items() if key in found.options]
+            flag = {"roles": "role"}.get(key, key.replace("_", "-"))
+            raise RfbenchError(f"--{flag} belongs to {' and '.join(owners)}, not to {layout}; leave it out")
+    if given.get("offset", 0) > 0:
+        note(f"--offset {given['offset']:g} is added to the stored numbers; products with +1000 need -1000")
+    return LAYOUTS[layout].load()(source, target, name=name, split=split, note=note, tick=tick, **given)

@@ -1,0 +1,226 @@
+"""What all layouts share: a folder that appears whole or not at all, copies, masks, tables, and notes to the user."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core.errors import RfbenchError, one_line
+from bench.core.files import atomic_path, safe_name, write_json
+from bench.core.image import Mask
+from bench.data import checks, readers
+from bench.data.dataset import FORMAT, FolderDataset, interpret, read_raster
+from bench.data.make import write_table
+
+Note = Callable[[str], None]
+Tick = Callable[[int, int], None]
+
+# The order of Sentinel-2 stacks as Earth Engine gives them.
+L2A_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12"
+L1C_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12"
+
+_SIDE_COLUMNS = tuple(
+    f"{side}_{field}"
+    for side in ("lr", "hr", "pan")
+    for field in ("unit", "bands", "scale", "offset", "normalisation", "gsd_m", "nodata")
+)
+_COLUMNS = (
+    "id", "scene_id", "split", "lr", "hr", "pan", "mask", "series", "caption", "lr_date", "hr_date", "licence",
+    *_SIDE_COLUMNS,
+)  # fmt: skip
+
+
+def silent(text: str) -> None:
+    """The note of a caller who does not want any."""
+
+
+def no_tick(done: int, total: int) -> None:
+    """The tick of a caller who shows no progress."""
+
+
+class Builder:
+    """A dataset folder in the making: files and rows are added, ``finish`` writes the manifest and reads all again."""
+
+    def __init__(self, work: Path, note: Note = silent, tick: Tick = no_tick) -> None:
+        self.work = work
+        self.note: Note = lambda text: note(one_line(text, 600))
+        self.tick = tick
+        self.rows: list[dict[str, Any]] = []
+
+    def copy(self, path: Path, kind: str, stem: str | None = None) -> str:
+        """Copy a file into the dataset; returns its path there."""
+        relative = f"{kind}/{safe_name(stem or path.stem)}{path.suffix.lower()}"
+        with atomic_path(self.work / relative) as temporary:
+            shutil.copyfile(path, temporary)
+        return relative
+
+    def write(self, values: np.ndarray, bands: Sequence[str], kind: str, stem: str, *, like: Path | None = None) -> str:
+        """Write (H, W, C) as a GeoTIFF with band names, where ``like`` lies on the ground; returns its path."""
+        import rasterio
+
+        relative = f"{kind}/{safe_name(stem)}.tif"
+        height, width, count = values.shape
+        profile: dict[str, Any] = {"driver": "GTiff", "height": height, "width": width, "count": count,
+                                   "dtype": values.dtype.name, "compress": "deflate", "interleave": "band"}  # fmt: skip
+        place = readers.georeference(like) if like is not None else None
+        if place is not None:
+            left, bottom, right, top = place.bounds
+            profile |= {
+                "crs": place.crs,
+                "transform": rasterio.transform.from_bounds(left, bottom, right, top, width, height),
+            }
+        with atomic_path(self.work / relative) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a file without georeference is no fault
+            with rasterio.open(temporary, "w", **profile) as file:
+                file.write(np.moveaxis(values, 2, 0))
+                for i, band in enumerate(bands, 1):
+                    file.set_band_description(i, band)
+        return relative
+
+    def mask(self, mask: Mask, stem: str) -> str:
+        """Write a mask as a PNG of 0 and 255; returns its path in the dataset."""
+        from PIL import Image as Pillow
+
+        relative = f"mask/{safe_name(stem)}.png"
+        buffer = io.BytesIO()
+        Pillow.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG")
+        with atomic_path(self.work / relative) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+        return relative
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row of the manifest; its id and scene_id are made printable."""
+        row["id"] = one_line(row["id"], 200)
+        row["scene_id"] = one_line(row.get("scene_id") or row["id"], 200)
+        self.rows.append(row)
+
+    def finish(self, info: dict[str, Any], *, skip_broken: bool = False) -> int:
+        """Write the manifest, then read every image once; returns the number of images.
+
+        An image that cannot be read ends the import, or with ``skip_broken`` is left out with a note: one broken file
+        of a public dataset must not cost the others.
+        """
+        if not self.rows:
+            raise RfbenchError("no image was found to import; compare the folder with the layout in --help")
+        self._manifest(info)
+        dataset = FolderDataset(self.work)
+        broken, suspected, measured = [], [], 0
+        for done, record in enumerate(dataset.all_records):
+            self.tick(done, len(dataset.all_records))
+            try:
+                dataset.load(record, [k for k in record.files if k != "lr"])
+                if "lr" in record.files:
+                    path, side = dataset.path(record, "lr"), record.sides["lr"]
+                    raster = read_raster(path, side)
+                    image = interpret(raster, path, side)
+                    if side.unit == "reflectance" and side.offset == 0:
+                        measured += 1
+                        suspected += [record.id] if checks.offset_suspected(image, raster.values) else []
+            except RfbenchError as error:
+                if not skip_broken:
+                    raise
+                broken.append(record)
+                # The path is that of a folder that vanishes: say the file instead.
+                self.note(f"{record.id} is left out: {str(error).replace(str(self.work) + '/', '')}")
+        self.tick(len(dataset.all_records), len(dataset.all_records))
+        if broken:
+            lost = {r.id for r in broken}
+            for record in broken:
+                for kind in record.files:
+                    dataset.path(record, kind).unlink(missing_ok=True)
+            self.rows = [r for r in self.rows if r["id"] not in lost]
+            if not self.rows:
+                raise RfbenchError(f"none of the {len(lost)} images could be read; the notes above say why")
+            self._manifest(info)
+        if suspected:
+            self.note(
+                f"{len(suspected)} of {measured} LR images (such as '{suspected[0]}') have nothing dark in any band, "
+                "as products of baseline 04.00 with +1000 in every number; import again with --offset -1000 (-0.1 for "
+                "reflectance 0 to 1) if they are not harmonised"
+            )
+        return len(self.rows)
+
+    def _manifest(self, info: dict[str, Any]) -> None:
+        used = tuple(c for c in _COLUMNS if any(row.get(c) not in (None, "") for row in self.rows))
+        write_table(self.work / "pairs.csv", [{c: row.get(c, "") for c in used} for row in self.rows], used)
+        write_json(self.work / "dataset.json", {"format": FORMAT} | info)
+
+
+def check_folders(source: Path, target: Path) -> None:
+    """RfbenchError unless ``source`` is a folder and ``target`` is new (or empty) and outside it."""
+    if not source.is_dir():
+        raise RfbenchError(f"{source} is not a folder; give the folder to import")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RfbenchError(f"{target} is not empty; choose a new folder")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise RfbenchError(f"{target} lies inside {source}; choose a folder outside it")
+
+
+@contextmanager
+def building(target: Path, note: Note = silent, tick: Tick = no_tick) -> Iterator[Builder]:
+    """A builder whose folder becomes ``target`` when all went well, and vanishes otherwise."""
+    work = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield Builder(work, note, tick)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rmdir()
+        work.rename(target)
+    except OSError as error:
+        raise RfbenchError(
+            f"cannot make {target}: {error.strerror or one_line(error)}; choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, str]]:
+    """The rows of a CSV with at least the columns ``needed``; byte-order marks and semicolons are understood.
+
+    A column without a name is called ``""``; cells are stripped; rows without any content are left out.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise RfbenchError(f"{path} is missing; the layout '{layout}' needs it") from None
+    except (OSError, ValueError) as error:
+        raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}; save it as UTF-8 CSV") from None
+    try:
+        first = text.partition("\n")[0]
+        semicolons = first.count(";") > first.count(",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
+        columns = [(n or "").strip() for n in reader.fieldnames or []]
+        missing = [n for n in needed if n not in columns]
+        if missing:
+            raise RfbenchError(f"{path} has no column '{missing[0]}'; expected at least {', '.join(needed)}")
+        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
+    except csv.Error as error:
+        raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}; save it as UTF-8 CSV") from None
+    return [row for row in rows if any(row.values())]
+
+
+def inside(root: Path, relative: str, where: str = "the manifest") -> Path:
+    """The file ``relative`` below ``root``; RfbenchError if it is none, or lies elsewhere."""
+    try:
+        path = (root / relative).resolve()
+        found = path.is_relative_to(root.resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name with a zero byte, or one too long
+        found = False
+    if not found:
+        raise RfbenchError(f"{where} names '{one_line(relative, 100)}', which is no file below {root}; correct it")
+    return path
+
+
+def first_of(names: Collection[str], limit: int = 3) -> str:
+    """The first names of many, for a note."""
+    shown = ", ".join(f"'{one_line(n, 60)}'" for n in sorted(names)[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
