@@ -93,12 +93,22 @@ _SEALED = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"
 
 def _tiff(path: Path, bands: int | None) -> Raster:
     import rasterio
+    from rasterio.enums import ColorInterp
 
     with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
         _check_size(path, file.height, file.width, file.count)
         values = np.moveaxis(file.read(), 0, 2)
-        valid = file.dataset_mask() > 0
         names = tuple(d or "" for d in file.descriptions)
+        valid = file.dataset_mask() > 0
+        alpha = [i for i, kind in enumerate(file.colorinterp) if kind is ColorInterp.alpha]
+    if alpha:
+        # GDAL calls the fourth band of any 8-bit file alpha unless it was told otherwise. A NIR band says nothing about
+        # what is valid: with its zeros over water, whole lakes would have no data.
+        i = alpha[0]
+        if (names[i] and "alpha" not in names[i].lower()) or (not names[i] and bands != values.shape[2] - 1):
+            valid = np.ones(values.shape[:2], bool)
+        else:
+            values, names = np.delete(values, i, axis=2), (*names[:i], *names[i + 1 :])
     return Raster(values, names if all(names) else None, valid)
 
 

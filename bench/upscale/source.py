@@ -119,7 +119,12 @@ class Raster:
     def _read(self, window: Rectangle | None, shape: tuple[int, ...]) -> tuple[np.ndarray, Mask]:
         with self._reading():
             stored = self._file.read(self._numbers, window=window, out_shape=(len(self._numbers), *shape))
-            valid = self._file.dataset_mask(window=window, out_shape=shape) > 0
+            # A NIR band that GDAL calls alpha, as it does in any 8-bit file, says nothing about what is valid.
+            alpha = self._file.colorinterp.index(ColorInterp.alpha) + 1 if self._has_alpha else 0
+            if alpha in self._of_name.values():
+                valid = np.ones(shape, bool)
+            else:
+                valid = self._file.dataset_mask(window=window, out_shape=shape) > 0
         stored = np.moveaxis(stored, 0, 2)
         if stored.dtype.kind == "f":
             valid &= np.isfinite(stored).all(axis=2)
@@ -145,6 +150,10 @@ class Raster:
         if crs is None or not crs.is_projected:
             return None
         return math.sqrt(abs(self._file.transform.determinant)) * float(crs.linear_units_factor[1])
+
+    @property
+    def _has_alpha(self) -> bool:
+        return ColorInterp.alpha in self._file.colorinterp
 
     @property
     def may_have_holes(self) -> bool:

@@ -155,6 +155,34 @@ def test_an_alpha_channel_and_not_a_number_are_no_data(tmp_path: Path) -> None:
     assert (~read.valid).sum() == 2 and np.isfinite(read.values).all()
 
 
+def test_a_fourth_band_of_8_bits_is_no_alpha_channel(tmp_path: Path) -> None:
+    """GDAL takes NIR for alpha: its zeros over water would be pixels without data."""
+    values = np.full((4, 4, 4), 90, np.uint8)
+    values[:2, :, 3] = 0
+    write_geotiff(tmp_path / "named.tif", values, ("R", "G", "B", "NIR"), 1.0)
+    write_geotiff(tmp_path / "plain.tif", values, ("", "", "", ""), 1.0)
+    write_geotiff(tmp_path / "alpha.tif", values, ("R", "G", "B", "alpha"), 1.0)
+    assert readers.read(tmp_path / "named.tif").valid.all()
+    assert readers.read(tmp_path / "plain.tif", bands=4).valid.all()
+    for raster in (readers.read(tmp_path / "plain.tif", bands=3), readers.read(tmp_path / "alpha.tif")):
+        assert raster.values.shape == (4, 4, 3) and raster.valid.sum() == 8
+    assert read_image(tmp_path / "alpha.tif", Side(unit="display")).bands == ("R", "G", "B")
+
+
+def test_files_beside_an_image_do_not_change_it(tmp_path: Path) -> None:
+    import rasterio
+
+    values = np.full((4, 4, 3), 90, np.uint8)
+    write_geotiff(tmp_path / "x.tif", values, ("R", "G", "B"), 1.0)
+    with rasterio.open(tmp_path / "x.tif.msk", "w", driver="GTiff", height=4, width=4, count=1, dtype="uint8") as file:
+        file.update_tags(**{f"INTERNAL_MASK_FLAGS_{i}": "2" for i in (1, 2, 3)})
+    (tmp_path / "x.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><Description>B</Description></PAMRasterBand></PAMDataset>'
+    )
+    raster = readers.read(tmp_path / "x.tif")
+    assert raster.valid.all() and raster.bands == ("R", "G", "B")
+
+
 def test_declared_nodata_needs_all_bands(tmp_path: Path) -> None:
     values = np.full((4, 4, 3), 500, np.uint16)
     values[0, 0], values[1, 1, 0] = 0, 0

@@ -362,6 +362,16 @@ def test_a_whole_image_has_no_mask_and_black_is_a_colour(tmp_path: Path) -> None
         assert (file.dataset_mask() == 255).all()
 
 
+def test_a_nir_band_that_gdal_calls_alpha_makes_no_holes(tmp_path: Path) -> None:
+    values = np.full((9, 9, 4), 90, np.uint8)
+    values[:4, :, 3] = 0  # dark water
+    with rasterio.open(write(tmp_path / "a.tif", values, "R G B NIR")) as file:
+        assert (file.dataset_mask() == 0).any()
+    upscale(tmp_path / "a.tif", tmp_path / "b.tif", model="nearest", unit="display")
+    with rasterio.open(tmp_path / "b.tif") as file:
+        assert file.nodata is None and (file.dataset_mask() == 255).all()
+
+
 # --- what the numbers mean ------------------------------------------------------------------------------------
 
 
