@@ -189,9 +189,16 @@ class FolderDataset(Dataset):
         return found
 
     def path(self, record: Record, kind: str) -> Path:
-        """The path of one of the record's files; RfbenchError if it lies outside the dataset's folder."""
+        """The path of one of the record's files; RfbenchError if it lies outside the folder or cannot be one."""
         root = self.folder.resolve()
-        path = (root / record.files[kind]).resolve()
+        try:
+            path = (root / record.files[kind]).resolve()
+            path.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a name too long, links in a circle
+            raise RfbenchError(
+                f"{record.id}: the {kind} file '{one_line(record.files[kind], 80)}' cannot be reached "
+                f"({one_line(error, 60)}); correct its name in pairs.csv"
+            ) from None
         if not path.is_relative_to(root):
             raise RfbenchError(
                 f"{record.id}: the {kind} file '{one_line(record.files[kind], 80)}' lies outside the dataset; keep "

@@ -124,6 +124,7 @@ class _Validation:
         hashes: dict[str, str | None] = dict.fromkeys(record.files)
         seen: dict[str, Seen] = {}
         for kind in record.files:
+            path = None
             try:
                 path = self.dataset.path(record, kind)
                 if not path.is_file():
@@ -138,7 +139,7 @@ class _Validation:
                 reason = one_line(error.strerror or error, 100)
                 self._say(record, ("error", "corrupt", f"{kind}: {path} cannot be read ({reason}); allow reading it"))
             except RfbenchError as error:
-                self._say(record, ("error", _kind_of(error), f"{kind}: {error}"))
+                self._say(record, ("error", "path" if path is None else "corrupt", f"{kind}: {self._short(error)}"))
         for text in checks.check_pair(record, seen):
             self._say(record, text)
         self.seen[record.id] = seen
@@ -148,7 +149,12 @@ class _Validation:
         if kind in SIDES:
             side = record.sides[kind]
             raster = read_raster(path, side)
-            image = interpret(raster, path, side)
+            try:
+                image = interpret(raster, path, side)
+            except RfbenchError as error:
+                text = self._short(error)
+                yield "error", "unit" if "display values" in text else "bands", f"{kind}: {text}"
+                return
             seen[kind] = checks.look(image, raster, readers.georeference(path))
             yield from checks.check_image(kind, image, raster, side, is_tiff=path.suffix.lower() in (".tif", ".tiff"))
             yield from self._duplicates(record, kind, digest, image)
@@ -160,6 +166,10 @@ class _Validation:
             yield from checks.check_place(kind, readers.georeference(path), seen.get("hr") or seen.get("lr"))
         else:
             yield from checks.check_series(readers.read_series(path), seen.get("lr"), record.sides["lr"])
+
+    def _short(self, error: RfbenchError) -> str:
+        """An error with paths as the manifest has them."""
+        return str(error).replace(f"{self.dataset.folder.resolve()}/", "")
 
     def _duplicates(self, record: Record, kind: str, digest: bytes, image: Image) -> Iterator[Found]:
         order = sorted(range(len(image.bands)), key=lambda i: image.bands[i])
@@ -255,14 +265,3 @@ class _Validation:
                     f"{kind}: {len(odd)} images have a level a hundred times off the others' (such as '{odd[0]}': "
                     f"{levels[odd[0]]:.3g}, the median is {middle:.3g}); give their rows a '{kind}_scale'",
                 )
-
-
-def _kind_of(error: RfbenchError) -> str:
-    text = str(error)
-    for words, check in (
-        ("outside the dataset", "outside"), ("band", "bands"), ("display values", "unit"), ("scale", "unit"),
-        ("is missing", "missing"),
-    ):  # fmt: skip
-        if words in text and "cannot be read" not in text:
-            return check
-    return "corrupt"

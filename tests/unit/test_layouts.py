@@ -696,6 +696,19 @@ def test_one_broken_file_of_a_public_set_does_not_cost_the_others(tmp_path: Path
     assert len(pairs) == 3 and "train_yg_002" in text
 
 
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worldstrat(tmp_path / "src")
+
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(RfbenchError, match="No space left on device; free space or choose a folder"):
+        import_layout("worldstrat", tmp_path / "src", tmp_path / "out", name="x")
+    assert [p.name for p in tmp_path.iterdir()] == ["src"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_empty_folder_and_a_full_target_are_one_line(tmp_path: Path, layout: str) -> None:
     (tmp_path / "src").mkdir()

@@ -19,6 +19,7 @@ from bench.core.image import Image
 from bench.data import checks, readers, scenes
 from bench.data.dataset import FolderDataset
 from bench.data.embedded import FOLDER as EMBEDDED
+from bench.data.importers import import_catalogue
 from bench.data.make import write_geotiff
 from bench.data.validate import Problem, validate
 from tests.conftest import write_dataset, write_rows
@@ -259,7 +260,7 @@ def twice_an_id(d: Path) -> None:
         (truncated, "error", "corrupt", "cannot be read"),
         (three_bands, "error", "bands", "found 3 bands, expected R G B NIR"),
         (other_order, "error", "bands", "the file names its bands B G R NIR"),
-        (outside, "error", "outside", "lies outside the dataset"),
+        (outside, "error", "path", "lies outside the dataset"),
         (shifted, "error", "extent", "shares 75 % of its ground with the LR (edges left +5.0"),
         (nudged, "warning", "extent", "edges differ from the LR's by left +1.5, bottom +0.0, right +1.5, top +0.0"),
         (swapped, "error", "size", "the LR image of 60x80 px is larger than its HR of 15x20 px"),
@@ -459,6 +460,29 @@ def test_times_order_and_other_files_do_not_change_the_fingerprint(clean: Path) 
     assert second.problems == []
 
 
+# --- real images ------------------------------------------------------------------------------------------------
+
+
+def test_real_pairs_are_valid_with_their_warnings(shared: Path, tmp_path: Path) -> None:
+    roles = ("paired", "paired_same_sensor", "rts_hr", "hr")
+    import_catalogue(shared / "data", tmp_path / "real", name="real", split="test", roles=roles)
+    report = validate(tmp_path / "real")
+    assert report.count("error") == 0 and report.images == 26
+    by_id: dict[str, set[str]] = {}
+    for problem in report.problems:
+        by_id.setdefault(problem.id or "", set()).add(problem.check)
+    tiny = {i for i in by_id if i.startswith("treesat")}
+    # 6x6 px, and series that are cloud or snow on half of their dates.
+    assert len(tiny) == 4 and all({"size", "cloud"} <= by_id[i] for i in tiny)
+    assert "gsd" in by_id["spacenet_rotterdam_1"]  # 2 m imagery on a 1 m grid
+    assert "nodata" in by_id["rts_18191cf6"]
+    # Water is black in NIR: no hole, whatever GDAL calls the band.
+    assert "naip_chesapeake_000181" not in by_id or "nodata" not in by_id["naip_chesapeake_000181"]
+    assert any("relative HR" in p.text for p in report.problems)
+    # All Sentinel-2 of it is harmonised or older than the offset.
+    assert not any(p.check == "offset" for p in report.problems)
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 
@@ -489,6 +513,17 @@ def test_an_empty_table_is_no_dataset(clean: Path) -> None:
     (clean / "pairs.csv").write_text("id,lr\n")
     with pytest.raises(RfbenchError, match="has no row"):
         validate(clean)
+
+
+@pytest.mark.parametrize("name", ["a\0b.tif", "x" * 3000 + ".tif", "loop.tif"])
+def test_impossible_file_names_are_one_line(clean: Path, name: str) -> None:
+    (clean / "loop.tif").symlink_to(clean / "loop.tif")
+    edit(clean / "pairs.csv", "lr/im1.tif", name)
+    (problem,) = [p for p in found(clean) if p.check in ("path", "missing")]
+    assert problem.severity == "error" and problem.id == "im1"
+    dataset = FolderDataset(clean)
+    with pytest.raises(RfbenchError):
+        dataset.load(dataset.records("test")[1])
 
 
 def test_hostile_names_stay_on_their_line(clean: Path) -> None:

@@ -188,10 +188,10 @@ def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, 
 
     A column without a name is called ``""``; cells are stripped; rows without any content are left out.
     """
+    if not path.is_file():
+        raise RfbenchError(f"{path} is missing; the layout '{layout}' needs it")
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise RfbenchError(f"{path} is missing; the layout '{layout}' needs it") from None
     except (OSError, ValueError) as error:
         raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}; save it as UTF-8 CSV") from None
     try:
