@@ -140,7 +140,7 @@ def import_(
         value = options[key]
         if isinstance(value, float) and not 0 < value < float("inf"):
             raise RfbenchError(f"--{key.replace('_', '-')}: found {value:g}, expected a number above 0")
-    with Ticker("import", "check") as ticker:
+    with Ticker("import") as ticker:
         count = import_layout(
             layout, source, target, name=name or target.resolve().name, split=split,
             note=lambda text: print(f"warning: {text}", file=sys.stderr), tick=ticker.tick, **options,

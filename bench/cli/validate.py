@@ -37,7 +37,7 @@ def command(folder: Path, as_json: bool) -> int:
         if not as_json:
             click.echo(str(problem))
 
-    with Ticker("validate", "read") as ticker:
+    with Ticker("validate") as ticker:
         report = validate(folder, found, ticker.tick)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))

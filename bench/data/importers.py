@@ -68,6 +68,7 @@ def import_folder(
         if lonely:
             raise RfbenchError(f"{found[lonely[0]]} has no image of the same name in {sides[first]}; add or remove it")
     with building(target, note, tick) as builder:
+        builder.expect(len(images[first]))
         _folder_rows(images, builder, split)
         info: dict[str, Any] = {"name": name, "description": f"images of the folder {one_line(source.name, 100)}"}
         return builder.finish(info | {"lr": lr_side, "hr": side, "pan": {"unit": "relative"}})
@@ -117,6 +118,7 @@ def import_catalogue(
     if (source / "captions.csv").is_file():
         captions = {r["id"]: r["caption"] for r in read_rows(source / "captions.csv", ("id", "caption"), "catalogue")}
     with building(target, note, tick) as builder:
+        builder.expect(len(rows_of))
         for image_id, files in sorted(rows_of.items()):
             for image in _catalogue_rows(image_id, files, source, builder, split, captions.get(image_id, "")):
                 if offset is not None and image.get("lr_unit") == "reflectance":

@@ -63,11 +63,12 @@ class Report:
 def validate(
     folder: Path,
     found: Callable[[Problem], None] = lambda problem: None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Report:
     """Check a dataset folder.
 
-    ``found`` gets each problem as soon as it is known, ``tick`` the number of images done and of all. Raises
+    ``found`` gets each problem as soon as it is known, ``tick`` the step's name, the
+    number of images done and of all. Raises
     RfbenchError where there is no dataset at all: no folder, no readable ``dataset.json`` or ``pairs.csv``, no row.
     """
     broken: list[RfbenchError] = []
@@ -90,14 +91,14 @@ class _Validation:
         self.pixels_of: dict[bytes, tuple[Record, str]] = {}
         self.seen: dict[str, dict[str, Seen]] = {}
 
-    def run(self, records: list[Record], broken: list[RfbenchError], tick: Callable[[int, int], None]) -> Report:
+    def run(self, records: list[Record], broken: list[RfbenchError], tick: Callable[[str, int, int], None]) -> Report:
         hashes: dict[str, dict[str, str | None]] = {}
         for error in broken:
             self._say(None, ("error", "manifest", str(error)))
         for done, record in enumerate(records):
-            tick(done, len(records))
+            tick("read", done, len(records))
             hashes[record.id] = self._image(record)
-        tick(len(records), len(records))
+        tick("read", len(records), len(records))
         self._scenes(records)
         for text in self._mixtures(records):
             self._say(None, text)

@@ -89,21 +89,22 @@ class Progress:
 
 
 class Ticker:
-    """A counter for callers that learn the total late: ``tick(done, total)`` as often as they like."""
+    """A counter for callers that learn their totals late: ``tick(step, done, total)`` as often as they like."""
 
-    def __init__(self, label: str, step: str) -> None:
-        self.label, self.step = label, step
+    def __init__(self, label: str) -> None:
+        self.label = label
         self._progress: Progress | None = None
 
     def __enter__(self) -> Ticker:
         return self
 
-    def tick(self, done: int, total: int) -> None:
-        """``done`` of ``total`` images are through."""
-        if self._progress is None:
-            self._progress = Progress(total, 0, self.label, steps=(self.step,)).__enter__()
-        if done > self._progress.counts[self.step]:
-            self._progress.advance(self.step, done - self._progress.counts[self.step])
+    def tick(self, step: str, done: int, total: int) -> None:
+        """``done`` of ``total`` images are through ``step``; another step ends the last one."""
+        if self._progress is None or step not in self._progress.counts:
+            self.__exit__(None, None, None)
+            self._progress = Progress(total, 0, self.label, steps=(step,)).__enter__()
+        if done > self._progress.counts[step]:
+            self._progress.advance(step, done - self._progress.counts[step])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

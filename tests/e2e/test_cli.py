@@ -199,3 +199,14 @@ def test_the_readme_s_commands_are_the_ones_that_ci_runs() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     (line,) = [line for line in ci.splitlines() if "tox" in line and not line.startswith("#")]
     assert line.replace("install -q", "install") in readme
+
+
+def test_validate_says_by_its_exit_code_what_it_found(dataset: Path, tmp_path: Path) -> None:
+    clean = rfbench("validate", str(dataset))
+    assert clean.returncode == 0 and clean.stdout.splitlines()[-1].startswith("fingerprint: "), clean.stdout
+    (dataset / "hr" / "im1.npy").write_bytes(b"no array")
+    broken = rfbench("validate", str(dataset))
+    assert broken.returncode == 1 and "error: im1: hr: hr/im1.npy cannot be read" in broken.stdout
+    nothing = rfbench("validate", str(tmp_path / "nothing"))
+    assert nothing.returncode == 2 and nothing.stdout == "" and nothing.stderr.startswith("error: ")
+    assert len(nothing.stderr.splitlines()) == 1

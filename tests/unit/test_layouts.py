@@ -657,6 +657,15 @@ def test_a_table_says_what_it_assumed(tmp_path: Path) -> None:
     assert "2 8-bit HR files are taken as display" in notes
 
 
+def test_a_table_of_unscaled_floats_is_seen(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    pairs_csv(source)
+    np.save(source / "lr/b.npy", stack(2, 30, 40, 4)[:, :, [2, 1, 0, 3]].astype(np.float32))
+    pairs, notes = imported(tmp_path, "csv", pairs_csv)
+    np.testing.assert_allclose(medians(pairs["b"], "B G R"), [200, 400, 600], rtol=0.15)
+    assert "1 float32 LR files are taken as reflectance x 10000" in notes
+
+
 def test_a_table_must_say_what_deep_hr_files_mean(tmp_path: Path) -> None:
     source = tmp_path / "src"
     pairs_csv(source)

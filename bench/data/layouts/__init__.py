@@ -91,8 +91,8 @@ def import_layout(
     """Make the dataset folder ``target`` of ``source``; returns the number of images.
 
     ``options`` are those of the layout (``LAYOUTS[layout].options``); None stands for an option that was not given.
-    ``note`` gets a line for everything that the user should know, ``tick`` images done and images of all. Raises
-    RfbenchError for an unknown layout, an option of another layout, and whatever is wrong with the folder.
+    ``note`` gets a line for everything that the user should know, ``tick`` a step's name, the images done and all of
+    them. Raises RfbenchError for an unknown layout, an option of another layout, and whatever is wrong with the folder.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)

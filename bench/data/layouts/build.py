@@ -22,7 +22,7 @@ from bench.data.dataset import FORMAT, FolderDataset, interpret, read_raster
 from bench.data.make import write_table
 
 Note = Callable[[str], None]
-Tick = Callable[[int, int], None]
+Tick = Callable[[str, int, int], None]
 
 # The order of Sentinel-2 stacks as Earth Engine gives them.
 L2A_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12"
@@ -43,7 +43,7 @@ def silent(text: str) -> None:
     """The note of a caller who does not want any."""
 
 
-def no_tick(done: int, total: int) -> None:
+def no_tick(step: str, done: int, total: int) -> None:
     """The tick of a caller who shows no progress."""
 
 
@@ -55,6 +55,11 @@ class Builder:
         self.note: Note = lambda text: note(one_line(text, 600))
         self.tick = tick
         self.rows: list[dict[str, Any]] = []
+        self.total = 0
+
+    def expect(self, total: int) -> None:
+        """How many images will be added, for the progress."""
+        self.total = total
 
     def copy(self, path: Path, kind: str, stem: str | None = None) -> str:
         """Copy a file into the dataset; returns its path there."""
@@ -102,6 +107,8 @@ class Builder:
         row["id"] = one_line(row["id"], 200)
         row["scene_id"] = one_line(row.get("scene_id") or row["id"], 200)
         self.rows.append(row)
+        if self.total:
+            self.tick("copy", len(self.rows), self.total)
 
     def finish(self, info: dict[str, Any], *, skip_broken: bool = False) -> int:
         """Write the manifest, then read every image once; returns the number of images.
@@ -115,7 +122,7 @@ class Builder:
         dataset = FolderDataset(self.work)
         broken, suspected, measured = [], [], 0
         for done, record in enumerate(dataset.all_records):
-            self.tick(done, len(dataset.all_records))
+            self.tick("check", done, len(dataset.all_records))
             try:
                 dataset.load(record, [k for k in record.files if k != "lr"])
                 if "lr" in record.files:
@@ -131,7 +138,7 @@ class Builder:
                 broken.append(record)
                 # The path is that of a folder that vanishes: say the file instead.
                 self.note(f"{record.id} is left out: {str(error).replace(str(self.work) + '/', '')}")
-        self.tick(len(dataset.all_records), len(dataset.all_records))
+        self.tick("check", len(dataset.all_records), len(dataset.all_records))
         if broken:
             lost = {r.id for r in broken}
             for record in broken:

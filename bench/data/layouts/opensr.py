@@ -66,7 +66,7 @@ def import_opensr(
             read = _rasters if form == "tif" else _pickle
             read(builder, part, folder, level, reference, facts)
         for fact, n in sorted(facts.items()):
-            builder.note(f"{fact} ({n} times)")
+            builder.note(fact + (f" ({n} times)" if n > 1 else ""))
         for row in builder.rows:
             row["split"] = split
         side = {"unit": "reflectance", "scale": 10000, "normalisation": "fixed[0,3000]"}
@@ -144,7 +144,7 @@ def _pickle(builder: Builder, part: str, folder: Path, level: str, reference: st
         rows = [{}] * len(lr)
         facts[
             "scenes and dates lie in a table inside the pickle, which is not run: every image is a scene of its own "
-            f"(put NAME_metadata.csv beside NAME.pkl, or take the GeoTIFFs): {part}"
+            "(put NAME_metadata.csv beside NAME.pkl, or take the GeoTIFFs)"
         ] += 1
     for i, row in enumerate(rows):
         stem = f"{part}_{i:04d}"

@@ -80,6 +80,7 @@ def import_cyber2a(
         note(_GSD_NOTE)
     differing = []
     with building(target, note, tick) as builder:
+        builder.expect(len(images))
         for file_name, path in images.items():
             try:
                 mask, agrees = _slump_mask(source, path, coco.get(file_name), builder.note)
@@ -161,6 +162,7 @@ def import_challenge(
         note(_GSD_NOTE)
     note(f"of the bands {' '.join(names)} only red, green, blue are taken; the others are of other units")
     with building(target, note, tick) as builder:
+        builder.expect(sum(map(len, files.values())))
         for part, paths in files.items():
             coco: dict[str, CocoImage] = {}
             for path in sorted((source / part / "annotations").glob("*.json")):

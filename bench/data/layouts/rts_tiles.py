@@ -60,6 +60,7 @@ def import_mapping(
         note(f"{len(regions - split_of.keys())} regions ({first_of(regions - split_of.keys())}) go to '{split}'")
     facts: Counter[str] = Counter()
     with building(target, note, tick) as builder:
+        builder.expect(len(tiles))
         for tile, path in tiles.items():
             region = rows.get(tile, {}).get("RegionName", "")
             row = _mapping_row(builder, tile, path, source / "labels" / path.name, facts)
@@ -154,6 +155,7 @@ def import_labels(
     note("the redrawn polygons (*.geojson) are not imported; masks are the older labels in the files")
     facts: Counter[str] = Counter()
     with building(target, note, tick) as builder:
+        builder.expect(len(paths))
         for path in paths:
             level, group = path.parent.parent.name.split()[-1], path.parent.name
             stem = f"{path.stem}_level{level}_{group}" if path.stem in twice else path.stem

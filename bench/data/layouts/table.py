@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.data import readers
 from bench.data.layouts.build import (
@@ -56,6 +58,7 @@ def import_table(
     rows = read_rows(path, ("id",), "csv")
     with building(target, note, tick) as builder:
         assumed: dict[str, int] = {}
+        builder.expect(len(rows))
         for line, row in enumerate(rows, 2):
             where = f"{path.name} row {line}"
             found = _row(builder, source, row, where, assumed)
@@ -108,7 +111,8 @@ def _fill_unit(row: dict[str, Any], kind: str, path: Path, where: str, assumed: 
     if f"{kind}_unit" in row:
         return
     bands = str(row.get(f"{kind}_bands", "")).replace(",", " ").split()
-    dtype = readers.read(path, bands=len(bands) or None).values.dtype
+    raster = readers.read(path, bands=len(bands) or None)
+    dtype = raster.values.dtype
     if kind == "pan":
         fields: dict[str, Any] = {"unit": "relative"}
         text = "PAN files are taken as relative numbers"
@@ -116,7 +120,8 @@ def _fill_unit(row: dict[str, Any], kind: str, path: Path, where: str, assumed: 
         fields = {"unit": "display", "scale": 255}
         text = f"8-bit {kind.upper()} files are taken as display (255 is white)"
     elif kind == "lr" and dtype.kind in "uif":
-        scale = 10000 if dtype.kind in "ui" else 1
+        valid = raster.values[raster.valid]
+        scale = 10000 if dtype.kind in "ui" or (valid.size and np.median(valid) > 2) else 1
         fields = {"unit": "reflectance", "scale": scale}
         text = f"{dtype} LR files are taken as reflectance {'x 10000' if scale > 1 else '0 to 1'}"
     else:

@@ -80,8 +80,10 @@ def import_worldstrat(
         note("'ASMSpotter-1-1-1' is left out by some users of the set; it is kept here, look at it")
     facts: dict[str, Counter[str]] = {k: Counter() for k in ("dtype", "crs", "named", "hr_dtype", "above")}
     with building(target, note, tick) as builder:
-        for aoi in sorted(hr.keys() & lr.keys()):
-            for n in _chosen(lr[aoi], aoi, table, dates):
+        chosen = {aoi: _chosen(lr[aoi], aoi, table, dates) for aoi in sorted(hr.keys() & lr.keys())}
+        builder.expect(sum(map(len, chosen.values())))
+        for aoi, numbers in chosen.items():
+            for n in numbers:
                 row = _row(builder, aoi, n, lr[aoi][n], hr[aoi], table.get((aoi, n), {}), facts, several=dates == "all")
                 if row:
                     row["split"] = splits.get(aoi, split)
