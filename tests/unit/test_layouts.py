@@ -718,6 +718,30 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
     assert [p.name for p in tmp_path.iterdir()] == ["src"]
 
 
+def test_a_disk_that_fills_at_written_images_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opensr(tmp_path / "src")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RfbenchError, match="No space left on device"):
+        import_layout("opensr-test", tmp_path / "src", tmp_path / "out", name="x")
+    assert [p.name for p in tmp_path.iterdir()] == ["src"]
+
+
+def test_errors_do_not_name_the_folder_that_vanishes(tmp_path: Path) -> None:
+    pairs_csv(tmp_path / "src")
+    table = tmp_path / "src/my pairs.csv"
+    text = table.read_text()
+    table.write_text(text.replace("R G B", "R G"))
+    with pytest.raises(RfbenchError, match=r"^slump a: hr/slump_a~\w+\.png: found 3 bands"):
+        imported(tmp_path, "csv", pairs_csv)
+    table.write_text(text.replace("\nb,", "\nslump a,"))
+    with pytest.raises(RfbenchError, match=r"^the id 'slump a' comes twice"):
+        imported(tmp_path, "csv", pairs_csv)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_empty_folder_and_a_full_target_are_one_line(tmp_path: Path, layout: str) -> None:
     (tmp_path / "src").mkdir()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import atomic_path, safe_name, write_json
+from bench.core.files import atomic_path, safe_name, write_bytes, write_json
 from bench.core.image import Mask
 from bench.data import checks, readers
 from bench.data.dataset import FORMAT, FolderDataset, interpret, read_raster
@@ -56,6 +56,7 @@ class Builder:
         self.tick = tick
         self.rows: list[dict[str, Any]] = []
         self.total = 0
+        self._ids: set[str] = set()
 
     def expect(self, total: int) -> None:
         """How many images will be added, for the progress."""
@@ -83,12 +84,14 @@ class Builder:
                 "crs": place.crs,
                 "transform": rasterio.transform.from_bounds(left, bottom, right, top, width, height),
             }
-        with atomic_path(self.work / relative) as temporary, warnings.catch_warnings():
+        # In memory first: GDAL may not notice that a disk is full, and a file cut short would look like a broken one.
+        with warnings.catch_warnings(), rasterio.io.MemoryFile() as memory:
             warnings.simplefilter("ignore")  # a file without georeference is no fault
-            with rasterio.open(temporary, "w", **profile) as file:
+            with memory.open(**profile) as file:
                 file.write(np.moveaxis(values, 2, 0))
                 for i, band in enumerate(bands, 1):
                     file.set_band_description(i, band)
+            write_bytes(self.work / relative, bytes(memory.getbuffer()))
         return relative
 
     def mask(self, mask: Mask, stem: str) -> str:
@@ -98,13 +101,15 @@ class Builder:
         relative = f"mask/{safe_name(stem)}.png"
         buffer = io.BytesIO()
         Pillow.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG")
-        with atomic_path(self.work / relative) as temporary:
-            temporary.write_bytes(buffer.getvalue())
+        write_bytes(self.work / relative, buffer.getvalue())
         return relative
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row of the manifest; its id and scene_id are made printable."""
+        """Add a row of the manifest, its id and scene_id made printable; RfbenchError if the id is there already."""
         row["id"] = one_line(row["id"], 200)
+        if row["id"] in self._ids:
+            raise RfbenchError(f"the id '{row['id']}' comes twice; ids must differ")
+        self._ids.add(row["id"])
         row["scene_id"] = one_line(row.get("scene_id") or row["id"], 200)
         self.rows.append(row)
         if self.total:
@@ -119,7 +124,10 @@ class Builder:
         if not self.rows:
             raise RfbenchError("no image was found to import; compare the folder with the layout in --help")
         self._manifest(info)
-        dataset = FolderDataset(self.work)
+        try:
+            dataset = FolderDataset(self.work)
+        except RfbenchError as error:
+            raise RfbenchError(self._short(error)) from None
         broken, suspected, measured = [], [], 0
         for done, record in enumerate(dataset.all_records):
             self.tick("check", done, len(dataset.all_records))
@@ -134,10 +142,9 @@ class Builder:
                         suspected += [record.id] if checks.offset_suspected(image, raster.values) else []
             except RfbenchError as error:
                 if not skip_broken:
-                    raise
+                    raise RfbenchError(f"{record.id}: {self._short(error)}") from None
                 broken.append(record)
-                # The path is that of a folder that vanishes: say the file instead.
-                self.note(f"{record.id} is left out: {str(error).replace(str(self.work) + '/', '')}")
+                self.note(f"{record.id} is left out: {self._short(error)}")
         self.tick("check", len(dataset.all_records), len(dataset.all_records))
         if broken:
             lost = {r.id for r in broken}
@@ -155,6 +162,10 @@ class Builder:
                 "reflectance 0 to 1) if they are not harmonised"
             )
         return len(self.rows)
+
+    def _short(self, error: RfbenchError) -> str:
+        """An error without the path of a folder that vanishes."""
+        return str(error).replace(f"{self.work.resolve()}/", "").replace(f"{self.work}/", "")
 
     def _manifest(self, info: dict[str, Any]) -> None:
         used = tuple(c for c in _COLUMNS if any(row.get(c) not in (None, "") for row in self.rows))
