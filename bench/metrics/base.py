@@ -23,7 +23,7 @@ from bench.core.image import Array, Image, Mask
 
 Group = Literal["fidelity", "perceptual", "realism", "physics", "uncertainty"]
 GROUPS: tuple[Group, ...] = ("fidelity", "perceptual", "realism", "physics", "uncertainty")
-Need = Literal["reference", "distribution", "pan", "reflectance"]
+Need = Literal["reference", "distribution", "lr", "pan", "reflectance"]
 Features = dict[str, np.ndarray]
 
 
@@ -37,7 +37,7 @@ class Reference:
     display_float : the same before rounding.
     hr : the HR image in its own unit with all its bands, or None.
     pan : the panchromatic image (H, W, 1) on the target grid, or None.
-    lr : the LR image in its own unit with all its bands.
+    lr : the LR image in its own unit with all its bands; None where pictures are held against pictures.
     valid : bool (H, W), False where a side has no data.
     mask : bool (H, W) on the same grid, the landform's mask where the dataset has one.
     """
@@ -48,7 +48,7 @@ class Reference:
     display_float: Array | None
     hr: Image | None
     pan: Image | None
-    lr: Image
+    lr: Image | None
     valid: Mask
     mask: Mask | None = None
     hr_date: str = ""
@@ -123,7 +123,7 @@ class Metric(ABC):
     group : the family under which tables show it.
     level : ``image`` (``value``) or ``set`` (``features`` and ``reduce``).
     display : whether it looks at the rounded display images; then ``q8`` is part of its identity.
-    needs : ``reference``, ``distribution``, ``pan`` and/or ``reflectance``.
+    needs : ``reference``, ``distribution``, ``lr``, ``pan`` and/or ``reflectance``.
     masks : whether it can leave invalid pixels out; otherwise an image that has some is a reason.
     min_side_px : the smallest height and width it works on.
     weights_files : names in the committed list of weights.
@@ -261,6 +261,8 @@ class Metric(ABC):
                 return "the reference has no bands R G B"
         if in_display and not estimate.display.size:
             return "the prediction has no bands R G B"
+        if "lr" in self.needs and reference.lr is None:
+            return "no LR image"
         if "pan" in self.needs and reference.pan is None:
             return "no panchromatic image"
         if "distribution" in self.needs and estimate.std is None:

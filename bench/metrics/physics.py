@@ -152,7 +152,7 @@ class DLambda(Metric):
     direction = "down"
     group = "physics"
     display = False
-    needs = ()
+    needs = ("lr",)
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "p1", "uqi-gauss11,1.5")
     summary = "Spectral distortion against the LR bands"
@@ -183,7 +183,7 @@ class DS(Metric):
     direction = "down"
     group = "physics"
     display = False
-    needs = ("pan",)
+    needs = ("lr", "pan")
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "sobel", "q1", "uqi-gauss11,1.5")
     summary = "Spatial distortion against the panchromatic image"
@@ -205,7 +205,7 @@ class Qnr(Metric):
     direction = "up"
     group = "physics"
     display = False
-    needs = ("pan",)
+    needs = ("lr", "pan")
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "sobel", "p1,q1", "uqi-gauss11,1.5")
     summary = "Quality with no reference, of pansharpening"
@@ -277,6 +277,7 @@ def _gradient(image: np.ndarray) -> np.ndarray:
 def _bands(estimate: Estimate, reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     """The prediction's bands and the same of the LR image at its size, (B, H, W) float64; or Unavailable."""
     image, lr = estimate.image, reference.lr
+    assert lr is not None  # ``needs`` says so
     if image is None:
         raise Unavailable("the model predicts display images; this metric needs bands in the LR's unit")
     if image.unit != lr.unit:

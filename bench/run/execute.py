@@ -7,21 +7,17 @@ once for all of them. Memory holds a bounded number of images, however many ther
 from __future__ import annotations
 
 import datetime
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from bench.core import provenance
 from bench.core.errors import ItemError, RfbenchError, one_line
-from bench.data.dataset import Record
-from bench.metrics.base import Setting
+from bench.data.dataset import Dataset, Record
 from bench.metrics.scorer import ItemScores, Scorer
 from bench.models.call import Answer, Model
 from bench.protocols.base import Protocol, Task
@@ -29,13 +25,10 @@ from bench.run.estimates import estimates
 from bench.run.finish import finish_run
 from bench.run.plan import Plan
 from bench.run.progress import Progress
+from bench.run.scoring import Scoring, usual_workers
 from bench.store import RunFolder
 
 _Scores = dict[str, ItemScores | ItemError]
-_WORKER_LOST = (
-    "a scoring process was ended from outside (out of memory?); run the same command again, with fewer --workers"
-)
-_WORKERS_AT_MOST = 4  # by default; each holds torch and the metrics' networks
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ def _set_threads() -> None:
 def _workers(plan: Plan) -> int:
     if plan.request.workers is not None:
         return plan.request.workers
-    return max(1, min(_WORKERS_AT_MOST, provenance.cores() - 1))
+    return usual_workers()
 
 
 # --- prediction -----------------------------------------------------------------------------------------------
@@ -145,7 +138,8 @@ def _run_batches(
     total = len(plan.records)
     left = sum(len(batch) for batch in work)
     label = ", ".join(m.label for m in models)
-    with Progress(total, total - left, label) as progress, _Scoring(plan) as scoring:
+    pool = Scoring[_Job, _Scores](plan.computed_metrics, plan.setting, _workers(plan))
+    with Progress(total, total - left, label) as progress, pool as scoring:
         for model in models:
             model.load()
             if model.spec.supports_prompt and plan.protocol.captions == "dataset":
@@ -169,7 +163,10 @@ def _run_batches(
             progress.advance("predict", len(records))
             progress.advance("score", len(records) - len(tasks))
             for job in jobs.values():
-                for done, scores in scoring.submit(job):
+                if not job.answers:
+                    progress.advance("score")
+                    continue
+                for done, scores in scoring.submit(job, _score, job.task, job.answers, plan.protocol):
                     _commit(folders, done, scores)
                     progress.advance("score")
         for done, scores in scoring.drain():
@@ -196,7 +193,7 @@ def _prefetched(
     """Batches with their tasks; while one is predicted the next is read."""
 
     def prepare(records: tuple[Record, ...]) -> list[Task | ItemError]:
-        return [_prepare(plan, record) for record in records]
+        return [prepare_task(plan.protocol, plan.dataset, record) for record in records]
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader:
         upcoming: Future[list[Task | ItemError]] | None = reader.submit(prepare, work[0]) if work else None
@@ -207,9 +204,10 @@ def _prefetched(
             yield records, tasks
 
 
-def _prepare(plan: Plan, record: Record) -> Task | ItemError:
+def prepare_task(protocol: Protocol, dataset: Dataset, record: Record) -> Task | ItemError:
+    """The task of one record, or why it has none; nothing that a file or a plugin brings can raise."""
     try:
-        return plan.protocol.prepare(plan.dataset.load(record, plan.protocol.reads))
+        return protocol.prepare(dataset.load(record, protocol.reads))
     except RfbenchError as error:
         return ItemError(one_line(error))
     except Exception as error:  # a reader or a plugin that fails loses its image, not the run
@@ -219,120 +217,14 @@ def _prepare(plan: Plan, record: Record) -> Task | ItemError:
 # --- scoring --------------------------------------------------------------------------------------------------
 
 
-class _Scoring:
-    """The scoring processes (none: this process). At most two images a process wait, so memory stays bounded."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._count = _workers(plan)
-        self._names = plan.computed_metrics
-        self._waiting: dict[Future[_Scores], _Job] = {}
-        self._pool: ProcessPoolExecutor | None = None
-        self._inline: Scorer | None = None
-
-    def __enter__(self) -> _Scoring:
-        if self._count:
-            # Spawned, not forked: a fork would inherit torch's thread pools, and CUDA does not survive one.
-            self._pool = ProcessPoolExecutor(
-                self._count, multiprocessing.get_context("spawn"), _start_worker, (self._names, self._plan.setting)
-            )
-            self._pool.submit(_warm_up)
-        else:
-            self._inline = Scorer(self._names, self._plan.setting)
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=kind is None, cancel_futures=True)
-
-    def submit(self, job: _Job) -> Iterator[tuple[_Job, _Scores]]:
-        """Hand an image over; yields whatever has been scored meanwhile."""
-        if not job.answers:
-            yield job, {}
-            return
-        work = (job.task, job.answers, self._plan.protocol)
-        if self._pool is None:
-            assert self._inline is not None
-            yield job, _score_here(self._inline, *work)
-            return
-        try:
-            self._waiting[self._pool.submit(_score, *work)] = job
-        except BrokenProcessPool:
-            raise RfbenchError(_WORKER_LOST) from None
-        if len(self._waiting) > 2 * self._count:
-            yield from self._finished(FIRST_COMPLETED)
-
-    def drain(self) -> Iterator[tuple[_Job, _Scores]]:
-        """Yield the rest."""
-        while self._waiting:
-            yield from self._finished(FIRST_COMPLETED)
-
-    def _finished(self, when: str) -> Iterator[tuple[_Job, _Scores]]:
-        done, _ = wait(self._waiting, return_when=when)
-        for future in done:
-            job = self._waiting.pop(future)
-            try:
-                yield job, future.result()
-            except BrokenProcessPool:
-                raise RfbenchError(_WORKER_LOST) from None
-
-
-_worker: Scorer | None = None
-
-
-def _start_worker(names: tuple[str, ...], setting: Setting) -> None:
-    """In a scoring process: one thread, so that processes do not spin on each other's cores."""
-    global _worker
-    import signal
-
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    _worker = Scorer(names, setting)
-    _exit_with_parent()
-
-
-def _exit_with_parent() -> None:
-    """End this process when its parent is gone, however it ended: no orphan keeps memory or a GPU."""
-    import threading
-
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()  # returns at once if the parent died while this process was starting
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _warm_up() -> None:
-    """Import torch while the main process loads its models."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _score(task: Task, answers: Mapping[str, Answer], protocol: Protocol) -> _Scores:
-    assert _worker is not None
-    return _score_here(_worker, task, answers, protocol)
-
-
-def _score_here(scorer: Scorer, task: Task, answers: Mapping[str, Answer], protocol: Protocol) -> _Scores:
-    """Score with one thread, here as in a scoring process: sums in torch depend on the number of threads."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _score(scorer: Scorer, task: Task, answers: Mapping[str, Answer], protocol: Protocol) -> _Scores:
+    """The scores of one image's answers, in a scoring process."""
     found: _Scores = {}
-    try:
-        for label, answer in answers.items():
-            try:
-                found[label] = scorer.score(task.reference, estimates(answer, task, protocol))
-            except RfbenchError as error:  # an answer that cannot be brought to display
-                found[label] = ItemError(f"{label}: {one_line(error)}")
-    finally:
-        torch.set_num_threads(threads)
+    for label, answer in answers.items():
+        try:
+            found[label] = scorer.score(task.reference, estimates(answer, task, protocol))
+        except RfbenchError as error:  # an answer that cannot be brought to display
+            found[label] = ItemError(f"{label}: {one_line(error)}")
     return found
 
 

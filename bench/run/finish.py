@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bench.core.files import digest
-from bench.metrics.base import Metric, Score
+from bench.metrics.base import Features, Metric, Score
 from bench.metrics.scorer import POINT, metric_class
 from bench.run.plan import Plan
 from bench.store import FORMAT, RunFolder
@@ -88,28 +88,49 @@ def _reduce(
         else:  # blocks of images of several sizes: one after the other, with where each begins
             kept[prefix + key] = np.concatenate(arrays)
             kept[prefix + key + ":rows"] = np.array([len(a) for a in arrays], np.int64)
+    found, of_each = reduced(metric, features)
+    if of_each is not None:
+        by_id = dict(zip(present, of_each, strict=True))
+        shares = [by_id.get(item["id"]) for item in done]
+    return found, shares
+
+
+def reduced(metric: Metric, features: Sequence[Features]) -> tuple[dict[str, Any], Sequence[float | None] | None]:
+    """A set metric of the features of its images: value, n, reason, details; and each image's share if it has one."""
     result = metric.combine(features)
     if isinstance(result, Score):
-        return {"value": None, "n": len(features), "reason": result.reason}, shares
-    if result.per_image is not None:
-        by_id = dict(zip(present, result.per_image, strict=True))
-        shares = [by_id.get(item["id"]) for item in done]
+        return {"value": None, "n": len(features), "reason": result.reason}, None
     found: dict[str, Any] = {"value": result.value, "n": len(features), "reason": None}
     if result.details:
         found["details"] = dict(result.details)
-    return found, shares
+    return found, result.per_image
 
 
 def _summarise(
     plan: Plan, metric: Metric, kind: str, done: Sequence[dict[str, Any]], of_set: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """One cell: value, n, spread, why there is none or why some images have none."""
+    """One cell of the summary."""
     name = metric.name
-    cell: dict[str, Any] = {"value": None, "n": 0, "reason": None, "identity": metric.identity()}
-    if name in plan.skipped:
-        point = kind == "mean" and "distribution" in metric.needs
-        return cell | {"reason": POINT if point else plan.skipped[name]}
-    scores = [item["scores"].get(kind, {}).get(name, {}) for item in done]
+    skipped = plan.skipped.get(name)
+    if skipped is not None and kind == "mean" and "distribution" in metric.needs:
+        skipped = POINT
+    return summarised(metric, [item["scores"].get(kind, {}).get(name, {}) for item in done], of_set, skipped)
+
+
+def summarised(
+    metric: Metric, scores: Sequence[Mapping[str, Any]], of_set: Mapping[str, Any] | None, skipped: str | None = None
+) -> dict[str, Any]:
+    """One metric over all images: value, n, spread, why there is none or why some images have none.
+
+    Parameters
+    ----------
+    scores : of each image its ``value`` or its ``reason``, or neither.
+    of_set : what ``reduced`` found, for a set metric that some image had features for.
+    skipped : why the metric was not computed at all.
+    """
+    cell: dict[str, Any] = {"value": None, "n": 0, "reason": skipped, "identity": metric.identity()}
+    if skipped is not None:
+        return cell
     values = [s["value"] for s in scores if s.get("value") is not None]
     reasons = Counter(s["reason"] for s in scores if s.get("reason"))
     if of_set:

@@ -87,11 +87,7 @@ def make_plan(request: Request) -> Plan:
             )
     seen = {m.label: _seen_in_training(m, records, request) for m in models}
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
-    names = scorer.chosen(request.metrics)
-    skipped = _skipped(names, request.metrics or (), setting)
-    if request.strict and skipped:
-        name, why = next(iter(skipped.items()))
-        raise RfbenchError(f"--strict: {len(skipped)} of {len(names)} metrics cannot be computed, first {name}: {why}")
+    names, skipped = choose_metrics(request.metrics, setting, strict=request.strict)
     data = {
         "name": dataset.name,
         "split": request.split,
@@ -143,8 +139,6 @@ def _check_numbers(request: Request) -> None:
             raise RfbenchError(f"--{name.replace('_', '-')}: found {value}, expected {least} or more")
     if request.dtype not in DTYPES:
         raise RfbenchError(f"--dtype: found '{request.dtype}', expected one of {', '.join(DTYPES)}")
-    if request.metrics is not None and not request.metrics:
-        raise RfbenchError("--metrics: found no name, expected some, such as default,niqe_ref")
 
 
 def _seen_in_training(model: Model, records: Sequence[Record], request: Request) -> int:
@@ -199,6 +193,23 @@ def resolve_dataset(text: str) -> Dataset:
             f"the dataset '{text}' gives a {type(found).__name__}, expected a bench.data.dataset.Dataset"
         )
     return found
+
+
+def choose_metrics(
+    asked: Sequence[str] | None, setting: Setting, *, strict: bool = False
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The metrics of ``--metrics``, and which of them cannot, or shall not, be computed here, with the reason.
+
+    RfbenchError for an unknown name and, with ``strict``, for the first that cannot be computed.
+    """
+    if asked is not None and not asked:
+        raise RfbenchError("--metrics: found no name, expected some, such as default,niqe_ref")
+    names = scorer.chosen(asked)
+    skipped = _skipped(names, asked or (), setting)
+    if strict and skipped:
+        name, why = next(iter(skipped.items()))
+        raise RfbenchError(f"--strict: {len(skipped)} of {len(names)} metrics cannot be computed, first {name}: {why}")
+    return names, skipped
 
 
 def _skipped(names: Sequence[str], asked: Sequence[str], setting: Setting) -> dict[str, str]:
