@@ -15,6 +15,7 @@ from bench.core.errors import RfbenchError, one_line
 # verb -> (module, help line): what --help shows must cost no import.
 _VERBS = {
     "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
+    "score": ("bench.cli.score", "Score images that another program wrote, by file name."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
     "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),

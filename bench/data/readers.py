@@ -20,6 +20,10 @@ MAX_SAMPLES = 2**28  # 1 GB as float32: more in one image is refused before it i
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".npz")
 
 
+class WrongSize(RfbenchError):
+    """An image of another size than the one that was asked for; its message names both as height x width."""
+
+
 @dataclass(frozen=True)
 class Raster:
     """A file's content: values (H, W, C) of its own dtype, band names where it has them, and what is valid.
@@ -32,20 +36,25 @@ class Raster:
     valid: Mask
 
 
-def read(path: Path, *, nodata: float | None = None, bands: int | None = None) -> Raster:
+def read(
+    path: Path, *, nodata: float | None = None, bands: int | None = None, size: tuple[int, int] | None = None
+) -> Raster:
     """Read one image file.
 
     Parameters
     ----------
     nodata : value of pixels without data that the file itself does not declare.
     bands : the expected number of bands, which tells (C, H, W) from (H, W, C) in npy and npz files.
+    size : the (height, width) that the image must have; in most types another is found before pixels are unpacked.
 
     Raises
     ------
     RfbenchError
         If the file is missing, of an unknown type, corrupt, empty or too large.
+    WrongSize
+        If the image has another size than ``size``.
     """
-    readers: dict[str, Callable[[Path, int | None], Raster]] = {
+    readers: dict[str, Callable[[Path, int | None, tuple[int, int] | None], Raster]] = {
         ".tif": _tiff, ".tiff": _tiff, ".png": _picture, ".jpg": _picture, ".jpeg": _picture,
         ".npy": _array, ".npz": _array,
     }  # fmt: skip
@@ -57,7 +66,7 @@ def read(path: Path, *, nodata: float | None = None, bands: int | None = None) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # missing georeference and the like: no matter of pixels
-            raster = reader(path, bands)
+            raster = reader(path, bands, size)
     except RfbenchError:
         raise
     except Exception as error:  # whatever a decoder meets in a broken file
@@ -91,12 +100,18 @@ def _check_size(path: Path, *shape: int) -> None:
 _SEALED = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 
 
-def _tiff(path: Path, bands: int | None) -> Raster:
+def _check_wanted(path: Path, found: tuple[int, int], wanted: tuple[int, int] | None) -> None:
+    if wanted is not None and found != wanted:
+        raise WrongSize(f"{path}: found {found[0]}x{found[1]} px, expected {wanted[0]}x{wanted[1]} px")
+
+
+def _tiff(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster:
     import rasterio
     from rasterio.enums import ColorInterp
 
     with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
         _check_size(path, file.height, file.width, file.count)
+        _check_wanted(path, (file.height, file.width), size)
         values = np.moveaxis(file.read(), 0, 2)
         names = tuple(d or "" for d in file.descriptions)
         valid = file.dataset_mask() > 0
@@ -112,16 +127,18 @@ def _tiff(path: Path, bands: int | None) -> Raster:
     return Raster(values, names if all(names) else None, valid)
 
 
-def _picture(path: Path, bands: int | None) -> Raster:
+def _picture(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster:
     from PIL import Image as Pillow
 
     with path.open("rb") as file:
         head = file.read(26)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10" and head[25:26] != b"\0":
-        return _deep_png(path)
+        return _deep_png(path, size)
 
-    with Pillow.open(path) as picture:
+    # Whatever a file is called: Pillow would hand some of the types that it knows to other programs.
+    with Pillow.open(path, formats=("PNG", "JPEG")) as picture:
         _check_size(path, picture.height, picture.width, len(picture.getbands()))
+        _check_wanted(path, (picture.height, picture.width), size)
         if picture.mode in ("P", "CMYK", "YCbCr", "1"):
             picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")  # type: ignore[assignment]
         values = np.asarray(picture)
@@ -132,12 +149,13 @@ def _picture(path: Path, bands: int | None) -> Raster:
     return Raster(values, None, valid)
 
 
-def _deep_png(path: Path) -> Raster:
+def _deep_png(path: Path, size: tuple[int, int] | None) -> Raster:
     """A PNG of 16 bits and several channels, of which Pillow keeps only the upper 8."""
     import rasterio
 
     with rasterio.open(path, driver="PNG") as file:
         _check_size(path, file.height, file.width, file.count)
+        _check_wanted(path, (file.height, file.width), size)
         values = np.moveaxis(file.read(), 0, 2)
     if values.shape[2] in (2, 4):
         return Raster(values[:, :, :-1], None, values[:, :, -1] > 0)
@@ -152,7 +170,18 @@ def _check_archive(path: Path, archive: np.lib.npyio.NpzFile) -> None:
         raise RfbenchError(f"{path}: holds an array of {largest} bytes, expected at most {8 * MAX_SAMPLES}; cut it")
 
 
-def _array(path: Path, bands: int | None) -> Raster:
+def _claimed_shape(archive: np.lib.npyio.NpzFile, key: str) -> tuple[int, ...]:
+    """The shape that the header of an npz's array claims, without unpacking the array."""
+    assert archive.zip is not None
+    member = key if key in archive.zip.namelist() else f"{key}.npy"
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape: tuple[int, ...] = read(file)[0]
+        return shape
+
+
+def _array(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster:
     names: tuple[str, ...] | None = None
     loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
     if isinstance(loaded, np.lib.npyio.NpzFile):
@@ -161,6 +190,7 @@ def _array(path: Path, bands: int | None) -> Raster:
             key = next((k for k in ("image", "data", *loaded.files) if k in loaded.files), None)
             if key is None:
                 raise RfbenchError(f"{path} holds no array; store one named 'image'")
+            _check_size(path, *_claimed_shape(loaded, key))
             values = loaded[key]
             if "bands" in loaded.files and loaded["bands"].dtype.kind == "U":
                 names = tuple(map(str, np.atleast_1d(loaded["bands"])))
@@ -174,6 +204,7 @@ def _array(path: Path, bands: int | None) -> Raster:
     expected = len(names) if names else bands
     if values.shape[2] != expected and values.shape[0] == expected:
         values = np.moveaxis(values, 0, 2)
+    _check_wanted(path, (values.shape[0], values.shape[1]), size)
     return Raster(np.array(values), names, np.ones(values.shape[:2], bool))
 
 

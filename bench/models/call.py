@@ -30,7 +30,7 @@ _SMALLEST_TILE_PX = 8
 _STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile
 _NO_MEMORY = ItemError("out of memory")
 # An answer beyond these is no image in its unit: most likely digital numbers where [0, 1] was expected.
-_PLAUSIBLE = {"display": (-2.0, 3.0), "reflectance": (-5.0, 50.0)}
+PLAUSIBLE = {"display": (-2.0, 3.0), "reflectance": (-5.0, 50.0)}
 MAP = "map:"
 """What the names of maps begin with where they stand among the arrays of a prediction."""
 
@@ -317,7 +317,7 @@ class Model:
         return _Raw(arrays | {k: v[..., None] for k, v in maps.items()}, _checked_facts(prediction.facts, n))
 
     def _check_values(self, arrays: dict[str, Array], unit: str) -> None:
-        low, high = _PLAUSIBLE.get(unit, (-np.inf, np.inf))
+        low, high = PLAUSIBLE.get(unit, (-np.inf, np.inf))
         for name in {"samples", "mean"} & arrays.keys():
             found = float(arrays[name].min()), float(arrays[name].max())
             if found[0] < low or found[1] > high:

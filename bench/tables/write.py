@@ -51,14 +51,14 @@ def to_markdown(table: Table) -> str:
     """
     above = [""]
     for group, count in _spans(table.columns):
-        above += [_markdown(group), *[""] * (count - 1)]
+        above += [markdown_text(group), *[""] * (count - 1)]
     below = ["**model**"]
     for column in table.columns:
         unit = "°" if column.unit == "degrees" else column.unit
         arrow = "↑" if column.direction == "up" else "↓"
-        below.append(f"**{_markdown(column.title)}** {f'({_markdown(unit)}) ' if unit else ''}{arrow}")
+        below.append(f"**{markdown_text(column.title)}** {f'({markdown_text(unit)}) ' if unit else ''}{arrow}")
     cells = [_markdown_column([row.cells[j] for row in table.rows]) for j in range(len(table.columns))]
-    rows = [above, below, *([_markdown(r.label), *texts] for r, *texts in zip(table.rows, *cells, strict=True))]
+    rows = [above, below, *([markdown_text(r.label), *texts] for r, *texts in zip(table.rows, *cells, strict=True))]
     widths = [max(3, *(_columns_wide(row[j]) for row in rows)) for j in range(len(below))]
 
     def line(cells: Sequence[str]) -> str:
@@ -71,16 +71,20 @@ def to_markdown(table: Table) -> str:
 
     rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (w + 1) + ":" for w in widths[1:])])
     lines = [line(rows[0]), f"|{rule}|", *(line(row) for row in rows[1:]), ""]
-    lines += [f"- {_letter(i)} {_markdown(str(note))}" for i, note in enumerate(table.footnotes)]
+    lines += [f"- {_letter(i)} {markdown_text(str(note))}" for i, note in enumerate(table.footnotes)]
     used = _ranks_used(table)
     if used:
         lines.append("- **best**" + (", <ins>second</ins>" if "second" in used else "") + " of each column, as shown")
-    lines += [f"- {_markdown(text)}" for text in (_about(table), *table.notes) if text]
-    identities = [column.identity for column in table.columns]
-    # No identity can end the block: its fence is longer than any run of backticks inside.
-    fence = "`" * max(3, 1 + max((len(m) for i in identities for m in re.findall("`+", i)), default=0))
-    lines += ["", f"{fence}text", *identities, fence]
+    lines += [f"- {markdown_text(text)}" for text in (_about(table), *table.notes) if text]
+    lines += ["", *fenced([column.identity for column in table.columns])]
     return "\n".join(lines)
+
+
+def fenced(texts: Sequence[str]) -> list[str]:
+    """Lines of a Markdown block that shows texts as they are. No text can end it: its fence is longer than any run of
+    backticks inside."""
+    fence = "`" * max(3, 1 + max((len(m) for t in texts for m in re.findall("`+", t)), default=0))
+    return [f"{fence}text", *texts, fence]
 
 
 def _markdown_column(cells: Sequence[Cell]) -> list[str]:
@@ -98,7 +102,7 @@ def _letter(index: int) -> str:
     return (_letter(more - 1) if more else "") + _LETTERS[last]
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is. Underscores inside words mean nothing there and stay readable."""
     escaped = re.sub(r"([\\|`<>*\[\]~$&#!])", r"\\\1", one_line(text, 500))
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)

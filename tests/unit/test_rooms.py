@@ -48,14 +48,17 @@ def test_the_method_stands_alone() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [("core", "data"), ("data", "protocols"), ("data", "run"), ("metrics", "run"), ("models", "run"),
-     ("metrics", "tables"), ("run", "tables"), ("run", "cli"), ("tables", "cli")],
+     ("metrics", "tables"), ("run", "score"),
+     ("run", "tables"), ("run", "cli"), ("tables", "score"), ("tables", "cli"), ("score", "cli")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
     for path in files(f"bench/{before}"):
         assert not {m for m in imports(path) if m.startswith(f"bench.{after}")}, f"{path} imports bench.{after}"
 
 
-@pytest.mark.parametrize("verb", ["run", "table", "ls", "data", "validate", "export", "plot", "train", "upscale"])
+@pytest.mark.parametrize(
+    "verb", ["run", "score", "table", "ls", "data", "validate", "export", "plot", "train", "upscale"]
+)
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"
     code = f"import sys; {call}; print('torch' in sys.modules)"

@@ -1,0 +1,275 @@
+"""From files to what metrics look at, one image at a time: what the numbers mean is said, never guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core.errors import ItemError, RfbenchError
+from bench.core.files import sha256
+from bench.core.image import RGB, Array, Image, Unit
+from bench.data import bands as band_names
+from bench.data import readers
+from bench.data.dataset import Dataset, Record, usual_scale
+from bench.data.normalise import quantised
+from bench.metrics.base import Estimate, Reference
+from bench.models.call import PLAUSIBLE, Answer
+from bench.protocols.base import Protocol, cut, cut_image
+from bench.run.estimates import estimates
+from bench.run.execute import prepare_task
+from bench.score.match import Listing, Match, shown
+
+# A network's floats may lie a little beyond black and white and are cut there, as a model's are in a run; what lies
+# farther out was divided by the wrong white.
+_OVERSHOOT = 0.5
+
+
+class NeedsOption(ItemError):
+    """An image whose numbers have no meaning without an option of the command."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the stored numbers of a folder's images mean.
+
+    Attributes
+    ----------
+    unit : ``display`` (pictures) or ``reflectance``.
+    scale : what they are divided by: display's white, or of reflectance the number that is 1. None where nobody said:
+        8 bit is then (and always) stored / 255, other pictures are refused; integer reflectance is stored / 10000.
+    bands : names of the bands, for files with as many that do not name them. None: R G B where there are three.
+    option : what the user can say ``scale`` with.
+    """
+
+    unit: Unit = "display"
+    scale: float | None = None
+    bands: tuple[str, ...] | None = None
+    option: str = "--scale"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image and its reference as metrics see them, with what the document says of them."""
+
+    reference: Reference
+    estimate: Estimate
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+class Source(ABC):
+    """Where images and references come from."""
+
+    def load(self, match: Match) -> Loaded | ItemError:
+        """One image with its reference; whatever its files bring is an error of this image."""
+        try:
+            return self._load(match)
+        except ItemError as error:
+            return error
+        except RfbenchError as error:
+            return ItemError(str(error))
+        except Exception as error:  # a reader or a plugin that fails loses its image, not the others
+            return ItemError(f"{shown(match.id)}: {type(error).__name__}: {error}")
+
+    @abstractmethod
+    def _load(self, match: Match) -> Loaded: ...
+
+
+@dataclass(frozen=True)
+class FolderSource(Source):
+    """Pictures against pictures of the same size; ``border_px`` is cut from both."""
+
+    pred: Listing
+    ref: Listing
+    meaning: Meaning
+    ref_meaning: Meaning
+    quantise: int | None = 8
+    border_px: int = 0
+
+    def _load(self, match: Match) -> Loaded:
+        path, ref_path = self.pred.path(match.pred), self.ref.path(match.ref)
+        # The reference first, both before any of them is converted: a picture that claims to be huge is found out by
+        # its header.
+        theirs = _read(ref_path, self.ref_meaning)
+        size = (theirs.values.shape[0], theirs.values.shape[1])
+        try:
+            ours = _read(path, self.meaning, size)
+        except readers.WrongSize as error:
+            raise ItemError(f"{error}, the size of {ref_path}; make the two one size") from None
+        b = self.border_px
+        if b and min(size) <= 2 * b:
+            raise ItemError(f"--border-px {b} leaves nothing of {path} and {ref_path}, {size[0]}x{size[1]} px")
+        _refuse_other_bands(path, ours, self.meaning, ref_path, theirs, self.ref_meaning)
+        image, white, notes = _display(path, ours, self.meaning)
+        _refuse_holes(path, image)
+        hr, ref_white, more = _display(ref_path, theirs, self.ref_meaning)
+        reference = Reference(
+            id=match.id,
+            scene_id=match.id,
+            display=cut(quantised(hr.values, self.quantise), b),
+            display_float=cut(hr.values, b),
+            hr=cut_image(hr, b),
+            pan=None,
+            lr=None,
+            valid=cut(hr.valid, b),
+        )
+        estimate = Estimate(cut(quantised(image.values, self.quantise), b), cut(image.values, b))
+        facts = {
+            "size_px": list(size),
+            "files": {"pred": _facts(path, ours, white), "ref": _facts(ref_path, theirs, ref_white)},
+        }
+        return Loaded(reference, estimate, facts, (*notes, *more))
+
+
+@dataclass(frozen=True)
+class DatasetSource(Source):
+    """Images against a dataset's references under a protocol, as a run of a model would have scored them."""
+
+    pred: Listing
+    meaning: Meaning
+    dataset: Dataset
+    protocol: Protocol
+    records: Mapping[str, Record] = field(repr=False)
+
+    def _load(self, match: Match) -> Loaded:
+        path = self.pred.path(match.pred)
+        task = prepare_task(self.protocol, self.dataset, self.records[match.id])
+        if isinstance(task, ItemError):
+            raise task
+        raster, protocol = self._on_grid(path, match.id, task.size)
+        if self.meaning.unit == "display":
+            image, scale, notes = _display(path, raster, self.meaning)
+        else:
+            image, scale, notes = _reflectance(path, raster, self.meaning)
+        _refuse_holes(path, image)
+        answer = Answer({"mean": image.values}, image.unit, image.bands, normalised=image.unit == "display")
+        return Loaded(
+            task.reference,
+            estimates(answer, task, protocol)["sample"],
+            {
+                "scene_id": task.scene_id,
+                "size_px": list(task.size),
+                "normalisation": task.normalisation,
+                "files": {"pred": _facts(path, raster, scale)},
+            },
+            (*task.notes, *notes),
+        )
+
+    def _on_grid(self, path: Path, image_id: str, size: tuple[int, int]) -> tuple[readers.Raster, Protocol]:
+        """The file's content; it has the grid's size or, as ``rfbench export`` writes it, lacks the border already."""
+        b = self.protocol.border_px
+        try:
+            return _read(path, self.meaning, size), self.protocol
+        except readers.WrongSize as error:
+            why = f"{error}, the size of {shown(image_id)} under {self.protocol.name}; make the image on that grid"
+        try:
+            within = (size[0] - 2 * b, size[1] - 2 * b)
+            return _read(path, self.meaning, within), dataclasses.replace(self.protocol, border_px=0)
+        except readers.WrongSize:
+            raise ItemError(why) from None
+
+
+def _read(path: Path, meaning: Meaning, size: tuple[int, int] | None = None) -> readers.Raster:
+    return readers.read(path, bands=len(meaning.bands or RGB), size=size)
+
+
+def _facts(path: Path, raster: readers.Raster, scale: float) -> dict[str, Any]:
+    return {"name": path.name, "sha256": sha256(path), "dtype": str(raster.values.dtype), "scale": scale}
+
+
+def _names(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[str, ...]:
+    """The bands of a file: as it names them if it names R, G and B, as declared, or what their number leaves no doubt
+    about."""
+    count = raster.values.shape[2]
+    own = tuple(band_names.canonical(b) for b in raster.bands or ())
+    if set(RGB) <= set(own) and len(set(own)) == count:
+        return own
+    if meaning.bands and len(meaning.bands) == count:
+        return meaning.bands
+    names = band_names.guess(count)
+    if names is None:
+        raise NeedsOption(f"{path}: found {count} bands, expected names for them; give them with --bands 'R G B ...'")
+    return names
+
+
+def _refuse_other_bands(
+    path: Path, ours: readers.Raster, meaning: Meaning, ref_path: Path, theirs: readers.Raster, ref_meaning: Meaning
+) -> None:
+    """ItemError unless both have R, G and B."""
+    both = {path: _names(path, ours, meaning), ref_path: _names(ref_path, theirs, ref_meaning)}
+    if any(not set(RGB) <= set(names) for names in both.values()):
+        found = " and ".join(f"{p} has {' '.join(names)}" for p, names in both.items())
+        raise ItemError(f"{found}; both need the bands R G B")
+
+
+def _display(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[Image, float, tuple[str, ...]]:
+    """R, G, B in [0, 1], what white was, and notes on what was done."""
+    names, values = _names(path, raster, meaning), raster.values
+    if not set(RGB) <= set(names):
+        raise ItemError(f"{path}: found the bands {' '.join(names)}, expected R G B among them")
+    white = 255.0 if values.dtype == np.uint8 else meaning.scale
+    if white is None:
+        raise NeedsOption(
+            f"{path}: found {values.dtype} values up to {_highest(raster):.6g}, expected to be told what white is; "
+            f"give it with {meaning.option} (1 for floats in [0, 1], 65535, 4095, ...)"
+        )
+    display = _divided(raster, [names.index(b) for b in RGB], white)
+    low, high = float(display.min()), float(display.max())
+    is_float = values.dtype.kind == "f"
+    if low < -_OVERSHOOT * is_float or high > 1.0 + _OVERSHOOT * is_float:
+        raise ItemError(
+            f"{path}: its values run from {low * white:.6g} to {high * white:.6g}, expected 0 to {white:g}; say what "
+            f"white is with {meaning.option}"
+        )
+    notes = []
+    if low < 0.0 or high > 1.0:
+        beyond = int(((display < 0.0) | (display > 1.0)).sum())
+        notes.append(f"{path.name}: {beyond} values beyond 0 to {white:g} were cut to it ({low * white:.6g} to "
+                     f"{high * white:.6g})")  # fmt: skip
+        np.clip(display, 0.0, 1.0, out=display)
+    if 0.0 < high < 1.0 / 255.0 and values.dtype != np.uint8:
+        notes.append(f"{path.name}: no value is above {high * white:.6g}, black for a white of {white:g}")
+    return Image(display, "display", RGB, raster.valid), white, tuple(notes)
+
+
+def _reflectance(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[Image, float, tuple[str, ...]]:
+    """All bands in reflectance, and what stored numbers were divided by."""
+    names = _names(path, raster, meaning)
+    scale = meaning.scale or usual_scale(path, raster.values, "reflectance")
+    values = _divided(raster, range(len(names)), scale)
+    low, high = float(values.min()), float(values.max())
+    if not PLAUSIBLE["reflectance"][0] <= low <= high <= PLAUSIBLE["reflectance"][1]:
+        raise ItemError(
+            f"{path}: its reflectance runs from {low:.4g} to {high:.4g} after division by {scale:g}, expected about "
+            f"0 to 1; say what 1 is stored as with {meaning.option}"
+        )
+    return Image(values, "reflectance", names, raster.valid), scale, ()
+
+
+def _divided(raster: readers.Raster, channels: Any, scale: float) -> Array:
+    """Some channels divided in double precision, one at a time to spare memory; 0 where there is no data."""
+    result = np.empty((*raster.values.shape[:2], len(channels)), np.float32)
+    for i, channel in enumerate(channels):
+        values = raster.values[:, :, channel].astype(np.float64)
+        values[~raster.valid] = 0.0
+        with np.errstate(over="ignore"):  # infinity is out of every range
+            result[:, :, i] = values / scale
+    return result
+
+
+def _highest(raster: readers.Raster) -> float:
+    return float(np.max(raster.values[raster.valid], initial=0))
+
+
+def _refuse_holes(path: Path, image: Image) -> None:
+    holes = int((~image.valid).sum())
+    if holes:
+        raise ItemError(
+            f"{path}: found {holes} pixels without data (not finite, or transparent), expected none; fill them"
+        )
