@@ -193,8 +193,11 @@ def _mask_on_grid(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def cut(values: Any, border_px: int) -> Any:
-    """An array (H, W, ...) without its border."""
-    return values[border_px : values.shape[0] - border_px, border_px : values.shape[1] - border_px]
+    """An array (H, W, ...) without its border, rows one after the other in memory: numpy's sums depend on the layout in
+    their last digits, and a metric must not see by which way an image came."""
+    return np.ascontiguousarray(
+        values[border_px : values.shape[0] - border_px, border_px : values.shape[1] - border_px]
+    )
 
 
 @overload

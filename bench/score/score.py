@@ -93,7 +93,8 @@ def score(request: Request, *, title: str = "score") -> dict[str, Any]:
             f"partner, first {some([*plan.matches.only_pred, *plan.matches.only_ref], 1)}; add or remove them"
         )
     computed = [n for n in names if n not in skipped]
-    provenance.deterministic()
+    if plan.setting.device != "cpu":
+        provenance.deterministic()
     items = _score_all(plan, computed, _workers(request, len(plan.matches.both)), title)
     return _document(plan, names, skipped, items)
 
@@ -150,9 +151,10 @@ def _against_folder(request: Request) -> _Plan:
     border = request.border_px or 0
     ours, theirs = Meaning("display", request.scale, bands), Meaning("display", ref_scale, bands, "--ref-scale")
     source = FolderSource(pred, ref, ours, theirs, quantise, border)
+    matches = match_folders(pred, ref)
     setting = Setting(resolve_device(request.device), request.weights_dir, quantise, border)
     inputs = {"protocol": {"quantise": quantise, "border_px": border}}
-    return _Plan(source, match_folders(pred, ref), setting, pred, ref, inputs)
+    return _Plan(source, matches, setting, pred, ref, inputs)
 
 
 def _against_dataset(request: Request) -> _Plan:
