@@ -160,6 +160,10 @@ def _check_out(out: Path) -> None:
         raise RfbenchError(f"--out: {out} cannot be written in {parent}; choose a folder that can be written")
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def _report(document: dict[str, Any], with_reasons: bool) -> None:
     """What a reader of the numbers must know, on stderr."""
     from bench.score.match import some
@@ -167,12 +171,16 @@ def _report(document: dict[str, Any], with_reasons: bool) -> None:
     for name, cell in document["summary"].items():
         if with_reasons and cell["value"] is None:
             print(f"note: {name}: {cell['reason']}", file=sys.stderr)
-    for side, what in (("pred", "images have no reference"), ("ref", "references have no image")):
+    for side, what in (("pred", ("image", "reference")), ("ref", ("reference", "image"))):
         alone, ignored = document["unmatched"][side], document["ignored"][side]
         if alone:
-            print(f"note: {len(alone)} {what}: {some(alone)}", file=sys.stderr)
+            mine, other = what
+            have = "has" if len(alone) == 1 else "have"
+            print(f"note: {_count(len(alone), mine)} {have} no {other}: {some(alone)}", file=sys.stderr)
         if ignored:
-            print(f"note: {ignored} other entries in --{side} were left alone (no image files)", file=sys.stderr)
+            entries = "1 other entry" if ignored == 1 else f"{ignored} other entries"
+            were = "was" if ignored == 1 else "were"
+            print(f"note: {entries} in --{side} {were} left alone (no image files)", file=sys.stderr)
     noted = [(image["id"], note) for image in document["images"] for note in image["notes"]]
     for image_id, note in noted[:_SHOWN]:
         print(f"note: {some([image_id])}: {note}", file=sys.stderr)
@@ -183,4 +191,4 @@ def _report(document: dict[str, Any], with_reasons: bool) -> None:
         print(f"failed: {some([image['id']])}: {image['error']}", file=sys.stderr)
     if broken:
         more = "" if len(broken) <= _SHOWN else "; --format json or csv names all"
-        print(f"{len(broken)} of {len(document['images'])} images failed{more}", file=sys.stderr)
+        print(f"{len(broken)} of {_count(len(document['images']), 'image')} failed{more}", file=sys.stderr)

@@ -190,7 +190,10 @@ def _array(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raste
             key = next((k for k in ("image", "data", *loaded.files) if k in loaded.files), None)
             if key is None:
                 raise RfbenchError(f"{path} holds no array; store one named 'image'")
-            _check_size(path, *_claimed_shape(loaded, key))
+            shape = _claimed_shape(loaded, key)
+            _check_size(path, *shape)
+            if shape and size not in (shape[:2], shape[1:3]):  # (H, W, C) or (C, H, W)
+                _check_wanted(path, (shape[0], shape[1] if len(shape) > 1 else 1), size)
             values = loaded[key]
             if "bands" in loaded.files and loaded["bands"].dtype.kind == "U":
                 names = tuple(map(str, np.atleast_1d(loaded["bands"])))

@@ -127,7 +127,7 @@ def match_ids(pred: Listing, ids: Sequence[str], dataset: str) -> Matches:
 
 
 def _nothing(pred: Listing, theirs: Sequence[str], ours: Sequence[str], where: str) -> RfbenchError:
-    hints = [nearest(name, ours) for name in theirs[:3]]
+    hints = [nearest(name, ours) for name in theirs[:2]]
     return RfbenchError(
         f"none of the {len(theirs)} names in {one_line(pred.folder, 120)} is {where}: "
         + "; ".join(h for h in hints if h)

@@ -13,7 +13,7 @@ from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.files import digest
 from bench.data import bands as band_names
 from bench.metrics.base import Estimate, Metric, Reference, Setting
-from bench.metrics.scorer import ItemScores, Scorer, metric_class
+from bench.metrics.scorer import ItemScores, Scorer, chosen, metric_class
 from bench.run.finish import reduced, summarised
 from bench.run.plan import choose_metrics, describe, resolve_dataset, resolve_device, resolve_protocol
 from bench.run.progress import Progress
@@ -58,6 +58,16 @@ class _Plan:
     ref: Listing | None
     inputs: dict[str, Any]
 
+    @property
+    def only_pred(self) -> list[str]:
+        """Names of images without a reference; whole file names where the pattern does not fit them."""
+        return [as_text(n) for n in (*self.matches.only_pred, *self.pred.strangers)]
+
+    @property
+    def only_ref(self) -> list[str]:
+        """Names of references without an image."""
+        return [as_text(n) for n in self.matches.only_ref]
+
 
 @dataclass
 class _Item:
@@ -86,11 +96,10 @@ def score(request: Request, *, title: str = "score") -> dict[str, Any]:
     _check(request)
     plan = _against_folder(request) if request.data is None else _against_dataset(request)
     names, skipped = choose_metrics(request.metrics, plan.setting, strict=request.strict)
-    alone = len(plan.matches.only_pred) + len(plan.matches.only_ref)
-    if request.strict and alone:
+    if request.strict and (plan.only_pred or plan.only_ref):
         raise RfbenchError(
-            f"--strict: {len(plan.matches.only_pred)} images and {len(plan.matches.only_ref)} references have no "
-            f"partner, first {some([*plan.matches.only_pred, *plan.matches.only_ref], 1)}; add or remove them"
+            f"--strict: found names without a partner ({len(plan.only_pred)} of images, {len(plan.only_ref)} of "
+            f"references), first {some([*plan.only_pred, *plan.only_ref], 1)}; add or remove them"
         )
     computed = [n for n in names if n not in skipped]
     if plan.setting.device != "cpu":
@@ -108,12 +117,11 @@ _INSTEAD = {
 
 def _check(request: Request) -> None:
     if (request.ref is None) == (request.data is None):
+        found = "neither --ref nor --data" if request.ref is None else "both --ref and --data"
         raise RfbenchError(
-            "found "
-            + ("neither --ref nor --data" if request.ref is None else "both --ref and --data")
-            + ", expected one "
-            "of them: --ref DIR for a folder of references, --data DIR for a dataset's"
+            f"found {found}, expected one of them: --ref DIR for a folder of references, --data DIR for a dataset's"
         )
+    chosen(request.metrics)  # a name that is misspelt is told before any file is read
     given = "--data" if request.ref is None else "--ref"
     for option, names in _GOES_WITH.items():
         for name in names if option != given else ():
@@ -235,10 +243,7 @@ def _document(plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], ite
         "identities": {name: described[name]["identity"] for name in names},
         "metrics": {n: {k: described[n][k] for k in ("title", "unit", "direction", "group")} for n in names},
         "failed": [as_text(item.match.id) for item in items if item.error is not None],
-        "unmatched": {
-            "pred": [as_text(n) for n in (*plan.matches.only_pred, *plan.pred.strangers)],
-            "ref": [as_text(n) for n in plan.matches.only_ref],
-        },
+        "unmatched": {"pred": plan.only_pred, "ref": plan.only_ref},
         "ignored": {"pred": plan.pred.others, "ref": plan.ref.others if plan.ref else 0},
         "inputs": plan.inputs | _hashes(items),
         "software": provenance.software(),

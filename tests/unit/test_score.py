@@ -291,10 +291,10 @@ def test_files_without_a_partner_are_named_and_counted(folders: tuple[Path, Path
     document = json.loads(out)
     assert code == 0 and [i["id"] for i in document["images"]] == ["a", "b", "c"]
     assert document["unmatched"] == {"pred": ["x"], "ref": ["y", "z"]} and document["ignored"] == {"pred": 1, "ref": 1}
-    assert "1 images have no reference: 'x'" in err and "2 references have no image: 'y', 'z'" in err
-    assert "1 other entries in --pred were left alone" in err
+    assert "1 image has no reference: 'x'" in err and "2 references have no image: 'y', 'z'" in err
+    assert "1 other entry in --pred was left alone" in err
     code, out, err = run_command("--pred", pred, "--ref", ref, "--metrics", "psnr_rgb", "--strict")
-    assert code == 2 and out == "" and "1 images and 2 references have no partner, first 'x'" in err
+    assert code == 2 and out == "" and "found names without a partner (1 of images, 2 of references), first 'x'" in err
 
 
 @pytest.mark.parametrize(
@@ -438,8 +438,8 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "found 7000x10000 px, expected 40x48 px" in errors(document)["a"]
-    assert "found 7000x10000 px, expected 40x48 px" in errors(document)["b"] or peak < 1e8
-    assert peak < 4e8
+    assert "found 7000x10000 px, expected 40x48 px" in errors(document)["b"]
+    assert peak < 2e7
 
 
 def test_two_files_of_one_name(folders: tuple[Path, Path]) -> None:
