@@ -1,9 +1,12 @@
-"""The pretrained files that metrics need: a committed list, one place to look, a hash checked before every use.
+"""The pretrained files that metrics and models need: one list, one place to look, a hash checked before every use.
 
 The libraries fetch weights on first use and load whatever lies in their cache without looking at it. Here a file
 is used only if its SHA-256 is the listed one, so a number always comes from the weights that its identity names.
 Files are looked for in ``--weights-dir``, then in the folder named by ``RFBENCH_WEIGHTS``, then in
-``~/.cache/rfbench/weights``; small ones that a package carries are taken from that package.
+``~/.cache/rfbench/weights``; small ones that a package carries are taken from that package. Nothing is ever fetched
+while something is computed: ``rfbench weights fetch`` does that (``bench.fetch``).
+
+The list is ``bench/weights.json`` and what each registered model adds in ``ModelSpec.weights``.
 """
 
 from __future__ import annotations
@@ -12,22 +15,36 @@ import functools
 import importlib.util
 import json
 import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from bench.core.errors import RfbenchError, Unavailable
-from bench.core.files import sha256
+from bench.core import registry
+from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
+from bench.core.files import safe_name, sha256
 
 ENVIRONMENT_VARIABLE = "RFBENCH_WEIGHTS"
+WHOLE_HASH = 64
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of the committed list.
+    """One file of the list.
 
-    ``package_path`` is where a Python package carries the same bytes (``"lpips/weights/v0.1/alex.pth"``),
-    ``source`` where its publisher offers it. Of one file only the first digits of its hash were ever published.
+    Attributes
+    ----------
+    file : its name in a weights folder, unique in the list.
+    bytes : its size; a download never takes more.
+    sha256 : its hash, 64 hex digits in lower case. Of one file only the first 8 were ever published: what is listed is
+        a prefix then, and only so much can be verified.
+    licence : under which its publisher offers it.
+    source : the http(s) address of the file itself; of a file that a package carries, the publisher's page.
+    package_path : where an installed Python package carries the same bytes (``"lpips/weights/v0.1/alex.pth"``), or
+        None. Such a file is never downloaded: it comes with the package.
     """
 
     file: str
@@ -37,10 +54,54 @@ class WeightsFile:
     source: str
     package_path: str | None = None
 
+    def __post_init__(self) -> None:
+        texts = (self.file, self.sha256, self.licence, self.source, self.package_path or "")
+        if not all(isinstance(t, str) for t in texts) or self.file != safe_name(self.file):
+            raise RfbenchError(f"weights {one_line(self.file, 60)!r}: expected texts, and a plain file name")
+        if not isinstance(self.bytes, int) or self.bytes < 1:
+            raise RfbenchError(f"weights {self.file}: found bytes {one_line(self.bytes, 40)}, expected its size")
+        if not re.fullmatch(r"[0-9a-f]{8,64}", self.sha256):
+            raise RfbenchError(f"weights {self.file}: found sha256 {self.sha256[:70]!r}, expected 64 hex digits")
+
     @property
     def short_hash(self) -> str:
         """The first eight digits of the hash, as identities print it."""
         return self.sha256[:8]
+
+    @property
+    def size(self) -> str:
+        """Its size for people."""
+        return megabytes(self.bytes)
+
+    @property
+    def package(self) -> str | None:
+        """The import package that carries it, or None."""
+        return self.package_path.partition("/")[0] if self.package_path else None
+
+    @property
+    def in_package(self) -> Path | None:
+        """Where its package, if there is one and it is installed, should have it."""
+        if not self.package_path:
+            return None
+        package, _, inner = self.package_path.partition("/")
+        spec = importlib.util.find_spec(package)
+        places = spec.submodule_search_locations if spec else None
+        return Path(places[0]) / inner if places else None
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is missing or wrong."""
+        if self.package:
+            return f"install the package {self.package} anew, which carries it"
+        return f"'rfbench weights fetch {self.file}' gets it"
+
+
+@dataclass(frozen=True)
+class Users:
+    """The registered metrics and models that need a file, by name."""
+
+    metrics: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -50,44 +111,162 @@ def listed() -> dict[str, WeightsFile]:
     return {entry["file"]: WeightsFile(**entry) for entry in json.loads(text)}
 
 
+def of_model(name: str, declared: Mapping[str, Mapping[str, Any]]) -> dict[str, WeightsFile]:
+    """The entries of ``ModelSpec.weights``; RfbenchError where they are not what its documentation says.
+
+    An entry may have the name of a listed file only if it is that file.
+    """
+    entries = {}
+    for file, fields in declared.items():
+        try:
+            entry = WeightsFile(file=file, **fields)
+        except TypeError as error:
+            text = one_line(error, 160).replace("WeightsFile.__init__() ", "")
+            raise RfbenchError(f"model {name}, weights {one_line(file, 60)!r}: {text}") from None
+        except RfbenchError as error:
+            raise RfbenchError(f"model {name}, {error}") from None
+        same = listed().get(file, entry)
+        if (same.sha256, same.bytes) != (entry.sha256, entry.bytes):
+            raise RfbenchError(
+                f"model {name}, weights {file}: found sha256 {entry.short_hash}... and {entry.bytes} bytes, but the "
+                f"list has another file of that name ({same.short_hash}..., {same.bytes} bytes); name one otherwise"
+            )
+        entries[file] = same
+    return entries
+
+
+def catalogue() -> dict[str, WeightsFile]:
+    """The committed list and the files of all registered models, by file name.
+
+    A model that is broken, or whose file has the name of another one, is a warning and left out.
+    """
+    found = dict(listed())
+    for name, entries in _of_models().items():
+        for file, entry in entries.items():
+            first = found.setdefault(file, entry)
+            if (first.sha256, first.bytes) != (entry.sha256, entry.bytes):
+                warnings.warn(
+                    f"two models list different files called {file}; that of {name} is left out", stacklevel=2
+                )
+    return found
+
+
+def users() -> dict[str, Users]:
+    """Who needs each file; files that nobody registered needs are left out."""
+    found: dict[str, Users] = {}
+    for name in registry.names("metrics"):
+        try:
+            files = registry.load("metrics", name).weights_files
+        except (RfbenchError, AttributeError):
+            continue  # 'rfbench ls metrics' says what is broken
+        for file in files:
+            known = found.get(file, Users())
+            found[file] = Users((*known.metrics, name), known.models)
+    for name, entries in _of_models().items():
+        for file in entries:
+            known = found.get(file, Users())
+            found[file] = Users(known.metrics, (*known.models, name))
+    return found
+
+
+def _of_models() -> dict[str, dict[str, WeightsFile]]:
+    found = {}
+    for name in registry.names("models"):
+        try:
+            spec = registry.load("models", name)
+            found[name] = of_model(name, getattr(spec, "weights", {}))
+        except RfbenchError as error:
+            warnings.warn(f"weights of the model {name} are left out: {error}", stacklevel=3)
+    return found
+
+
 def folders(weights_dir: Path | None) -> list[Path]:
     """Where files are looked for, in that order."""
     if weights_dir is not None and not weights_dir.is_dir():
         raise RfbenchError(f"--weights-dir: {weights_dir} is not a folder; give the folder that holds the files")
+    return [p for p in (weights_dir, *_usual_folders()) if p is not None]
+
+
+def target(weights_dir: Path | None) -> Path:
+    """The folder that ``rfbench weights fetch`` fills: the first of ``folders``, which need not exist yet."""
+    return weights_dir or _usual_folders()[0]
+
+
+def _usual_folders() -> list[Path]:
     named = os.environ.get(ENVIRONMENT_VARIABLE)
-    places = [weights_dir, Path(named) if named else None, Path.home() / ".cache" / "rfbench" / "weights"]
+    places = [Path(named) if named else None, Path.home() / ".cache" / "rfbench" / "weights"]
     return [p for p in places if p is not None]
 
 
-def find(file: str, weights_dir: Path | None = None) -> Path:
-    """The verified path of a listed file.
+def places(entry: WeightsFile, weights_dir: Path | None = None) -> list[Path]:
+    """The paths where something lies that has the name of a listed file, in the order of ``folders``."""
+    candidates = [*(folder / entry.file for folder in folders(weights_dir)), entry.in_package]
+    return [p for p in candidates if p is not None and os.path.isfile(p)]  # noqa: PTH113 - False where it may not look
+
+
+def find(file: str | WeightsFile, weights_dir: Path | None = None) -> Path:
+    """The verified path of a file: one of the list by its name, or an entry (a model's).
+
+    The first place that has the right bytes counts. A wrong file in one place does not hide the right one in another.
 
     Raises
     ------
     Unavailable
-        If it is nowhere (the message names the file, its size and where to put it), or if what lies there has
-        another hash than the listed one.
+        If it is nowhere, or only with another hash than the listed one; the message says what to do.
     """
-    entry = listed()[file]
-    candidates = [folder / file for folder in folders(weights_dir)]
-    if entry.package_path:
-        package, _, inner = entry.package_path.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec and spec.submodule_search_locations:
-            candidates.append(Path(spec.submodule_search_locations[0]) / inner)
-    for path in candidates:
-        if path.is_file():
-            found = _hash(path, path.stat().st_mtime_ns, path.stat().st_size)
-            if not found.startswith(entry.sha256):
-                # No path: the reason becomes part of the run's plan, which is the same on every machine.
-                raise Unavailable(
-                    f"weights wrong: {file} has the sha256 {found[:8]}..., expected {entry.short_hash}...; replace it"
-                )
+    entry = file if isinstance(file, WeightsFile) else entry_of(file)
+    wrong = ""
+    for path in places(entry, weights_dir):
+        try:
+            found = hash_of(path)
+        except OSError as error:
+            wrong = wrong or f"{entry.file} cannot be read ({error.strerror})"
+            continue
+        if found.startswith(entry.sha256):
             return path
-    size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes >= 1e6 else f"{entry.bytes / 1e3:.0f} kB"
-    raise Unavailable(f"weights missing: {file} ({size}); put it into --weights-dir")
+        # No path: the reason becomes part of the run's plan, which is the same on every machine.
+        wrong = wrong or f"{entry.file} has the sha256 {found[:8]}..., expected {entry.short_hash}..."
+    if wrong:
+        raise Unavailable(f"weights wrong: {wrong}; {entry.remedy}")
+    raise Unavailable(f"weights missing: {entry.file} ({entry.size}); {entry.remedy}")
 
 
-@functools.lru_cache(maxsize=64)
+def entry_of(file: str) -> WeightsFile:
+    """The entry of the committed list; RfbenchError for a name that it does not have."""
+    if file not in listed():
+        raise unknown("weights file", file, listed(), hint="'rfbench weights ls' lists them")
+    return listed()[file]
+
+
+def files_of(*, metrics: Sequence[str] = (), models: Sequence[str] = ()) -> list[str]:
+    """The files that these registered metrics and models need, once each."""
+    needed: list[str] = []
+    for name in metrics:
+        if name.startswith("pyiqa:"):
+            raise RfbenchError(
+                f"{one_line(name, 60)}: the files of other pyiqa metrics are not on the list; a run names the ones "
+                "that it wants, and takes them from a weights folder or pyiqa's cache"
+            )
+        needed += registry.load("metrics", name).weights_files
+    for name in models:
+        needed += of_model(name, registry.load("models", name).weights)
+    return list(dict.fromkeys(needed))
+
+
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file; not computed again in this process while size and time of change stay."""
+    status = path.stat()
+    return _hash(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
 def _hash(path: Path, mtime_ns: int, size: int) -> str:
     return sha256(path)
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes for people: ``6 kB``, ``244 MB``, ``1.5 GB``."""
+    for unit, size, digits in (("GB", 1e9, 1), ("MB", 1e6, 0)):
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count / 1e3:.0f} kB" if count >= 1000 else f"{count} B"

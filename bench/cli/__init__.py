@@ -18,6 +18,7 @@ _VERBS = {
     "score": ("bench.cli.score", "Score images that another program wrote, by file name."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
+    "weights": ("bench.cli.weights", "List, fetch and verify the pretrained files of metrics and models."),
     "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),
     "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong with it."),
     "export": ("bench.cli.export", "Write a run's predictions as PNG images."),

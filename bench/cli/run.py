@@ -103,14 +103,17 @@ def command(metrics: str | None, **options: object) -> int:
     stdout.
     """
     from bench.run.execute import execute
-    from bench.run.plan import Request, make_plan
+    from bench.run.plan import SLOW, Request, make_plan
     from bench.tables.build import build_table
     from bench.tables.write import to_markdown
 
     names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics is not None else None
     plan = make_plan(Request(metrics=names, **options))  # type: ignore[arg-type]
     for name, why in plan.skipped.items():
-        print(f"note: {name}: {why}", file=sys.stderr)
+        print(f"{'note' if why.startswith(SLOW) else 'warning'}: {name}: {why}", file=sys.stderr)
+    lacking = [name for name, why in plan.skipped.items() if why.startswith("weights ")]
+    if len(lacking) > 1:
+        print(f"'rfbench weights fetch --metrics {','.join(lacking)}' gets all of these weights", file=sys.stderr)
     outcome = execute(plan, sys.argv)
     click.echo(to_markdown(build_table(outcome.folders)))
     for folder in outcome.folders:

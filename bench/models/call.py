@@ -12,12 +12,14 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench import weights
 from bench.core import registry
-from bench.core.errors import ItemError, RfbenchError, one_line, unknown
+from bench.core.errors import ItemError, RfbenchError, Unavailable, one_line, unknown
 from bench.core.image import RGB, Array, Image, Unit
 from bench.core.options import split_spec
 from bench.core.resample import resize
@@ -82,8 +84,13 @@ class _Raw:
 class Model:
     """A registered model with its options, ready to answer tasks."""
 
-    def __init__(self, text: str, *, device: str = "cpu", dtype: str = "float32") -> None:
-        """``text`` is ``NAME[:key=value,...]``. Raises RfbenchError for an unknown model or option."""
+    def __init__(
+        self, text: str, *, device: str = "cpu", dtype: str = "float32", weights_dir: Path | None = None
+    ) -> None:
+        """``text`` is ``NAME[:key=value,...]``. Raises RfbenchError for an unknown model or option.
+
+        ``weights_dir`` is where pretrained files lie, beside the usual folders (``bench.weights.folders``).
+        """
         name, options = split_spec(text)
         spec = registry.load("models", name)
         if not isinstance(spec, ModelSpec):
@@ -110,6 +117,9 @@ class Model:
             raise RfbenchError(f"model {name}: {spec.adapter} is no bench.models.Adapter; derive it from that class")
         self.adapter = adapter
         self.spec = adapter.specialise(spec)
+        self._weights = weights.of_model(name, self.spec.weights)
+        self._weights_dir = weights_dir
+        adapter._find_weights = self._find_weights
         self.label = one_line(adapter.label() or name, 60)
         self.training_ids = adapter.training_ids()
         self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
@@ -119,8 +129,24 @@ class Model:
         """All of the model that can change a prediction, as stored with a run."""
         for_people = ("summary", "licence", "paper", "status", "dtypes", "default_options", "path_options")
         spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in for_people}
+        spec["weights"] = {file: entry.sha256 for file, entry in self._weights.items()}  # not where they come from
         options = {k: v for k, v in self.options.items() if k not in self.spec.path_options}
         return {"spec": spec, "options": options, "label": self.label, **self.adapter.identity()}
+
+    def check_weights(self) -> None:
+        """RfbenchError unless every pretrained file that the model needs is here and right."""
+        for file in self._weights:
+            try:
+                self._find_weights(file)
+            except Unavailable as error:
+                raise Unavailable(
+                    f"model {self.label}: {error} ('rfbench weights fetch --models {self.spec.name}' gets all of them)"
+                ) from None
+
+    def _find_weights(self, file: str) -> Path:
+        if file not in self._weights:
+            raise unknown(f"weights file of model {self.spec.name}", file, self._weights)
+        return weights.find(self._weights[file], self._weights_dir)
 
     def load(self) -> None:
         """Load weights and move the model to its device."""

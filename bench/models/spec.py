@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -40,7 +41,17 @@ class ModelSpec:
     dtypes : the arithmetic it can do; ``--dtype`` with another is refused.
     default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
     path_options : options that say where something lies and not what it is; the adapter's identity has its hash.
-    upstream, commit, licence, weights, paper, status : where it comes from, for people and for records.
+    upstream, commit, licence, paper, status : where it comes from, for people and for records.
+    weights : the pretrained files that it loads, by file name, which ``rfbench weights`` lists, fetches and verifies::
+
+            weights={"mine_x4.pth": {"bytes": 67123456, "sha256": "<64 hex digits>", "licence": "Apache-2.0",
+                                     "source": "https://example.org/releases/mine_x4.pth"}}
+
+        The name is the file's in a weights folder and must be its own among all models. ``source`` is the address of
+        the file itself, by https; ``package_path`` (``"package/folder/mine_x4.pth"``) may say instead where an
+        installed Python package carries it. The adapter's ``load`` opens ``self.weights_path("mine_x4.pth")`` and
+        nothing else. With ``specialise`` an option can choose among several files: leave only those it needs. A run
+        whose model lacks one stops before anything is computed. The hashes are part of the model's identity.
     """
 
     name: str
@@ -164,6 +175,20 @@ class Adapter(ABC):
 
     def __init__(self, **options: str) -> None:
         self.options = options
+
+    _find_weights: Callable[[str], Path] | None = None  # given by ``bench.models.call.Model``
+
+    def weights_path(self, file: str) -> Path:
+        """Where a file of ``ModelSpec.weights`` lies, its SHA-256 just verified; for ``load``.
+
+        Raises
+        ------
+        RfbenchError
+            If it is missing or wrong, with the command that gets it; if the spec does not list it.
+        """
+        if self._find_weights is None:
+            raise RfbenchError("weights_path is for an adapter's load, which the harness calls")
+        return self._find_weights(file)
 
     def label(self) -> str | None:
         """The name in tables where it differs from the spec's (from a checkpoint's card, say)."""

@@ -20,6 +20,8 @@ from bench.protocols.base import Protocol
 from bench.store import FORMAT, plan_digest
 
 DTYPES = ("float32", "float16", "bfloat16")
+SLOW = "takes minutes an image on a processor"
+"""How the reason begins why a metric is left out that could be computed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def make_plan(request: Request) -> Plan:
     protocol = resolve_protocol(request.protocol)
     dataset = resolve_dataset(request.data)
     records = tuple(sorted(dataset.records(request.split), key=lambda r: r.id)[: request.limit])
-    models = tuple(Model(text, device=device, dtype=request.dtype) for text in request.models)
+    models = tuple(
+        Model(text, device=device, dtype=request.dtype, weights_dir=request.weights_dir) for text in request.models
+    )
     labels = [m.label for m in models]
     for label in labels:
         if labels.count(label) > 1:
@@ -86,6 +90,8 @@ def make_plan(request: Request) -> Plan:
                 f"two models would both be called '{label}'; name one otherwise (files:label=NAME) or leave it out"
             )
     seen = {m.label: _seen_in_training(m, records, request) for m in models}
+    for model in models:
+        model.check_weights()
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
     names, skipped = choose_metrics(request.metrics, setting, strict=request.strict)
     data = {
@@ -218,7 +224,7 @@ def _skipped(names: Sequence[str], asked: Sequence[str], setting: Setting) -> di
     for name in names:
         why = scorer.metric_class(name)(setting).missing()
         if why is None and name in scorer.SLOW_ON_CPU and name not in asked and setting.device == "cpu":
-            why = f"takes minutes an image on a processor; ask for it with --metrics default,{name}"
+            why = f"{SLOW}; ask for it with --metrics default,{name}"
         if why:
             found[name] = why
     return found

@@ -57,7 +57,7 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "score", "table", "ls", "data", "validate", "export", "plot", "train", "upscale"]
+    "verb", ["run", "score", "table", "ls", "weights", "data", "validate", "export", "plot", "train", "upscale"]
 )
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"

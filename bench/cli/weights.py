@@ -1,0 +1,286 @@
+"""``rfbench weights``: what pretrained files metrics and models need, which are here, and how to get the others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.fetch import Tick
+    from bench.run.progress import Progress
+    from bench.weights import WeightsFile
+
+_FOLDER = click.option(
+    "--weights-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of the files.  [default: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights]",
+)
+_EPILOG = """\b
+Examples:
+  rfbench weights ls
+  rfbench weights fetch --metrics default
+  rfbench weights fetch alexnet-owt-7be5be79.pth --weights-dir /media/stick   (for a machine without network,
+  rfbench weights fetch --all --from /media/stick                              and there)
+  rfbench weights verify
+"""
+
+
+@click.group("weights", epilog=_EPILOG)
+def command() -> None:
+    """List, fetch and verify the pretrained files of metrics and models.
+
+    Nothing else fetches anything, and a file is used only if its SHA-256 is the listed one.
+    """
+
+
+@command.command("ls")
+@_FOLDER
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with hashes and sources.")
+def ls(weights_dir: Path | None, as_json: bool) -> None:
+    """List the files: size, licence, what needs each, and where it lies.
+
+    'found' means that a file of the right name and size lies there; 'rfbench weights verify' looks at its bytes.
+    """
+    from bench import weights
+
+    needed = weights.users()
+    rows = [_row(e, needed.get(e.file, weights.Users()), weights_dir) for e in weights.catalogue().values()]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    headings = ("file", "size", "here", "licence", "metrics", "models")
+    shown = [
+        (r["file"], weights.megabytes(r["bytes"]), _state(r), r["licence"], *(" ".join(r[k]) for k in headings[4:]))
+        for r in rows
+    ]
+    widths = [max(len(line[i]) for line in [headings, *shown]) for i in range(len(headings))]
+    for line in [headings, *shown]:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    missing = [r for r in rows if r["state"] != "found" and r["package"] is None]
+    if missing:
+        total = weights.megabytes(sum(r["bytes"] for r in missing))
+        print(f"next: rfbench weights fetch --all gets the {len(missing)} that are not here ({total})", file=sys.stderr)
+
+
+def _row(entry: WeightsFile, users: Any, weights_dir: Path | None) -> dict[str, Any]:
+    from bench.core.errors import one_line
+    from bench.weights import places
+
+    there = places(entry, weights_dir)
+    right = next((p for p in there if p.stat().st_size == entry.bytes), None)
+    return {
+        "file": entry.file,
+        "bytes": entry.bytes,
+        "sha256": entry.sha256,
+        "licence": one_line(entry.licence, 100),
+        "source": one_line(entry.source),
+        "package": entry.package,
+        "metrics": list(users.metrics),
+        "models": list(users.models),
+        "state": "found" if right else "wrong size" if there else "missing",
+        "path": str(right or there[0]) if there else None,
+    }
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["state"] == "found" and row["package"] and row["package"] in Path(row["path"]).parts:
+        return f"in the package {row['package']}"
+    return row["state"] if row["path"] is None else f"{row['state']} in {Path(row['path']).parent}"
+
+
+@command.command("fetch")
+@click.argument("names", nargs=-1, metavar="[FILE]...")
+@click.option("--all", "every", is_flag=True, help="Every file of the list.")
+@click.option("--metrics", metavar="NAMES", help="What these metrics need; comma-separated, 'default' is understood.")
+@click.option("--models", metavar="NAMES", help="What these models need; comma-separated.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Copy from this folder instead of the network; only right files are copied.",
+)
+@_FOLDER
+def fetch(
+    names: tuple[str, ...],
+    every: bool,
+    metrics: str | None,
+    models: str | None,
+    source: Path | None,
+    weights_dir: Path | None,
+) -> int:
+    """Bring files into the weights folder, from their publishers or from a folder.
+
+    Sizes are shown first. Repeat a command that was interrupted: it goes on where it was. Exit code 2 if a file could
+    not be had; the others are there then.
+    """
+    from bench import weights
+    from bench.core.errors import RfbenchError, one_line
+    from bench.fetch import obtain
+
+    entries = _chosen(names, every, metrics, models)
+    folder = weights.target(weights_dir)
+    if source is not None and not source.is_dir():
+        raise RfbenchError(f"--from: {source} is not a folder; give the folder that holds the files")
+    _announce(entries, folder, source)
+    failed = 0
+    for entry in entries:
+        if source is not None:
+            copies = [source / entry.file]
+        else:  # a folder that is filled for another machine takes what this one has
+            copies = [p for p in weights.places(entry) if p.parent != folder and p != entry.in_package]
+        try:
+            with _Bar(entry) as tick:
+                outcome = obtain(entry, folder, copies=copies, download=source is None, tick=tick)
+        except RfbenchError as error:
+            failed += 1
+            print(f"error: {one_line(error, 600)}", file=sys.stderr)
+            continue
+        click.echo(f"{entry.file}: {_SAID[outcome].format(folder=folder, package=entry.package)}{_prefix(entry)}")
+    if failed:
+        print(f"{failed} of {len(entries)} files could not be had", file=sys.stderr)
+    return 2 if failed else 0
+
+
+_SAID = {
+    "here": "is in {folder}",
+    "carried": "is in the package {package}",
+    "copied": "copied into {folder}",
+    "fetched": "fetched into {folder}",
+}
+
+
+def _prefix(entry: WeightsFile) -> str:
+    """A note on files of which only the first digits of the hash are known."""
+    from bench.weights import WHOLE_HASH
+
+    known = len(entry.sha256)
+    return (
+        "" if known == WHOLE_HASH else f" (verified by its size and the {known} digits of its hash that are published)"
+    )
+
+
+def _chosen(names: tuple[str, ...], every: bool, metrics: str | None, models: str | None) -> list[WeightsFile]:
+    """The entries that the options name, once each, in the order of the list."""
+    from bench import weights
+    from bench.core import registry
+    from bench.core.errors import RfbenchError, unknown
+
+    if every and (names or metrics is not None or models is not None):
+        raise RfbenchError("--all is every file of the list; leave the other names out")
+    found = weights.catalogue()
+    wanted = set(found) if every else set()
+    for name in names:
+        if name not in found:
+            also = {"metrics": f"--metrics {name}", "models": f"--models {name}"}
+            kind = next((k for k in also if name in registry.points(k)), None)
+            hint = f"for what it needs write {also[kind]}" if kind else "'rfbench weights ls' lists them"
+            raise unknown("weights file", name, found, hint=hint)
+        wanted.add(name)
+    if metrics is not None:
+        from bench.metrics.scorer import chosen
+
+        wanted.update(weights.files_of(metrics=chosen(_split(metrics, "--metrics"))))
+    if models is not None:
+        wanted.update(weights.files_of(models=_split(models, "--models")))
+    if not (names or every or metrics is not None or models is not None):
+        raise RfbenchError("nothing is named; give files, --metrics NAMES, --models NAMES or --all")
+    return [entry for file, entry in found.items() if file in wanted]
+
+
+def _split(text: str, option: str) -> list[str]:
+    from bench.core.errors import RfbenchError
+
+    found = [n.strip() for n in text.split(",") if n.strip()]
+    if not found:
+        raise RfbenchError(f"{option}: found no name, expected some, such as {option} NAME,NAME")
+    return found
+
+
+def _announce(entries: list[WeightsFile], folder: Path, source: Path | None) -> None:
+    """What will be brought, with sizes and a total, before it is."""
+    from bench.core.errors import one_line
+    from bench.weights import megabytes, places
+
+    if not entries:
+        print("these need no weights", file=sys.stderr)
+        return
+    left, rows = [], []
+    for entry in entries:
+        mine = (folder / entry.file, entry.in_package)
+        where = "here; to be verified"
+        if not any(
+            p in mine and p.stat().st_size == entry.bytes for p in places(entry, folder if folder.is_dir() else None)
+        ):
+            left.append(entry)
+            where = str(source) if source is not None else one_line(entry.source, 120)
+        rows.append((entry.file, entry.size, one_line(entry.licence, 60), where))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]), file=sys.stderr)
+    total = megabytes(sum(e.bytes for e in left))
+    print(f"{len(left)} of {len(entries)} files, {total}, are to be brought into {folder}", file=sys.stderr)
+
+
+class _Bar:
+    """Progress in MB on stderr once the first bytes come; nothing for small files and those that are there."""
+
+    def __init__(self, entry: WeightsFile) -> None:
+        self._entry = entry
+        self._bar: Progress | None = None
+        self._shown = 0
+
+    def __enter__(self) -> Tick:
+        return self._tick
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+
+    def _tick(self, have: int) -> None:
+        from bench.run.progress import Progress
+
+        done, total = have // 1_000_000, self._entry.bytes // 1_000_000
+        if self._bar is None and total:
+            self._bar = Progress(total, done, self._entry.file, steps=("fetch",), unit="MB").__enter__()
+            self._shown = done
+        elif self._bar is not None and done != self._shown:
+            self._bar.advance("fetch", done - self._shown)
+            self._shown = done
+
+
+@command.command("verify")
+@_FOLDER
+def verify(weights_dir: Path | None) -> int:
+    """Hash every file that is here again, a line each; exit code 1 if any is wrong."""
+    from bench import weights
+    from bench.core.errors import one_line
+
+    wrong = seen = 0
+    entries = weights.catalogue()
+    for entry in entries.values():
+        for path in weights.places(entry, weights_dir):
+            seen += 1
+            try:
+                found = weights.hash_of(path)
+                right = found.startswith(entry.sha256) and path.stat().st_size == entry.bytes
+                said = (
+                    "right" + _prefix(entry) if right else f"WRONG: sha256 {found[:8]}..., {path.stat().st_size} bytes"
+                )
+                said += "" if right else f", expected {entry.short_hash}..., {entry.bytes} bytes; {entry.remedy}"
+            except OSError as error:
+                right, said = False, f"WRONG: cannot be read ({error.strerror})"
+            wrong += not right
+            click.echo(f"{path}: {said}")
+    for folder in weights.folders(weights_dir):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.is_file() and path.name not in entries and not path.name.startswith("."):
+                click.echo(f"{one_line(path)}: not on the list; only pyiqa:NAME metrics may use it")
+    print(f"{seen} of {len(entries)} listed files are here, {wrong} wrong", file=sys.stderr)
+    return 1 if wrong else 0
