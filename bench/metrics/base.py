@@ -153,6 +153,7 @@ class Metric(ABC):
 
     def __init__(self, setting: Setting = Setting()) -> None:
         self.setting = setting
+        self.planned_identity: str | None = None  # what ``identity`` was when a run was planned
         self._ready = False
 
     # --- what a subclass writes -------------------------------------------------------------------------------
@@ -181,13 +182,18 @@ class Metric(ABC):
     def identity(self) -> str:
         """A one-line signature that holds all that can change the number; a paper can print it."""
         parts = [self.name, *self.parameters]
-        if self.weights_files:
-            parts.append("w:" + "+".join(weights.listed()[f].short_hash for f in self.weights_files))
+        hashes = self.weights_hashes()
+        if hashes:
+            parts.append("w:" + "+".join(hashes))
         if self.display:
             parts.append(f"q{self.setting.quantise}" if self.setting.quantise else "qnone")
         if self.setting.border_px:
             parts.append(f"border{self.setting.border_px}")
         return "|".join([*parts, f"r{self.revision}"])
+
+    def weights_hashes(self) -> tuple[str, ...]:
+        """The short hashes of its weights, as the identity has them."""
+        return tuple(weights.entry_of(f).short_hash for f in self.weights_files)
 
     def missing(self) -> str | None:
         """Why the metric cannot work here at all (a package, a weights file), found without importing anything."""
@@ -247,6 +253,8 @@ class Metric(ABC):
             if why:
                 raise Unavailable(why)
             self.setup()
+            if self.planned_identity not in (None, self.identity()):
+                raise Unavailable("its weights have changed since the run was planned; run the same command again")
             self._ready = True
         if self.name not in reference.cache:
             reference.cache[self.name] = self.reference_state(reference)

@@ -7,14 +7,12 @@ do so and load pickles unchecked. Here a network is built empty, on the quiet, a
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import io
 import logging
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,66 +149,4 @@ def safe_loading() -> Iterator[None]:
         return original(*args, **{**kwargs, "weights_only": True})
 
     with replaced(torch, load=load):
-        yield
-
-
-@contextlib.contextmanager
-def no_downloads(what: str) -> Iterator[None]:
-    """Within the block a library that wants to fetch a file raises Unavailable naming it instead.
-
-    It covers the doors that the packages use: torch.hub, pyiqa's and timm's copies of it, urllib, and the Hugging
-    Face hub, which is switched to its offline mode (files that are already in its cache are still found). What
-    comes through another door finds no host.
-    """
-    import socket
-    import urllib.request
-
-    import torch
-
-    wanted: list[str] = []
-
-    def refuse(url: Any, *args: Any, **kwargs: Any) -> Any:
-        text = str(getattr(url, "full_url", url))
-        wanted.append(text.split("?")[0].rstrip("/").rsplit("/", 1)[-1])
-        raise Unavailable(f"{what} needs the file {wanted[-1]}, which is not here ({one_line(text, 160)})")
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(replaced(torch.hub, download_url_to_file=refuse))
-        stack.enter_context(replaced(urllib.request, urlopen=refuse))
-        stack.enter_context(replaced(socket, getaddrinfo=refuse))
-        for module in ("pyiqa.utils.download_util", "timm.models._hub"):
-            if importlib.util.find_spec(module.partition(".")[0]):
-                copy = importlib.import_module(module)
-                stack.enter_context(replaced(copy, download_url_to_file=refuse))
-        if importlib.util.find_spec("huggingface_hub"):
-            stack.enter_context(_hub_offline(wanted))
-        try:
-            yield
-        except Unavailable:
-            raise
-        except Exception as error:
-            if not wanted:
-                raise
-            raise Unavailable(f"{what} needs the file {wanted[0]}, which is not here") from error
-
-
-@contextlib.contextmanager
-def _hub_offline(wanted: list[str]) -> Iterator[None]:
-    """The Hugging Face hub without network; the files that it was asked for and did not have go to ``wanted``."""
-    from huggingface_hub import constants, file_download
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(replaced(constants, HF_HUB_OFFLINE=True))
-        inner: Callable[..., Any] | None = getattr(file_download, "_hf_hub_download_to_cache_dir", None)
-        if inner is not None:
-            download = inner
-
-            def noted(*args: Any, **kwargs: Any) -> Any:
-                try:
-                    return download(*args, **kwargs)
-                except Exception:
-                    wanted.append(f"{kwargs.get('filename', 'of the hub')} of {kwargs.get('repo_id', '?')}")
-                    raise
-
-            stack.enter_context(replaced(file_download, _hf_hub_download_to_cache_dir=noted))
         yield

@@ -1,6 +1,8 @@
-"""Any other metric of pyiqa under the name ``pyiqa:NAME``, with whatever weights lie in pyiqa's cache.
+"""Any other metric of pyiqa under the name ``pyiqa:NAME``, with the weights that are here for it.
 
-The weights of these are not on our list, so they are not verified, and the identity says so. Nothing is fetched.
+The weights of these are not on our list. The hash of each file that pyiqa loads is in the identity instead, so that two
+numbers of one identity come from the same weights. To know them, the network is built once when a run is planned.
+Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bench import weights
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
-from bench.metrics.base import Estimate, Metric, Need, Reference
-from bench.metrics.networks import as_tensor, inference, no_downloads, quietly, safe_loading
+from bench.metrics.base import Estimate, Metric, Need, Reference, Setting
+from bench.metrics.lookup import files_of
+from bench.metrics.networks import as_tensor, inference, quietly, safe_loading
 
 SEED = 123
 _OF_SETS = ("FID", "InceptionScore")  # types of network that look at folders
@@ -48,7 +52,7 @@ def pyiqa_metric(name: str) -> type[Metric]:
         "direction": direction,
         "group": "perceptual" if compared else "realism",
         "needs": needs,
-        "parameters": (found["metric_mode"], "weights-unverified"),
+        "parameters": (found["metric_mode"],),
         "summary": f"pyiqa's {name} ({'full' if compared else 'no'}-reference)",
         "pyiqa_name": name,
     }
@@ -58,8 +62,10 @@ def pyiqa_metric(name: str) -> type[Metric]:
 class _Pyiqa(Metric):
     """pyiqa's own definition, options, range and source; RGB in [0, 1] goes in, one image at a time.
 
-    Random crops, where a metric takes some, come from a fixed seed. Weights that are not in pyiqa's cache are not
-    downloaded: the metric is then a reason that names the file. What is there is read as tensors only.
+    Random crops, where a metric takes some, come from a fixed seed. Weights are looked for in the weights folders, then
+    in the caches of pyiqa, torch.hub and the Hugging Face hub, and are not downloaded: without them the metric is a
+    reason that names the file. What is there is read as tensors only, and a file whose name holds the beginning of its
+    hash, as most do, must have that hash.
     """
 
     name = "pyiqa"
@@ -69,16 +75,41 @@ class _Pyiqa(Metric):
     package = "pyiqa"
     licence = "PolyForm Noncommercial (pyiqa)"
     pyiqa_name: str
+    _files: dict[str, str] | None = None
+
+    def weights_hashes(self) -> tuple[str, ...]:
+        """The short hashes of the files that pyiqa loads, in the order of their names."""
+        if self.missing() is not None:
+            return ("missing",)
+        files = _known[self._key] if self._files is None else self._files
+        return tuple(files[name][:8] for name in sorted(files))
+
+    def missing(self) -> str | None:
+        """Why the metric cannot work here: found by building it, since only that tells what it loads."""
+        why = super().missing()
+        if why is not None or self._files is not None or self._key in _known:
+            return why
+        try:
+            self._build()
+        except Unavailable as error:
+            return one_line(error)
+        except Exception as error:
+            return f"pyiqa cannot build it: {type(error).__name__}: {one_line(error, 160)}"
+        return None
 
     def setup(self) -> None:
-        """Build the metric from what is here, or say what is missing."""
-        with quietly(), no_downloads(self.name), safe_loading():
-            import pyiqa
+        """Build the metric from what is here, unless ``missing`` just did, or say what is missing."""
+        if self._files is None:
+            self._build()
 
-            try:
-                self._metric = pyiqa.create_metric(self.pyiqa_name, device=self.setting.device)
-            except ImportError as error:
-                raise Unavailable(f"{self.name} needs a package: {one_line(error, 160)}") from error
+    def _build(self) -> None:
+        self._metric, self._files = _built(self.pyiqa_name, self.setting)
+        _known[self._key] = self._files
+
+    @property
+    def _key(self) -> tuple[str, ...]:
+        """All that decides which files are found."""
+        return (self.pyiqa_name, *map(str, weights.folders(self.setting.weights_dir)))
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """pyiqa's score of the displayed image."""
@@ -89,12 +120,33 @@ class _Pyiqa(Metric):
         if "reference" in self.needs:
             assert reference.display is not None
             images.append(as_tensor(np.clip(reference.display, 0.0, 1.0), device))
-        with quietly(), no_downloads(self.name), inference():
+        with quietly(), files_of(self.name, self.setting.weights_dir) as files, safe_loading(), inference():
             torch.manual_seed(SEED)
             np.random.seed(SEED)  # noqa: NPY002 - what pyiqa draws from
             score = self._metric(*images)
+        if files.items() - (self._files or {}).items():
+            late = one_line(", ".join(sorted(files)), 120)
+            raise Unavailable(f"pyiqa loads {late} only while it scores, so the identity could not name it")
         first = score[0] if isinstance(score, tuple) else score
         return float(first.reshape(-1)[0])
+
+
+_known: dict[tuple[str, ...], dict[str, str]] = {}  # what was loaded by each metric that could be built
+
+
+def _built(pyiqa_name: str, setting: Setting) -> tuple[Any, dict[str, str]]:
+    """pyiqa's metric, and the SHA-256 of each file that it loaded, by name."""
+    what = f"pyiqa:{pyiqa_name}"
+    with quietly():
+        try:
+            import pyiqa
+        except ImportError as error:
+            raise Unavailable(f"{what}: pyiqa cannot be imported: {one_line(error, 160)}") from error
+        with files_of(what, setting.weights_dir) as files, safe_loading():
+            try:
+                return pyiqa.create_metric(pyiqa_name, device=setting.device), files
+            except ImportError as error:
+                raise Unavailable(f"{what} needs a package: {one_line(error, 160)}") from error
 
 
 @functools.cache

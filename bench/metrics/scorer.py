@@ -60,8 +60,11 @@ def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
 class Scorer:
     """A set of metrics that score images one after the other; loads each when the first image needs it."""
 
-    def __init__(self, names: Sequence[str], setting: Setting) -> None:
+    def __init__(self, names: Sequence[str], setting: Setting, identities: Mapping[str, str] | None = None) -> None:
+        """``identities`` are those of the plan; a metric that has another one by now is a reason."""
         self.metrics = [metric_class(name)(setting) for name in names]
+        for metric in self.metrics:
+            metric.planned_identity = (identities or {}).get(metric.name)
 
     def score(self, reference: Reference, estimates: Mapping[str, Estimate]) -> ItemScores:
         """Score the estimates of one image against its reference; nothing that an image brings can raise."""

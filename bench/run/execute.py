@@ -138,7 +138,7 @@ def _run_batches(
     total = len(plan.records)
     left = sum(len(batch) for batch in work)
     label = ", ".join(m.label for m in models)
-    pool = Scoring[_Job, _Scores](plan.computed_metrics, plan.setting, _workers(plan))
+    pool = Scoring[_Job, _Scores](plan.identities, plan.setting, _workers(plan))
     with Progress(total, total - left, label) as progress, pool as scoring:
         for model in models:
             model.load()

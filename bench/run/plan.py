@@ -67,6 +67,12 @@ class Plan:
         """The metrics that can be computed here; the others are reasons."""
         return tuple(m for m in self.metrics if m not in self.skipped)
 
+    @property
+    def identities(self) -> dict[str, str]:
+        """The identity of each metric that can be computed here, by name."""
+        planned = next(iter(self.runs.values()))["plan"]["metrics"]
+        return {name: planned[name]["identity"] for name in self.computed_metrics}
+
     def batches(self) -> list[tuple[Record, ...]]:
         """The records in batches: fixed by the plan, so that a resumed run has the same ones."""
         n = self.request.batch_size

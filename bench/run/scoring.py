@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
@@ -34,8 +34,9 @@ class Scoring(Generic[Key, Result]):
     ``Scorer`` before them, in one thread. Results come back in any order, each with the key it was submitted under.
     """
 
-    def __init__(self, names: Sequence[str], setting: Setting, workers: int) -> None:
-        self._names, self._setting, self._count = tuple(names), setting, workers
+    def __init__(self, identities: Mapping[str, str], setting: Setting, workers: int) -> None:
+        """``identities`` of the metrics to compute, by name, as planned: one that has another by then is a reason."""
+        self._work, self._count = (tuple(identities), setting, dict(identities)), workers
         self._waiting: dict[Future[Result], Key] = {}
         self._pool: ProcessPoolExecutor | None = None
         self._inline: Scorer | None = None
@@ -44,11 +45,11 @@ class Scoring(Generic[Key, Result]):
         if self._count:
             # Spawned, not forked: a fork would inherit torch's thread pools, and CUDA does not survive one.
             self._pool = ProcessPoolExecutor(
-                self._count, multiprocessing.get_context("spawn"), _start_worker, (self._names, self._setting)
+                self._count, multiprocessing.get_context("spawn"), _start_worker, self._work
             )
             self._pool.submit(_warm_up)
         else:
-            self._inline = Scorer(self._names, self._setting)
+            self._inline = Scorer(*self._work)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -86,14 +87,14 @@ class Scoring(Generic[Key, Result]):
 _worker: Scorer | None = None
 
 
-def _start_worker(names: tuple[str, ...], setting: Setting) -> None:
+def _start_worker(names: tuple[str, ...], setting: Setting, identities: Mapping[str, str]) -> None:
     """In a scoring process: one thread, so that processes do not spin on each other's cores."""
     global _worker
     import signal
 
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    _worker = Scorer(names, setting)
+    _worker = Scorer(names, setting, identities)
     _exit_with_parent()
 
 

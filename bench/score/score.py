@@ -101,7 +101,7 @@ def score(request: Request, *, title: str = "score") -> dict[str, Any]:
             f"--strict: found names without a partner ({len(plan.only_pred)} of images, {len(plan.only_ref)} of "
             f"references), first {some([*plan.only_pred, *plan.only_ref], 1)}; add or remove them"
         )
-    computed = [n for n in names if n not in skipped]
+    computed = {n: metric_class(n)(plan.setting).identity() for n in names if n not in skipped}
     if plan.setting.device != "cpu":
         provenance.deterministic()
     items = _score_all(plan, computed, _workers(request, len(plan.matches.both)), title)
@@ -191,11 +191,11 @@ def _score_one(scorer: Scorer, reference: Reference, estimate: Estimate) -> Item
     return scorer.score(reference, {"sample": estimate})
 
 
-def _score_all(plan: _Plan, names: Sequence[str], workers: int, title: str) -> list[_Item]:
+def _score_all(plan: _Plan, identities: Mapping[str, str], workers: int, title: str) -> list[_Item]:
     """Read and score the images one after the other; of what was read only the facts are kept. Sorted by id."""
     items: dict[str, _Item] = {}
     progress = Progress(len(plan.matches.both), 0, title, ("score",))
-    with progress, Scoring[str, ItemScores](names, plan.setting, workers) as pool:
+    with progress, Scoring[str, ItemScores](identities, plan.setting, workers) as pool:
 
         def keep(finished: Iterable[tuple[str, ItemScores]]) -> None:
             for image_id, scores in finished:

@@ -17,7 +17,6 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from bench import weights
-from bench.core.errors import Unavailable
 from bench.core.files import sha256
 from bench.core.image import Image
 from bench.metrics import networks, realism
@@ -301,12 +300,3 @@ def test_small_images_are_reasons_where_the_network_fails(metric: type[Metric], 
     side = metric.min_side_px
     assert value(metric(Setting(weights_dir=folder)), *images(side, side + 3)) > 0
     assert "smaller than" in metric(Setting(weights_dir=folder)).assess(*images(side - 1, side)).reason
-
-
-def test_no_downloads_names_the_file() -> None:
-    with pytest.raises(Unavailable, match=r"pyiqa:x needs the file net-12\.pth"), networks.no_downloads("pyiqa:x"):
-        torch.hub.load_state_dict_from_url("https://example.org/a/net-12.pth", model_dir="/nonexistent-folder")
-    import urllib.request
-
-    with pytest.raises(Unavailable, match=r"b\.bin"), networks.no_downloads("x"):
-        urllib.request.urlopen("https://example.org/b.bin")
