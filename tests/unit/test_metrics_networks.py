@@ -21,6 +21,8 @@ from bench.core.files import sha256
 from bench.core.image import Image
 from bench.metrics import networks, realism
 from bench.metrics.base import Estimate, Metric, Reference, Setting
+from bench.metrics.lookup import _noting, files_of
+from bench.metrics.niqe import Niqe
 from bench.metrics.perceptual import Dists, LpipsAlex, LpipsVgg
 from bench.metrics.realism import FidTf, KidTf, ManiqaKoniq
 
@@ -243,7 +245,9 @@ def test_maniqa_is_pyiqa(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(realism, name, number)
     estimate, reference = images(150, 200)
     assert sorted(realism._crop_grid(150, 200).values()) == [2, 2]
-    found = value(ManiqaKoniq(Setting(weights_dir=folder)), estimate, reference)
+    with files_of("maniqa", folder) as read:
+        found = value(ManiqaKoniq(Setting(weights_dir=folder)), estimate, reference)
+    assert set(read) == set(ManiqaKoniq.weights_files)
     with torch.no_grad():
         theirs = float(plain(networks.as_tensor(estimate.display, "cpu")))
     assert theirs > 0
@@ -278,6 +282,38 @@ def test_weights_are_never_unpickled(folder: Path, tmp_path: Path, monkeypatch: 
     score = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*images())
     assert score.value is None and "cannot be read" in score.reason
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("metric", [LpipsAlex, LpipsVgg, Dists, FidTf, KidTf, Niqe])
+def test_a_metric_opens_its_listed_files_and_no_other(
+    metric: type[Metric], folder: Path, inception: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The libraries' own caches hold files of the right names here, and none of them is looked at."""
+    from huggingface_hub import constants
+    from scipy.io import savemat
+
+    pytest.importorskip(metric.package)
+    if metric is Niqe:
+        given = tmp_path / Niqe.weights_files[0]
+        savemat(given, {"mu_prisparam": np.ones((1, 36)), "cov_prisparam": np.eye(36)})
+        entries = dict(weights.listed())
+        entries[given.name] = dataclasses.replace(entries[given.name], sha256=sha256(given))
+        monkeypatch.setattr(weights, "listed", lambda: entries)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    for cache in ("torch/hub/checkpoints", "torch/hub/pyiqa"):
+        (tmp_path / cache).mkdir(parents=True)
+        for file in weights.listed():
+            (tmp_path / cache / file).write_bytes(b"from nowhere")
+    ours = metric(Setting(weights_dir=tmp_path if metric is Niqe else folder))
+    read: dict[str, str] = {}
+    with _noting("x", read):  # a file that has a listed name and other bytes raises
+        assert ours.missing() is None
+        realism._inception.cache_clear()
+        ours.setup()
+    carried = {f for f in metric.weights_files if weights.listed()[f].package_path}
+    assert set(read) == set(metric.weights_files) - carried
 
 
 def test_setup_is_quiet_and_leaves_random_numbers_alone(folder: Path, inception: Any, capfd: Any) -> None:
