@@ -25,13 +25,13 @@ _PRESETS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Captions. ``table``: a learned word table (tiny); ``sd3``: the three encoders of the base.
+    """Captions: read by the three encoders of the base; without one, by a learned word table.
 
-    ``captions`` off trains and samples with the empty caption only; ``dropout`` is the share of training samples
-    that get it otherwise (needed for guidance).
+    ``positions`` and ``buckets`` are the table's, ``max_t5_tokens`` the encoders'. ``captions`` off trains and samples
+    with the empty caption only; ``dropout`` is the share of training samples that get it otherwise (needed for
+    guidance).
     """
 
-    kind: Literal["table", "sd3"] = "table"
     captions: bool = True
     dropout: float = 0.1
     positions: int = 16
@@ -242,7 +242,6 @@ def _check(config: Config, where: str) -> None:
         "work_scale of 1 or more": config.work_scale >= 1,
         "text.dropout in [0, 1]": 0 <= config.text.dropout <= 1,
         "a base, or the tables vae and transformer": bool(config.base) or bool(config.vae and config.transformer),
-        "text.kind table without a base, sd3 with one": (config.text.kind == "sd3") == bool(config.base),
         "vae.in_channels and out_channels alike, 3 b^2 (3, 12, 27, 48, ...)": channels[0] == channels[1]
         and isinstance(channels[0], int)
         and channels[0] == 3 * math.isqrt(max(channels[0], 0) // 3) ** 2 > 0,

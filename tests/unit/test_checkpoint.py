@@ -385,7 +385,6 @@ def test_configurations_come_back_from_plain_values_and_extend_each_other(tmp_pa
         ('extends = "tiny"\n[train.control]\ncrop_px = 0\n', "train crop_px of 1 or more"),
         ('extends = "tiny"\n[train.control]\nlr = nan\n', "train lr and gate_lr above 0"),
         ('extends = "tiny"\n[loss]\ngamma = -1\n', "loss.gamma: found -1.0"),
-        ('extends = "tiny"\nbase = "somewhere"\n', "text.kind table without a base, sd3 with one"),
         ('name = "bare"\n', "a base, or the tables vae and transformer"),
         ('extends = "tinny"\n', "found no such file"),
         ("extends = 3\n", "extends must name a configuration"),
