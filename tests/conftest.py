@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.check.pictures import picture
 from bench.core import registry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,16 +26,6 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared (real imagery, reference values, weights) is not here")
     return folder
-
-
-def picture(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """A smooth random picture with some grain, float64 in [0.05, 0.95]."""
-    from scipy.ndimage import gaussian_filter
-
-    rng = np.random.default_rng(seed)
-    smooth = gaussian_filter(rng.standard_normal((height, width, channels)), (3, 3, 0), mode="wrap")
-    values = smooth / (np.abs(smooth).max() + 1e-9) * 0.35 + 0.5 + 0.05 * rng.standard_normal(smooth.shape)
-    return np.clip(values, 0.05, 0.95)
 
 
 def write_dataset(
@@ -94,7 +87,8 @@ from bench.protocols.paired import Paired
 
 SPEC = ModelSpec(name="noisy", adapter="rfbench_example:Noisy", summary="bicubic and noise", stochastic=True,
                  supports_prompt=True, licence="CC0", default_options={"amount": "0.05", "fail_on": ""})
-FOUR = ModelSpec(name="four", adapter="rfbench_example:Four", scale_factors=(4,), multiple=16, min_side_px=16)
+FOUR = ModelSpec(name="four", adapter="rfbench_example:Four", summary="bicubic as a x4 model", scale_factors=(4,),
+                 multiple=16, min_side_px=16)
 
 class Noisy(Adapter):
     def upscale(self, batch: Batch) -> Prediction:
@@ -172,25 +166,37 @@ hello = rfbench_example:COMMAND
 """
 
 
-def install_plugin(site: Path) -> Path:
+def install_plugin(
+    site: Path, code: str = PLUGIN, entry_points: str = PLUGIN_ENTRY_POINTS, module: str = "rfbench_example"
+) -> Path:
     """Lay a plugin package into ``site`` as an installer would: a module and its metadata."""
-    information = site / "rfbench_example-1.0.dist-info"
+    information = site / f"{module}-1.0.dist-info"
     information.mkdir(parents=True)
-    (site / "rfbench_example.py").write_text(PLUGIN)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: rfbench-example\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(PLUGIN_ENTRY_POINTS)
+    (site / f"{module}.py").write_text(code)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(entry_points)
     return site
 
 
+@contextmanager
+def installed(site: Path, *modules: str) -> Iterator[Path]:
+    """With the plugin packages of ``site`` installed in this process, and their ``modules`` forgotten afterwards."""
+    sys.path.insert(0, str(site))
+    importlib.invalidate_caches()
+    registry.points.cache_clear()
+    registry.load.cache_clear()
+    try:
+        yield site
+    finally:
+        sys.path.remove(str(site))
+        for module in modules:
+            sys.modules.pop(module, None)
+        registry.points.cache_clear()
+        registry.load.cache_clear()
+
+
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def plugin(tmp_path: Path) -> Iterator[Path]:
     """The plugin package, installed for this test."""
-    site = install_plugin(tmp_path / "site")
-    monkeypatch.syspath_prepend(str(site))
-    registry.points.cache_clear()
-    registry.load.cache_clear()
-    yield site
-    sys.modules.pop("rfbench_example", None)
-    monkeypatch.undo()
-    registry.points.cache_clear()
-    registry.load.cache_clear()
+    with installed(install_plugin(tmp_path / "site"), "rfbench_example") as site:
+        yield site

@@ -22,6 +22,7 @@ _VERBS = {
     "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),
     "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong with it."),
     "export": ("bench.cli.export", "Write a run's predictions as PNG images."),
+    "check": ("bench.cli.check", "Hold a model, a metric or a dataset against what rfbench expects of it."),
     "plot": ("bench.cli.plot", "Draw figures of finished runs."),
 }
 

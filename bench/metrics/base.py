@@ -287,4 +287,9 @@ class Metric(ABC):
             return f"{int((~reference.valid).sum())} pixels without data; this metric needs a whole image"
         if not reference.valid.any():
             return "no pixel with data"
+        # A metric that skips what it cannot compare would hide the NaN of a broken prediction.
+        seen = [estimate.display if in_display else None, estimate.image.values if estimate.image else None]
+        seen += [estimate.mean, estimate.std] if "distribution" in self.needs else []
+        if any(a is not None and not np.isfinite(a).all() for a in seen):
+            return "the prediction holds values that are not finite"
         return None

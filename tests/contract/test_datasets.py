@@ -1,4 +1,4 @@
-"""One tester for all registered datasets, and the embedded scenes against their generator."""
+"""One tester for all registered datasets, ``bench.check``, and the embedded scenes against their generator."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.core import registry
+from bench.check.datasets import check_dataset
 from bench.data import embedded, scenes
-from bench.data.dataset import Dataset, FolderDataset
+from bench.data.dataset import FolderDataset
 
 
 @pytest.mark.parametrize("name", ["scenes", "ramps"])
 def test_a_dataset_keeps_its_promises(name: str, plugin: Path) -> None:
-    dataset: Dataset = registry.load("datasets", name)()
-    assert dataset.name and dataset.description and dataset.licence
-    records = dataset.records("test")
-    assert records and len({r.id for r in records}) == len(records)
-    assert dataset.fingerprint(records) == dataset.fingerprint(records) != dataset.fingerprint(records[1:])
-    pair = dataset.load(records[0])
-    assert pair.lr is not None and pair.hr is not None
-    for image in (pair.lr, pair.hr):
-        assert image.values.dtype == np.float32 and np.isfinite(image.values).all()
+    report = check_dataset(name, tell=print)
+    assert report.exit_code == 0, report.summary()
+    skipped = {line.check for line in report.lines if line.status == "skip"}
+    assert skipped == (set() if name == "scenes" else {"splits"})  # the ramps are the same in every split
+
+
+def test_a_folder_is_checked_by_its_path(dataset: Path) -> None:
+    report = check_dataset(str(dataset), limit=3, tell=print)
+    assert report.exit_code == 0
+    (images,) = (line for line in report.lines if line.check == "images")
+    assert images.found == "all 3 of 5 load"
 
 
 def test_the_embedded_scenes_are_as_announced() -> None:

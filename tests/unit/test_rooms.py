@@ -48,8 +48,9 @@ def test_the_method_stands_alone() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [("core", "data"), ("data", "protocols"), ("data", "run"), ("metrics", "run"), ("models", "run"),
-     ("metrics", "tables"), ("run", "score"),
-     ("run", "tables"), ("run", "cli"), ("tables", "score"), ("tables", "cli"), ("score", "cli")],
+     ("metrics", "tables"), ("run", "score"), ("run", "tables"), ("run", "cli"), ("tables", "score"),
+     ("tables", "cli"), ("score", "cli"), ("check", "run"), ("check", "cli"), ("models", "check"),
+     ("metrics", "check"), ("data", "check")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
     for path in files(f"bench/{before}"):
@@ -57,7 +58,8 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "score", "table", "ls", "weights", "data", "validate", "export", "plot", "train", "upscale"]
+    "verb",
+    ["run", "score", "table", "ls", "weights", "data", "validate", "export", "plot", "train", "upscale", "check"],
 )
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"

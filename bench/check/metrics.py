@@ -1,0 +1,481 @@
+"""What every metric promises: a signature, a direction, and for any image a number or a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench import weights
+from bench.check import Broken, Check, Line, Report, Skipped, described, examine, few
+from bench.check.pictures import picture
+from bench.check.randomness import global_seed
+from bench.core import registry
+from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
+from bench.core.image import Image
+from bench.metrics.base import GROUPS, Estimate, Metric, Reference, Score, Setting
+from bench.metrics.scorer import metric_class
+
+Pair = tuple[Estimate, Reference]
+_BANDS = ("R", "G", "B", "NIR")
+_SIZES = ((1, 1), (6, 6), (30, 40), (161, 243))
+# Sums in another order differ by rounding; float32 networks by a little more.
+_RTOL = 1e-5
+_NOISE = 0.05
+_MOST = 40  # images of a set, for metrics that fit a distribution
+
+
+def check_metric(name: str, setting: Setting = Setting(), tell: Callable[[Line], None] | None = None) -> Report:
+    """Look at the metric ``name`` (``pyiqa:NAME`` included). RfbenchError for a name that is not known."""
+    if name.startswith("pyiqa:"):
+        with contextlib.suppress(Unavailable):  # a line of the report
+            metric_class(name)
+    elif name not in registry.points("metrics"):
+        raise unknown("metric", name, registry.points("metrics"), hint="'rfbench ls metrics' lists them")
+    return examine("metric", name, _MetricChecks(name, setting).all(), tell)
+
+
+def scene(height: int, width: int, seed: int = 0, noise: float = _NOISE, spread: float | None = None) -> Pair:
+    """A noisy estimate and its reference, with NIR, PAN, LR and a predicted deviation (``noise`` unless given)."""
+    valid = np.ones((height, width), bool)
+    truth = picture(seed, height, width, 4).astype(np.float32)
+    rng = np.random.default_rng(seed + 50)
+    guess = np.clip(truth + noise * rng.standard_normal(truth.shape), 0, 1).astype(np.float32)
+    rounded, guessed = (np.rint(x[:, :, :3] * 255).astype(np.float32) / np.float32(255) for x in (truth, guess))
+    hr = Image(truth, "reflectance", _BANDS, valid)
+    pan = Image(truth.mean(axis=2, keepdims=True), "reflectance", ("PAN",), valid)
+    n = (max(1, height // 4), max(1, width // 4))
+    lr = Image(np.ascontiguousarray(truth[: n[0], : n[1]]), "reflectance", _BANDS, np.ones(n, bool))
+    reference = Reference(f"check_{seed}", f"check_{seed}", rounded, truth[:, :, :3], hr, pan, lr, valid)
+    std = np.full((height, width, 3), noise if spread is None else spread, np.float32)
+    image = Image(guess, "reflectance", _BANDS, valid)
+    return Estimate(guessed, guess[:, :, :3], image, guess[:, :, :3], std), reference
+
+
+def measure(metric: Metric, *pairs: Pair) -> Score:
+    """The score of the first pair, or of the set of them where the metric is one of sets."""
+    if metric.level == "image":
+        return metric.assess(*pairs[0])
+    kept = [metric.gather(*pair) for pair in pairs]
+    reasons = [k for k in kept if isinstance(k, Score)]
+    if reasons:
+        return reasons[0]
+    result = metric.combine([k for k in kept if not isinstance(k, Score)])
+    return result if isinstance(result, Score) else Score(result.value)
+
+
+def _fresh(pair: Pair) -> Pair:
+    """The pair as a new run would see it: nothing of the reference is kept from before."""
+    return pair[0], dataclasses.replace(pair[1], cache={})
+
+
+class _MetricChecks:
+    """One metric on its way through the checks."""
+
+    kind: type[Metric]
+
+    def __init__(self, name: str, setting: Setting) -> None:
+        self.name, self.setting = name, setting
+        self._made: dict[float, list[Pair]] = {}
+        self._count = 0
+        self.value: float | None = None
+
+    def all(self) -> list[Check]:
+        """The checks in their order."""
+        return [
+            Check("registered", self.registered, vital=True),
+            Check("attributes", self.attributes, vital=True),
+            Check("identity", self.identity),
+            Check("ready", self.ready, vital=True),
+            Check("number", self.number, vital=True),
+            Check("input kept", self.input_kept),
+            Check("repeatable", self.repeatable),
+            Check("order", self.order),
+            Check("global seeds", self.global_seeds),
+            Check("direction", self.direction),
+            Check("identical", self.identical),
+            Check("sizes", self.sizes),
+            Check("flat images", self.flat),
+            Check("no data", self.no_data),
+            Check("what is absent", self.absent),
+            Check("types", self.types),
+            Check("not finite", self.not_finite),
+        ]
+
+    def _new(self, **changes: object) -> Metric:
+        return self.kind(dataclasses.replace(self.setting, **changes))  # type: ignore[arg-type]
+
+    def _side(self) -> int:
+        """A side that is surely large enough."""
+        return max(120, self.kind.min_side_px)
+
+    def _pairs(self, noise: float = _NOISE) -> list[Pair]:
+        """As many pairs as the metric needs: one, or a set that it is content with."""
+        if noise not in self._made:
+            side = self._side() if self.kind.level == "image" else max(self._side(), 200)
+            count = self._count or (1 if self.kind.level == "image" else max(2, self.kind.min_images))
+            pairs = [scene(side, side + 8, s, noise) for s in range(count)]
+            while not self._count and count < _MOST and measure(self._new(), *pairs).reason and len(pairs) > 1:
+                count = min(_MOST, 3 * count)
+                pairs += [scene(side, side + 8, s, noise) for s in range(len(pairs), count)]
+            self._made[noise], self._count = pairs, len(pairs)
+        return [_fresh(pair) for pair in self._made[noise]]
+
+    # --- what it says it is -----------------------------------------------------------------------------------
+
+    def registered(self) -> str:
+        if self.name.startswith("pyiqa:"):
+            try:
+                self.kind = metric_class(self.name)
+            except Unavailable as error:
+                raise Skipped(f"{error}; pip install 'rfbench[iqa]'", missing=True) from None
+            return f"made from pyiqa's {self.kind.title}"
+        point = registry.points("metrics")[self.name]
+        try:
+            self.kind = metric_class(self.name)
+        except RfbenchError as error:
+            raise Broken(
+                described(error),
+                f"{point.value} to be a subclass of bench.metrics.base.Metric named '{self.name}'",
+                "repair its package, or uninstall it",
+            ) from None
+        return f"{point.value}" + (f" of {point.dist.name} {point.dist.version}" if point.dist else "")
+
+    def attributes(self) -> str:
+        wrong = list(_attribute_problems(self.kind))
+        if wrong:
+            raise Broken(
+                "; ".join(wrong), "class attributes as bench.metrics.base.Metric describes them", "correct the class"
+            )
+        kind = self.kind
+        better = "higher" if kind.direction == "up" else "lower"
+        needs = " and ".join(kind.needs) or "no reference"
+        return f"{kind.title}, {kind.group}, {better} is better, of an {kind.level}; needs {needs}".replace(
+            "an set", "a set"
+        )
+
+    def identity(self) -> str:
+        setting = Setting()
+        one, other = self.kind(setting), self.kind(setting)  # both alive, so that they lie in two places
+        found, again = one.identity(), other.identity()
+        parts = found.split("|")
+        expected = f"{self.name}|...|r{self.kind.revision}, one line without blanks that holds all its parameters"
+        do = "leave identity() as it is and state `parameters` and `revision`"
+        if found != again:
+            raise Broken(f"two of one metric: {found} and {again}", "one identity", do)
+        if parts[0] != self.name or parts[-1] != f"r{self.kind.revision}" or not all(parts) or re.search(r"\s", found):
+            raise Broken(f"'{one_line(found, 120)}'", expected, do)
+        if found != one_line(found):
+            raise Broken("an identity that is not printable", expected, do)
+        cut = self.kind(Setting(border_px=4)).identity()
+        unrounded = self.kind(Setting(quantise=None)).identity()
+        if cut == found or (unrounded != found) != self.kind.display:
+            raise Broken(
+                f"{found}, with a border {cut}, unrounded {unrounded}",
+                "the border in it, and the rounding where the metric looks at display images (display=True)",
+                do,
+            )
+        for name in registry.names("metrics"):
+            try:
+                theirs = metric_class(name)(setting).identity() if name != self.name else ""
+            except Exception:  # a broken neighbour has no identity to share
+                continue
+            if theirs == found:
+                raise Broken(f"{name} has the same identity", "one of its own", do)
+        return found
+
+    def ready(self) -> str:
+        try:
+            self._new()
+        except RfbenchError as error:
+            raise Skipped(str(error), missing=True) from None
+        why = self._new().missing()
+        if why is not None:
+            raise Skipped(why, missing=True)
+        return f"package {self.kind.package}" + (
+            f", weights {', '.join(self.kind.weights_files)}" * bool(self.kind.weights_files)
+        )
+
+    # --- what it computes -------------------------------------------------------------------------------------
+
+    def number(self) -> str:
+        pairs = self._pairs()
+        score = measure(self._new(), *pairs)
+        if score.value is None:
+            do = "let value() (features() and reduce() for a set) return it; state min_side_px, min_images and needs"
+            reason = str(score.reason)
+            if "is not in pyiqa's cache" in reason or "missing" in reason.split(":")[0]:
+                raise Skipped(reason, missing=True)
+            size = pairs[0][0].size
+            raise Broken(f"{len(pairs)} images of {size[0]}x{size[1]} px: {reason}", "a finite number", do)
+        self.value = score.value
+        unit = f" {self.kind.unit}" if self.kind.unit else ""
+        return f"{score.value:.6g}{unit} of {len(pairs)} noisy image{'s' * (len(pairs) > 1)}"
+
+    def repeatable(self) -> str:
+        metric = self._new()
+        found = [self.value, *(measure(metric, *self._pairs()).value for _ in range(2))]
+        if len(set(found)) > 1:
+            raise Broken(
+                f"the same images give {_values(found)}", "one number", "keep no state and draw no random numbers"
+            )
+        return "the same number three times"
+
+    def order(self) -> str:
+        do = "let no image see another: keep nothing in self between images, reduce in an order that does not matter"
+        if self.kind.level == "image":
+            several = [scene(self._side(), self._side() + 8 * i, i) for i in range(3)]
+            alone = [measure(self._new(), _fresh(p)).value for p in several]
+            one = self._new()
+            forwards = [measure(one, _fresh(p)).value for p in several]
+            backwards = [measure(one, _fresh(p)).value for p in several[::-1]][::-1]
+        else:
+            alone = forwards = [self.value]
+            backwards = [measure(self._new(), *self._pairs()[::-1]).value]
+        for a, b, c in zip(alone, forwards, backwards, strict=True):
+            if not (_close(a, b) and _close(a, c)):
+                raise Broken(f"{_values([a, b, c])} alone, in a row and in another order", "one number", do)
+        return "images alone, in a row and in another order have the same numbers"
+
+    def global_seeds(self) -> str:
+        with global_seed(1):
+            found = measure(self._new(), *self._pairs()).value
+        if found != self.value:
+            raise Broken(
+                f"{_values([self.value, found])} with the global generators in two states",
+                "one number",
+                "use a generator of your own with a fixed seed",
+            )
+        return "random, numpy and torch seeded otherwise: the same number"
+
+    def input_kept(self) -> str:
+        side = self._made[_NOISE][0][0].size[0]
+        pairs = [scene(side, side + 8, seed) for seed in range(self._count)]  # anew: the others were measured before
+        arrays = [a for pair in pairs for a in _arrays(pair)]
+        before = [a.copy() for a in arrays]
+        measure(self._new(), *pairs)
+        if not all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True)):
+            raise Broken("the metric wrote into its images", "images that are left as they are", "work on a copy")
+        return "images are left as they were"
+
+    def direction(self) -> str:
+        if self.kind.level == "set" and "distribution" in self.kind.needs:
+            raise Skipped("calibration of a set: as good with more noise, if as much was predicted")
+        worse, better = (measure(self._new(), *self._pairs(noise)).value for noise in (0.15, 0.02))
+        if "reference" not in self.kind.needs:
+            raise Skipped(
+                f"needs no reference, so noise proves nothing ({_values([better, worse])} with little and much)"
+            )
+        if worse is None or better is None or not self._is_better(better, worse):
+            higher = "higher" if self.kind.direction == "up" else "lower"
+            raise Broken(
+                f"{_values([better, worse])} with little and with much noise",
+                f"the {higher} number with little, as direction='{self.kind.direction}' says",
+                "correct direction, or the order in which value() compares",
+            )
+        return f"{_values([better, worse])} with little and with much noise"
+
+    def _is_better(self, a: float, b: float) -> bool:
+        return a > b if self.kind.direction == "up" else a < b
+
+    def identical(self) -> str:
+        if "reference" not in self.kind.needs:
+            raise Skipped("needs no reference")
+        if self.kind.level == "set" and "distribution" in self.kind.needs:
+            raise Skipped("calibration of a set: an error of zero everywhere is badly calibrated")
+        values = {n: measure(self._new(), *map(_equal_spread, self._pairs(n))).value for n in (0.0, 0.02)}
+        best = values[0.0]
+        if best is None or any(v is None or self._is_better(v, best) for v in values.values()):
+            raise Broken(
+                f"{_values([*values.values()])} for identical and for noisy images",
+                "the best number for identical ones",
+                "correct direction or value(); an infinite one needs a stated cap, since JSON has no infinity",
+            )
+        return f"{best:.6g} for identical images, no better with noise"
+
+    def sizes(self) -> str:
+        texts = []
+        for height, width in _SIZES:
+            pairs = [scene(height, width, seed) for seed in range(self._least())]
+            score = self._held(f"images of {height}x{width} px", *pairs)
+            texts.append(f"{height}x{width} px " + ("a number" if score.reason is None else "a reason"))
+        return ", ".join(texts)
+
+    def flat(self) -> str:
+        side = max(128, self.kind.min_side_px)
+        flat = np.full((side, side, 3), np.float32(102 / 255))
+        pairs = [scene(side, side, seed) for seed in range(self._least())]
+        both = [(dataclasses.replace(e, display=flat), dataclasses.replace(r, display=flat)) for e, r in pairs]
+        score = self._held("flat images", *both)
+        return f"{score.value:.6g}" if score.value is not None else f"a reason: {score.reason}"
+
+    def no_data(self) -> str:
+        def holes(pair: Pair, rows: slice, fill: float | None) -> Pair:
+            estimate, reference = pair
+            valid = np.ones_like(reference.valid)
+            valid[rows] = False
+
+            def filled(array: np.ndarray) -> np.ndarray:
+                array = np.array(array)
+                array[rows] = fill
+                return array
+
+            if fill is not None:
+                estimate = _changed(estimate, filled)
+            return estimate, dataclasses.replace(reference, valid=valid)
+
+        third = slice(0, self._side() // 3)
+        clean, score = (
+            self._held("pixels without data", *(holes(p, third, fill) for p in self._pairs())) for fill in (None, 1.0)
+        )
+        if self._held("no pixel with data", *(holes(p, slice(None), None) for p in self._pairs())).reason is None:
+            raise Broken("a number of images without data", "a reason", "do not override assess() or gather()")
+        if not self.kind.masks:
+            return f"a reason: {score.reason}"
+        if score.value is None or not _close(score.value, clean.value):
+            raise Broken(
+                f"{_values([clean.value, score.value])} when only pixels without data change",
+                "one number, since masks=True says that they are left out",
+                "leave pixels out where reference.valid is False, or set masks=False",
+            )
+        return f"left out: {score.value:.6g} whatever lies below"
+
+    def absent(self) -> str:
+        estimate, reference = scene(self._side(), self._side() + 8)
+        without: dict[str, Pair] = {}
+        if "reference" in self.kind.needs:
+            nothing = dataclasses.replace(reference, display=None, display_float=None, hr=None)
+            without["reference"] = estimate, nothing
+        if "distribution" in self.kind.needs:
+            without["distribution"] = dataclasses.replace(estimate, mean=None, std=None), reference
+        if "pan" in self.kind.needs:
+            without["pan"] = estimate, dataclasses.replace(reference, pan=None)
+        if "reflectance" in self.kind.needs:
+            without["reflectance"] = dataclasses.replace(estimate, image=None), reference
+        numbers = [what for what, pair in without.items() if self._held(f"no {what}", _fresh(pair)).reason is None]
+        if numbers:
+            raise Broken(f"a number without {few(numbers)}", "a reason", "do not override assess() or gather()")
+        # What a metric does not declare must not be touched: the harness gives what `needs` names and no more.
+        if "reference" not in self.kind.needs:
+            nothing = dataclasses.replace(reference, display=None, display_float=None, hr=None, pan=None)
+            self._held("no reference", _fresh((estimate, nothing)))
+        return f"a reason each: no {', no '.join(without)}" if without else "it asks for nothing but the image"
+
+    def types(self) -> str:
+        def wider(pair: Pair) -> Pair:
+            estimate, reference = pair
+            assert reference.display is not None
+            return (
+                _changed(estimate, lambda a: a.astype(np.float64)),
+                dataclasses.replace(reference, display=reference.display.astype(np.float64)),
+            )
+
+        wide = self._held("float64 images", *map(wider, self._pairs()))
+        if wide.value is not None and not _close(wide.value, self.value, 1e-4):
+            raise Broken(
+                f"{_values([self.value, wide.value])} for float32 and float64", "one number, or a reason", "convert"
+            )
+        return "float32 and float64 agree" if wide.value is not None else f"float64: a reason: {wide.reason}"
+
+    def not_finite(self) -> str:
+        """A model's answers are finite by the time they come here; a metric that hides a NaN would hide a bug."""
+
+        def pierced(array: np.ndarray) -> np.ndarray:
+            array = np.array(array)
+            array[3, 5] = np.nan
+            return array
+
+        def spoilt(seed: int) -> Pair:
+            estimate, reference = scene(self._side(), self._side() + 8, seed)
+            assert estimate.image is not None
+            image = dataclasses.replace(estimate.image, values=pierced(estimate.image.values))
+            return dataclasses.replace(_changed(estimate, pierced), image=image), reference
+
+        score = measure(self._new(), *map(spoilt, range(self._least())))
+        if score.value is not None:
+            raise Broken(
+                f"{score.value:.6g} of an image with NaN", "a reason", "do not override assess(), gather() or combine()"
+            )
+        return f"a reason: {score.reason}"
+
+    def _least(self) -> int:
+        """One image, or as many as the metric wants at least."""
+        return 1 if self.kind.level == "image" else max(2, self.kind.min_images)
+
+    def _held(self, what: str, *pairs: Pair) -> Score:
+        """A score that is a number or a reason of its own; an exception is none."""
+        score = measure(self._new(), *pairs)
+        if score.reason is not None and score.reason.startswith("failed:"):
+            raise Broken(
+                f"{what}: {score.reason.removeprefix('failed: ')}",
+                "a number or a reason",
+                "raise bench.core.errors.Unavailable with the reason, or state min_side_px, min_images, needs, masks",
+            )
+        return score
+
+
+def _equal_spread(pair: Pair) -> Pair:
+    """With the same predicted deviation whatever the noise, so that only the error counts."""
+    assert pair[0].std is not None
+    return dataclasses.replace(pair[0], std=np.full_like(pair[0].std, 0.05)), pair[1]
+
+
+def _changed(estimate: Estimate, change: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """An estimate with all of its display arrays changed."""
+    changed: dict[str, Any] = {n: change(getattr(estimate, n)) for n in ("display", "display_float", "mean", "std")}
+    return dataclasses.replace(estimate, **changed)
+
+
+def _arrays(pair: Pair) -> list[np.ndarray]:
+    estimate, reference = pair
+    images = [i.values for i in (estimate.image, reference.hr, reference.pan, reference.lr) if i is not None]
+    arrays = (estimate.display, estimate.display_float, estimate.mean, estimate.std, reference.display)
+    return [a for a in (*arrays, reference.display_float, reference.valid) if a is not None] + images
+
+
+def _close(a: float | None, b: float | None, rtol: float = _RTOL) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=rtol, abs_tol=1e-7)
+
+
+def _values(found: Sequence[float | None]) -> str:
+    texts = ["a reason" if v is None else f"{v:.6g}" for v in found]
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _attribute_problems(kind: type[Metric]) -> Iterator[str]:
+    """What is wrong with the class attributes, one short text each."""
+    for name in ("title", "direction", "group", "summary"):
+        found = getattr(kind, name, None)
+        if not isinstance(found, str) or not found or found != one_line(found):
+            yield f"{name}={found!r:.60} is not one line of text"
+    choices: dict[str, tuple[str, ...]] = {"direction": ("up", "down"), "group": GROUPS, "level": ("image", "set")}
+    for name, choice in choices.items():
+        found = getattr(kind, name, None)
+        if isinstance(found, str) and found and found not in choice:
+            yield f"{name}='{one_line(found, 40)}' is none of {', '.join(choice)}"
+    tuples: dict[str, tuple[str, ...] | None] = {
+        "needs": ("reference", "distribution", "pan", "reflectance"),
+        "weights_files": tuple(weights.listed()),
+        "parameters": None,
+    }
+    for name, allowed in tuples.items():
+        found = getattr(kind, name)
+        if not isinstance(found, tuple) or any(not isinstance(f, str) for f in found):
+            yield f"{name}={found!r:.60} is no tuple of texts"
+        elif allowed is not None and set(found) - set(allowed):
+            yield f"{name} names {few(sorted(set(found) - set(allowed)))}, none of {few(allowed, 12)}"
+    for name, low in (("min_side_px", 1), ("min_images", 1), ("revision", 1)):
+        found = getattr(kind, name)
+        if not isinstance(found, int) or isinstance(found, bool) or found < low:
+            yield f"{name}={found!r:.40} is not a whole number of {low} or more"
+    hooks = ("value",) if kind.level == "image" else ("features", "reduce")
+    for hook in hooks:
+        if getattr(kind, hook) is getattr(Metric, hook):
+            yield f"level='{one_line(kind.level, 20)}' and no {hook}()"
