@@ -23,6 +23,7 @@ _VERBS = {
     "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong with it."),
     "export": ("bench.cli.export", "Write a run's predictions as PNG images."),
     "check": ("bench.cli.check", "Hold a model, a metric or a dataset against what rfbench expects of it."),
+    "doctor": ("bench.cli.doctor", "Say what works here, what is missing, and the next step for each."),
     "plot": ("bench.cli.plot", "Draw figures of finished runs."),
 }
 
