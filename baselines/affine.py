@@ -50,6 +50,7 @@ AFFINE = ModelSpec(
     path_options=("fit",),
     dtypes=("float32",),
     licence="Apache-2.0",
+    citation="keys1981cubic",
     status="ready",
 )
 

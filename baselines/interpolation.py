@@ -11,7 +11,7 @@ import numpy as np
 from bench.models import Adapter, Array, Batch, ModelSpec, Prediction, resize
 
 
-def _spec(name: str, adapter: str, summary: str) -> ModelSpec:
+def _spec(name: str, adapter: str, summary: str, citation: str = "") -> ModelSpec:
     return ModelSpec(
         name=name,
         adapter=f"baselines.interpolation:{adapter}",
@@ -21,14 +21,15 @@ def _spec(name: str, adapter: str, summary: str) -> ModelSpec:
         output_unit="native",
         dtypes=("float32",),
         licence="Apache-2.0",
+        citation=citation,
         status="ready",
     )
 
 
 NEAREST = _spec("nearest", "Nearest", "nearest neighbour")
 BILINEAR = _spec("bilinear", "Bilinear", "bilinear (torch, antialiased)")
-BICUBIC = _spec("bicubic", "Bicubic", "bicubic (torch, antialiased, a = -0.5)")
-LANCZOS = _spec("lanczos", "Lanczos", "Lanczos, three lobes (Pillow)")
+BICUBIC = _spec("bicubic", "Bicubic", "bicubic (torch, antialiased, a = -0.5)", "keys1981cubic")
+LANCZOS = _spec("lanczos", "Lanczos", "Lanczos, three lobes (Pillow)", "duchon1979lanczos pillow")
 
 
 class _Interpolation(Adapter):

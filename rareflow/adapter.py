@@ -25,6 +25,7 @@ SPEC = ModelSpec(
     },
     path_options=("checkpoint", "base", "captions_dir"),
     licence="Apache-2.0",
+    citation="fallah2025rareflow esser2024sd3 zhang2023controlnet vonplaten2022diffusers",
     status="ready",
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ _VERBS = {
     "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
     "score": ("bench.cli.score", "Score images that another program wrote, by file name."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
+    "cite": ("bench.cli.cite", "Say what a methods section needs of runs: identities, licences, BibTeX."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
     "weights": ("bench.cli.weights", "List, fetch and verify the pretrained files of metrics and models."),
     "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),

@@ -113,6 +113,7 @@ class SsimRgb(Metric):
     package = "skimage"
     parameters = ("gauss11,1.5", "popcov", "range1")
     summary = "Structural similarity of RGB, Gaussian window"
+    citation = "wang2004ssim"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean of the SSIM map over its whole windows."""
@@ -164,6 +165,7 @@ class Fsim(Metric):
     licence = "PolyForm Noncommercial (pyiqa)"
     parameters = ("luma", "pool256")
     summary = "Feature similarity of the luma"
+    citation = "zhang2011fsim"
     chromatic: ClassVar[bool] = False
 
     def setup(self) -> None:
@@ -194,4 +196,5 @@ class Fsimc(Fsim):
     title = "FSIMc"
     parameters = ("chromatic", "pool256")
     summary = "Feature similarity with chroma"
+    citation = "zhang2011fsim"
     chromatic = True

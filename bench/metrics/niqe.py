@@ -45,6 +45,7 @@ class Niqe(Metric):
     weights_files = ("niqe_modelparameters.mat",)
     parameters = ("live", "yiq", "block96")
     summary = "No-reference quality from texture statistics, LIVE model"
+    citation = "mittal2013niqe"
 
     def setup(self) -> None:
         """Read the model."""
@@ -96,6 +97,7 @@ class NiqeRef(Metric):
     licence = "PolyForm Noncommercial (pyiqa)"
     parameters = ("fit-references", "sharp0.75", "yiq", "block96")
     summary = "NIQE with its model fitted on the references"
+    citation = "mittal2013niqe"
 
     def setup(self) -> None:
         """Import pyiqa's features."""

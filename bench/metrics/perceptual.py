@@ -40,6 +40,7 @@ class LpipsAlex(Metric):
     weights_files = ("alexnet-owt-7be5be79.pth", "LPIPS_v0.1_alex-df73285e.pth")
     parameters = ("v0.1", "alex")
     summary = "Learned perceptual distance, AlexNet"
+    citation = "zhang2018lpips krizhevsky2014alexnet"
     net: ClassVar[str] = "alex"
     constructor: ClassVar[str] = "alexnet"
 
@@ -82,6 +83,7 @@ class LpipsVgg(LpipsAlex):
     weights_files = ("vgg16-397923af.pth", "LPIPS_v0.1_vgg-a78928a0.pth")
     parameters = ("v0.1", "vgg")
     summary = "Learned perceptual distance, VGG16"
+    citation = "zhang2018lpips simonyan2015vgg"
     net = "vgg"
     constructor = "vgg16"
 
@@ -108,6 +110,7 @@ class Dists(Metric):
     weights_files = ("vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth")
     parameters = ("vgg", "noresize")
     summary = "Structure and texture distance, VGG16"
+    citation = "ding2022dists simonyan2015vgg"
 
     def setup(self) -> None:
         """Build the network from the two verified files."""

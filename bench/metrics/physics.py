@@ -37,6 +37,7 @@ class SamRgb(Metric):
     masks = True
     parameters = ("rgb", "deg", "skip0")
     summary = "Spectral angle of RGB"
+    citation = "kruse1993sips"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
         """The mean angle of the valid pixels."""
@@ -60,6 +61,7 @@ class SamRefl(Metric):
     masks = True
     parameters = ("refl", "sharedbands", "deg", "skip0")
     summary = "Spectral angle of reflectance, all shared bands"
+    citation = "kruse1993sips"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
         """The mean angle of the pixels that are valid on both sides."""
@@ -115,6 +117,7 @@ class De00(Metric):
     package = "colour"
     parameters = ("srgb", "d65", "2deg", "k1,1,1")
     summary = "CIEDE2000 colour difference"
+    citation = "sharma2005ciede2000"
 
     def setup(self) -> None:
         """Import colour-science, which takes seconds."""
@@ -156,6 +159,7 @@ class DLambda(Metric):
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "p1", "uqi-gauss11,1.5")
     summary = "Spectral distortion against the LR bands"
+    citation = "alparone2008qnr wang2002uqi"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean absolute difference over pairs of bands."""
@@ -187,6 +191,7 @@ class DS(Metric):
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "sobel", "q1", "uqi-gauss11,1.5")
     summary = "Spatial distortion against the panchromatic image"
+    citation = "alparone2008qnr wang2002uqi"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean absolute difference over bands."""
@@ -209,6 +214,7 @@ class Qnr(Metric):
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "sobel", "p1,q1", "uqi-gauss11,1.5")
     summary = "Quality with no reference, of pansharpening"
+    citation = "alparone2008qnr wang2002uqi"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The product."""

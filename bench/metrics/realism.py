@@ -95,6 +95,7 @@ class FidTf(_Inception):
     title = "FID"
     parameters = ("inception-v3-compat", "2048", "tf1resize", "cov-unbiased")
     summary = "Frechet inception distance, TensorFlow-compatible"
+    citation = "heusel2017fid szegedy2016inception"
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The distance; ``details`` holds the number of images, without which it means nothing."""
@@ -118,6 +119,7 @@ class KidTf(_Inception):
     title = "KID"
     parameters = ("inception-v3-compat", "2048", "tf1resize", "poly3,1/d,1", "unbiased", "all")
     summary = "Kernel inception distance, TensorFlow-compatible"
+    citation = "binkowski2018kid szegedy2016inception"
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The squared MMD of all images."""
@@ -193,6 +195,7 @@ class ManiqaKoniq(Metric):
     weights_files = ("ckpt_koniq10k.pt",)
     parameters = ("koniq", "scale0.8", "crops20grid", "up225")
     summary = "No-reference quality by MANIQA (KonIQ-10k)"
+    citation = "yang2022maniqa hosu2020koniq"
     scale: ClassVar[float] = 0.8
 
     def setup(self) -> None:
@@ -248,6 +251,7 @@ class ManiqaPipal(ManiqaKoniq):
     weights_files = ("MANIQA_PIPAL-ae6d356b.pth",)
     parameters = ("pipal", "scale0.13", "crops20grid", "up225")
     summary = "No-reference quality by MANIQA (PIPAL)"
+    citation = "yang2022maniqa gu2020pipal"
     scale = 0.13
 
 

@@ -47,6 +47,7 @@ class Nll(_Gaussian):
     unit = "nats"
     parameters = ("gauss", "mean", "floor1/255")
     summary = "Negative log-likelihood, Gaussian"
+    citation = "gneiting2007scoring"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean over valid pixels and channels."""
@@ -69,6 +70,7 @@ class Crps(_Gaussian):
     title = "CRPS"
     parameters = ("gauss", "mean", "floor1/255")
     summary = "Continuous ranked probability score, Gaussian"
+    citation = "gneiting2007scoring gneiting2005emos"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean over valid pixels and channels."""
@@ -94,6 +96,7 @@ class Ece(_Gaussian):
     level = "set"
     parameters = ("gauss", "quantiles0.05..0.95/0.05", "floor1/255")
     summary = "Expected calibration error of quantiles"
+    citation = "kuleshov2018calibrated"
 
     def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
         """The share of values at or below each level's quantile, and the number of pixels."""

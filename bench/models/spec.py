@@ -52,6 +52,7 @@ class ModelSpec:
         installed Python package carries it. The adapter's ``load`` opens ``self.weights_path("mine_x4.pth")`` and
         nothing else. With ``specialise`` an option can choose among several files: leave only those it needs. A run
         whose model lacks one stops before anything is computed. The hashes are part of the model's identity.
+    citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ModelSpec:
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
     status: str = ""
+    citation: str = ""
     revision: int = 1
 
     def largest_tile_px(self, scale: float) -> int | None:

@@ -129,6 +129,7 @@ def make_plan(request: Request) -> Plan:
             "software": software,
             "command": _command(model, request, allow_train=seen[model.label] > 0),
             "licences": {"data": dataset.licence, "model": model.spec.licence},
+            "sources": _sources(model, dataset, records, [scorer.metric_class(n) for n in names]),
         }
         if request.allow_train:
             runs[model.label] |= {"allow_train": True, "seen_in_training": seen[model.label]}
@@ -245,6 +246,17 @@ def describe(metric: Metric, missing: str | None = None) -> dict[str, Any]:
         "direction": metric.direction,
         "group": metric.group,
         "missing": missing,
+    }
+
+
+def _sources(
+    model: Model, dataset: Dataset, records: Sequence[Record], metrics: Sequence[type[Metric]]
+) -> dict[str, Any]:
+    """Whose work a run is made of, for ``rfbench cite``: it may be read where data and plugins are not."""
+    return {
+        "data": {"citation": dataset.citation, "licences": sorted({r.licence for r in records if r.licence})},
+        "model": {"citation": model.spec.citation},
+        "metrics": {m.name: {"citation": m.citation, "package": m.package, "licence": m.licence} for m in metrics},
     }
 
 

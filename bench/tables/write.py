@@ -153,16 +153,16 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
         "\\begin{table}[tbp]",
         # Stacks stand flush left, so that the names of their rows do.
         "\\centering" if len(panels) == 1 else "\\raggedright",
-        f"\\caption{{{_latex(_about(table))}.{f' {marks}.' if marks else ''}}}",
+        f"\\caption{{{latex_text(_about(table))}.{f' {marks}.' if marks else ''}}}",
         "\\label{tab:rfbench}\\vspace{1ex}",
         f"\\{size.name}\\setlength{{\\tabcolsep}}{{{size.gap:g}pt}}",
     ]
     for i, columns in enumerate(panels):
         lines += ["\\par\\medskip"] if i else []
         lines += _latex_tabular(table, columns, wide_names)
-    notes = [f"$^{{{i}}}$\\,{_latex(str(note))}" for i, note in enumerate(table.footnotes, 1)]
-    notes += [_latex(text) for text in table.notes if text]
-    notes.append("\\texttt{" + ";\n".join(_latex_identity(column.identity) for column in table.columns) + "}")
+    notes = [f"$^{{{i}}}$\\,{latex_text(str(note))}" for i, note in enumerate(table.footnotes, 1)]
+    notes += [latex_text(text) for text in table.notes if text]
+    notes.append("\\texttt{" + ";\n".join(latex_identity(column.identity) for column in table.columns) + "}")
     lines += [
         "\\par\\medskip",
         "\\begin{minipage}{\\linewidth}\\scriptsize\\raggedright\\setlength{\\parindent}{0pt}",
@@ -176,7 +176,7 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
 def _latex_tabular(table: Table, columns: Sequence[Column], wide_names: bool) -> list[str]:
     above, rules, at = [""], [], 2
     for group, count in _spans(columns):
-        above.append(f"\\multicolumn{{{count}}}{{c}}{{{_latex(group)}}}")
+        above.append(f"\\multicolumn{{{count}}}{{c}}{{{latex_text(group)}}}")
         rules.append(f"\\cmidrule(lr){{{at}-{at + count - 1}}}")
         at += count
     # Beside the last numbers the line below the group may reach the table's edge.
@@ -185,7 +185,7 @@ def _latex_tabular(table: Table, columns: Sequence[Column], wide_names: bool) ->
     titles = ["", *(_latex_title(c.title) for c in columns)]
     units = ["", *(_latex_unit(c) for c in columns)]
     where = {c.metric: j for j, c in enumerate(table.columns)}
-    rows = [[_latex(row.label), *(_latex_cell(row.cells[where[c.metric]]) for c in columns)] for row in table.rows]
+    rows = [[latex_text(row.label), *(_latex_cell(row.cells[where[c.metric]]) for c in columns)] for row in table.rows]
     names = f"p{{{_LONGEST_NAME_PT:g}pt}}" if wide_names else "l"
     if wide_names:
         rows = [[f"\\raggedright\\hangindent=1em {row[0]}", *row[1:]] for row in rows]
@@ -215,13 +215,13 @@ def _latex_cell(cell: Cell) -> str:
 
 def _latex_title(title: str) -> str:
     known = {"ΔE00": "$\\Delta E_{00}$", "D_λ": "$D_{\\lambda}$", "D_s": "$D_{s}$"}
-    return known.get(title) or _latex(title)
+    return known.get(title) or latex_text(title)
 
 
 def _latex_unit(column: Column) -> str:
     arrow = "$\\uparrow$" if column.direction == "up" else "$\\downarrow$"
     unit = {"degrees": "deg"}.get(column.unit, column.unit)
-    return f"{_latex(unit)}\\,{arrow}" if unit else arrow
+    return f"{latex_text(unit)}\\,{arrow}" if unit else arrow
 
 
 _LATEX = {
@@ -241,7 +241,7 @@ _GREEK = {
 _LATEX |= {letter: f"$\\{name}$" for letter, name in _GREEK.items()}
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """Text that pdflatex sets as it is, with the fonts of article and no package.
 
     Accents of western Europe stay, other letters lose theirs; what is then still unknown becomes a question mark.
@@ -259,9 +259,9 @@ def _latex_character(c: str) -> str:
     return "".join(_LATEX.get(p, p) for p in plain) or ("" if unicodedata.combining(c) else "?")
 
 
-def _latex_identity(identity: str) -> str:
+def latex_identity(identity: str) -> str:
     """A signature in typewriter, which has the bar as a letter; a line may end at each."""
-    return "|\\allowbreak ".join(map(_latex, identity.split("|")))
+    return "|\\allowbreak ".join(map(latex_text, identity.split("|")))
 
 
 def _layout(table: Table, width_pt: float) -> tuple[list[tuple[Column, ...]], _Size]:

@@ -50,7 +50,7 @@ def test_the_method_stands_alone() -> None:
     [("core", "data"), ("data", "protocols"), ("data", "run"), ("metrics", "run"), ("models", "run"),
      ("metrics", "tables"), ("run", "score"), ("run", "tables"), ("run", "cli"), ("tables", "score"),
      ("tables", "cli"), ("score", "cli"), ("check", "run"), ("check", "cli"), ("models", "check"),
-     ("metrics", "check"), ("data", "check")],
+     ("metrics", "check"), ("data", "check"), ("cite", "run"), ("cite", "cli")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
     for path in files(f"bench/{before}"):
@@ -60,7 +60,7 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
 @pytest.mark.parametrize(
 @pytest.mark.parametrize(
     "verb",
-    ["run", "score", "table", "ls", "weights", "data", "validate", "export", "plot", "train", "upscale", "check", "doctor"],
+    ["run", "score", "table", "ls", "weights", "data", "validate", "export", "plot", "train", "upscale", "check", "doctor", "cite"],
 )
 )
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
