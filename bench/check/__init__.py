@@ -57,7 +57,7 @@ class Line:
     do: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.status}  {self.check:<13} {self.found}"
+        text = f"{self.status}  {self.check:<14} {self.found}"
         return text + (f"; expected {self.expected}" if self.expected else "") + (f"; {self.do}" if self.do else "")
 
 
@@ -112,18 +112,20 @@ def examine(kind: str, name: str, checks: Iterable[Check], tell: Callable[[Line]
 
     What a part prints goes to stderr, so that a report on stdout stays one.
     """
-    report = Report(kind, name)
-    gone = ""
-    for check in checks:
-        if gone:
-            line = Line(check.name, "skip", f"not looked at, since '{gone}' did not hold")
-        else:
-            line, missing = _look(check)
-            report.missing = report.missing or missing
-            gone = check.name if check.vital and line.status != "pass" else ""
-        report.lines.append(line)
-        if tell is not None:
-            tell(line)
+    report, waiting = Report(kind, name), [*checks]
+    while waiting:
+        check = waiting.pop(0)
+        line, missing = _look(check)
+        lines = [line]
+        if check.vital and line.status != "pass" and waiting:
+            rest = ", ".join(c.name for c in waiting)
+            lines.append(Line("the others", "skip", f"not looked at, since '{check.name}' did not hold: {rest}"))
+            waiting.clear()
+        report.missing = report.missing or missing
+        for told in lines:
+            report.lines.append(told)
+            if tell is not None:
+                tell(told)
     return report
 
 

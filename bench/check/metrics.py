@@ -194,7 +194,13 @@ class _MetricChecks:
             self._new()
         except RfbenchError as error:
             raise Skipped(str(error), missing=True) from None
-        why = self._new().missing()
+        metric = self._new()
+        why = metric.missing()
+        if why is None:
+            try:
+                metric.setup()
+            except Unavailable as error:
+                why = str(error)
         if why is not None:
             raise Skipped(why, missing=True)
         return f"package {self.kind.package}" + (
@@ -208,11 +214,8 @@ class _MetricChecks:
         score = measure(self._new(), *pairs)
         if score.value is None:
             do = "let value() (features() and reduce() for a set) return it; state min_side_px, min_images and needs"
-            reason = str(score.reason)
-            if "is not in pyiqa's cache" in reason or "missing" in reason.split(":")[0]:
-                raise Skipped(reason, missing=True)
             size = pairs[0][0].size
-            raise Broken(f"{len(pairs)} images of {size[0]}x{size[1]} px: {reason}", "a finite number", do)
+            raise Broken(f"{len(pairs)} images of {size[0]}x{size[1]} px: {score.reason}", "a finite number", do)
         self.value = score.value
         unit = f" {self.kind.unit}" if self.kind.unit else ""
         return f"{score.value:.6g}{unit} of {len(pairs)} noisy image{'s' * (len(pairs) > 1)}"

@@ -34,7 +34,7 @@ def command() -> None:
     """
 
 
-@command.command("model", epilog=_EPILOG)
+@command.command("model", short_help="Sizes, tiles, draws, batches, seeds, ... of a model.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME[:KEY=VALUE,...]")
 @_device
 @_json
@@ -47,7 +47,7 @@ def model(name: str, device: str, as_json: bool) -> int:
     return _report(lambda tell: check_model(name, device=device, tell=tell), as_json)
 
 
-@command.command("metric", epilog=_EPILOG)
+@command.command("metric", short_help="Identity, direction, order, sizes, ... of a metric.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME")
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
 @_device
@@ -62,7 +62,7 @@ def metric(name: str, weights_dir: Path | None, device: str, as_json: bool) -> i
     return _report(lambda tell: check_metric(name, setting, tell), as_json)
 
 
-@command.command("dataset", epilog=_EPILOG)
+@command.command("dataset", short_help="Rows, units, bands, values, ... of a dataset.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME|DIR")
 @click.option("--split", default="test", show_default=True, help="Which of its images.")
 @click.option("--limit", type=int, metavar="N", help="Read only the first N images by id.")

@@ -19,7 +19,12 @@ Exit codes: 0 the embedded benchmark can run here; 1 something that it needs is 
 
 @click.command("doctor", epilog=_EPILOG)
 @click.option(
-    "--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs would be written."
+    "--out",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where runs would be written.",
 )
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
