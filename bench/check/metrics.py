@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from bench.check.randomness import global_seed
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
 from bench.core.image import Image
-from bench.metrics.base import GROUPS, Estimate, Metric, Reference, Score, Setting
+from bench.metrics.base import GROUPS, Estimate, Metric, Need, Reference, Score, Setting
 from bench.metrics.scorer import metric_class
 
 Pair = tuple[Estimate, Reference]
@@ -356,6 +356,8 @@ class _MetricChecks:
             without["reference"] = estimate, nothing
         if "distribution" in self.kind.needs:
             without["distribution"] = dataclasses.replace(estimate, mean=None, std=None), reference
+        if "lr" in self.kind.needs:
+            without["lr"] = estimate, dataclasses.replace(reference, lr=None)
         if "pan" in self.kind.needs:
             without["pan"] = estimate, dataclasses.replace(reference, pan=None)
         if "reflectance" in self.kind.needs:
@@ -364,6 +366,8 @@ class _MetricChecks:
         if numbers:
             raise Broken(f"a number without {few(numbers)}", "a reason", "do not override assess() or gather()")
         # What a metric does not declare must not be touched: the harness gives what `needs` names and no more.
+        if "lr" not in self.kind.needs:
+            self._held("no lr", _fresh((estimate, dataclasses.replace(reference, lr=None))))
         if "reference" not in self.kind.needs:
             nothing = dataclasses.replace(reference, display=None, display_float=None, hr=None, pan=None)
             self._held("no reference", _fresh((estimate, nothing)))
@@ -464,7 +468,7 @@ def _attribute_problems(kind: type[Metric]) -> Iterator[str]:
         if isinstance(found, str) and found and found not in choice:
             yield f"{name}='{one_line(found, 40)}' is none of {', '.join(choice)}"
     tuples: dict[str, tuple[str, ...] | None] = {
-        "needs": ("reference", "distribution", "pan", "reflectance"),
+        "needs": get_args(Need),
         "weights_files": tuple(weights.listed()),
         "parameters": None,
     }
