@@ -195,7 +195,7 @@ def draw_reliability(found: Mapping[str, Calibration]) -> Figure:
     a perfect one reaches with K: few draws widen the tails.
     """
     figure, axes = _plot("nominal coverage of central intervals", "observed coverage")
-    _diagonal(axes, 0, 1)
+    _diagonal(axes, 0, 1, name_above=True)
     for (label, one), colour, marker in zip(
         found.items(), itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False
     ):
@@ -229,7 +229,7 @@ def draw_error(found: Mapping[str, Calibration]) -> Figure:
     figure, axes = _plot("predicted deviation (grey levels of 255)", "RMSE of the mean (grey levels of 255)")
     values = np.concatenate([255 * v for one in found.values() for v in (one.deviation, one.rmse)])
     low, high = float(values[values > 0].min()) / 1.25, float(values.max()) * 1.25
-    _diagonal(axes, low, high)
+    _diagonal(axes, low, high, name_above=False)
     for (label, one), colour, marker in zip(
         found.items(), itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False
     ):
@@ -282,12 +282,12 @@ def _plot(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _diagonal(axes: Axes, low: float, high: float) -> None:
-    """The line of calibrated models, with its name below it where curves are rare."""
+def _diagonal(axes: Axes, low: float, high: float, *, name_above: bool) -> None:
+    """The line of calibrated models, with its name on the side where curves are rare."""
     axes.plot([low, high], [low, high], color=_GREY, linewidth=1, zorder=1)
     axes.text(
-        0.94, 0.925, "calibrated", transform=axes.transAxes, rotation=45, rotation_mode="anchor", color=_GREY,
-        fontsize=_TEXT_PT - 1, ha="right", va="top",
+        0.94, 0.95 if name_above else 0.925, "calibrated", transform=axes.transAxes, rotation=45,
+        rotation_mode="anchor", color=_GREY, fontsize=_TEXT_PT - 1, ha="right", va="bottom" if name_above else "top",
     )  # fmt: skip
 
 
