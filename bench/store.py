@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+_MAX_CELLS = 2**26  # of scores.parquet: a million images of thirty metrics
 
 
 class RunFolder:
@@ -64,14 +65,23 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """``run.json``; RfbenchError if it is missing, broken or of another format."""
         found = read_json(self.path / "run.json")
-        if not _has(found, {"format": int, "plan": dict, "plan_sha256": str, "software": dict}) or (
-            found["format"] != FORMAT
-            or not _has(found["plan"], {"model": dict, "protocol": dict, "data": dict, "metrics": dict})
-        ):
-            version = found.get("format") if isinstance(found, dict) else None
+        version = found.get("format") if isinstance(found, dict) else None
+        if version != FORMAT or not _has(found, {"plan": dict, "plan_sha256": str, "software": dict}):
             raise RfbenchError(
                 f"{self.path / 'run.json'}: found format {version!r:.40}, expected {FORMAT}; run it again"
             )
+        plan = found["plan"]
+        if (
+            not _has(plan, {"model": dict, "protocol": dict, "data": dict, "metrics": dict})
+            or not _has(plan["protocol"], {"name": str})
+            or not _has(plan["data"], {"name": str, "split": str, "fingerprint": str, "ids": list})
+            or not all(isinstance(i, str) for i in plan["data"]["ids"])
+            or not all(_has(described, _DESCRIBED) for described in plan["metrics"].values())
+            or not _has({"label": "", "options": {}} | plan["model"], {"label": str, "options": dict})
+            or not _has({"packages": {}} | found["software"], {"packages": dict})
+            or not _has({"licences": {}, "sources": {}, "seen_in_training": 0} | found, _OPTIONAL)
+        ):
+            raise RfbenchError(f"{self.path / 'run.json'}: its plan is not one of format {FORMAT}; run it again")
         return found
 
     def summary(self) -> dict[str, Any] | None:
@@ -80,9 +90,10 @@ class RunFolder:
             return None
         found = read_json(self.path / "summary.json")
         if (
-            not _has(found, {"format": int, "rows": dict, "failed": list, "plan_sha256": str})
+            not _has(found, {"format": int, "rows": dict, "failed": list, "images": int, "plan_sha256": str})
             or found["format"] != FORMAT
             or not all(_has(row, {"label": str, "metrics": dict}) for row in found["rows"].values())
+            or not all(_is_cell(cell) for row in found["rows"].values() for cell in row["metrics"].values())
         ):
             raise RfbenchError(f"{self.path / 'summary.json'} is not a summary of format {FORMAT}; run it again")
         return found
@@ -142,9 +153,9 @@ class RunFolder:
         """Whether a complete run still has the scores and predictions that its summary was made of."""
         summary = self.summary() or {}
         scores, paths = self.path / "scores.parquet", [(i, self._prediction(i)) for i in image_ids]
-        if not scores.is_file() or sha256(scores) != summary.get("scores_sha256"):
+        if _hash(scores) is None or _hash(scores) != summary.get("scores_sha256"):
             return False
-        found = [[i, sha256(path) if path.is_file() else None] for i, path in paths]
+        found = [[i, _hash(path)] for i, path in paths]
         return digest(found) == summary.get("predictions_sha256")
 
     def reopen(self) -> None:
@@ -207,15 +218,21 @@ class RunFolder:
         item = self.item(image_id)
         if item is None or item.get("error"):
             return False
-        path = self._prediction(image_id)
-        return path.is_file() and sha256(path) == item.get("prediction_sha256")
+        found = _hash(self._prediction(image_id))
+        return found is not None and found == item.get("prediction_sha256")
 
     def item_features(self, image_id: str) -> dict[str, np.ndarray]:
         """The features that were kept of an image."""
         from safetensors.numpy import load_file
 
         path = self.path / "items" / f"{safe_name(image_id)}.safetensors"
-        return load_file(path) if path.is_file() else {}
+        try:
+            return load_file(path) if path.is_file() else {}
+        except Exception as error:
+            raise RfbenchError(
+                f"{path} cannot be read: {one_line(error, 100)}; remove {path.with_suffix('.json').name} beside it, "
+                "then run the same command again"
+            ) from None
 
     def _prediction(self, image_id: str) -> Path:
         return self.path / "predictions" / f"{safe_name(image_id)}.safetensors"
@@ -235,10 +252,18 @@ class RunFolder:
     def scores(self) -> pd.DataFrame:
         """``scores.parquet`` as a frame."""
         import pandas as pd
+        import pyarrow.parquet as pq
 
         path = self.path / "scores.parquet"
         try:
-            return pd.read_parquet(path, engine="pyarrow")
+            if not path.is_file():  # of a folder, all that is in it would be read
+                raise ValueError("it is no file")
+            with path.open("rb") as file:
+                claims = pq.read_metadata(file)
+                if claims.num_rows * claims.num_columns > _MAX_CELLS:
+                    raise ValueError(f"it claims {claims.num_rows} rows")
+                file.seek(0)
+                return pd.read_parquet(file, engine="pyarrow")
         except Exception as error:
             raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
 
@@ -259,6 +284,24 @@ class RunFolder:
         summary = self.summary()
         if summary is not None and not summary["failed"]:
             shutil.rmtree(self.path / "items", ignore_errors=True)
+
+
+def _hash(path: Path) -> str | None:
+    """The SHA-256 of a file; None for one that is not there or cannot be read, which has to be made again."""
+    try:
+        return sha256(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
+_OPTIONAL = {"licences": dict, "sources": dict, "seen_in_training": int}
+_DESCRIBED = dict.fromkeys(("identity", "title", "unit", "direction", "group"), str)
+
+
+def _is_cell(value: Any) -> bool:
+    """Whether a JSON value is what a summary says of a metric: a number of images and a score, or a reason."""
+    number = value.get("value") if isinstance(value, dict) else None
+    return _has(value, {"n": int, "identity": str}) and (number is None or isinstance(number, int | float))
 
 
 def _has(value: Any, keys: Mapping[str, type]) -> bool:

@@ -77,7 +77,15 @@ def training_ids(folder: Path) -> frozenset[str]:
     """The hashes (see ``id_hash``) of the ids that a checkpoint was trained on."""
     card = read_card(folder)
     verify(folder, card, ["training_ids.json"])
-    return frozenset(json.loads((folder / "training_ids.json").read_text(encoding="utf-8")))
+    path = folder / "training_ids.json"
+    try:
+        hashes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        what = " ".join(str(error).split())[:80]
+        raise RareflowError(f"{path}: not readable as JSON: {what}; copy the checkpoint anew") from None
+    if not isinstance(hashes, list) or not all(isinstance(h, str) for h in hashes):
+        raise RareflowError(f"{path}: found {str(hashes)[:40]!r}, expected a list of hashes; copy the checkpoint anew")
+    return frozenset(hashes)
 
 
 def verify(folder: Path, card: dict[str, Any], names: Iterable[str]) -> None:
@@ -85,7 +93,11 @@ def verify(folder: Path, card: dict[str, Any], names: Iterable[str]) -> None:
     root = folder.resolve()
     for name in names:
         shown = repr(name[:60]) if not name.isprintable() or len(name) > 60 else name
-        if "\0" in name or not (path := (root / name).resolve()).is_relative_to(root):
+        try:
+            path = (root / name).resolve()
+        except (OSError, ValueError, RuntimeError):  # a zero byte, a name too long, links in a circle
+            path = root.parent
+        if not path.is_relative_to(root):
             raise RareflowError(
                 f"{folder / 'card.json'}: found the file name {shown}, expected names of files in this folder; do not "
                 "use this checkpoint, get it from who made it"

@@ -91,7 +91,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except RfbenchError as error:
-        code = _complain(one_line(error, 1000), error.exit_code)
+        code = _complain(str(error), error.exit_code)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "rfbench"
         code = _complain(f"{one_line(error.format_message(), 1000)} (see '{where} --help')", 2)
@@ -102,6 +102,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:  # a name too long, a disk that fails: where no part has a better word for it
+        where = f"{one_line(error.filename, 200)}: " if error.filename is not None else ""
+        code = _complain(f"{where}{error.strerror or one_line(error)}; check the path, its permissions and the disk", 2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -9,11 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_LINE = 1000
+
 
 class RfbenchError(Exception):
-    """The user's input is wrong, or something that is needed is missing (exit code 2)."""
+    """The user's input is wrong, or something that is needed is missing (exit code 2).
+
+    Its message is one printable line, whatever names and texts of files were put into it.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message, LONGEST_LINE))
 
 
 class NotComparable(RfbenchError):
@@ -35,7 +43,9 @@ def one_line(text: object, limit: int = 300) -> str:
 
     Names and messages that come from files are hostile until they went through here.
     """
-    printable = "".join(c if c.isprintable() else " " for c in str(text))
+    whole = str(text)
+    # Some messages quote a whole file; what is behind many times the limit will not be seen.
+    printable = "".join(c if c.isprintable() else " " for c in whole[: 20 * limit])
     flat = " ".join(printable.split())
     return flat if len(flat) <= limit else flat[: limit - 3] + "..."
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 from bench.core.errors import RfbenchError, one_line
 
 TEMPORARY = ".part"
+_MAX_DIGITS = 300  # of a whole number in JSON: more is no number for a float
+MAX_TEXT_BYTES = 2**26  # a million rows or ids; parsed, the worst of such texts takes about 1.5 GB
 
 
 @contextmanager
@@ -45,18 +49,51 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a manifest or another small file, without a byte-order mark.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is missing.
+    RfbenchError
+        If it is no regular file (a device never ends) or of more than ``MAX_TEXT_BYTES``.
+    OSError, ValueError
+        If it cannot be read, or is no UTF-8.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise RfbenchError(f"{path} is no regular file, expected a text file; replace it")
+    if status.st_size > MAX_TEXT_BYTES:
+        raise RfbenchError(f"{path} holds {status.st_size} bytes, expected at most {MAX_TEXT_BYTES}; split it")
+    return path.read_bytes().decode("utf-8-sig")
+
+
 def read_json(path: Path) -> Any:
     """The JSON in ``path``; RfbenchError naming the file where it is missing or broken."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_refuse_constant)
+        text = read_text(path)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
+        if "\\ud" in text or "\\uD" in text:  # escapes of half characters, which no file and no terminal takes
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError:
         raise RfbenchError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RfbenchError(f"{path} is not readable JSON: {one_line(error, 120)}") from None
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"found {name}, expected a finite number")
+def _refuse(name: str) -> Any:
+    raise ValueError(f"found {one_line(name, 40)}, expected a finite number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= _MAX_DIGITS else _refuse(text)
 
 
 def sha256(path: Path) -> str:

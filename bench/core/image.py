@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,6 +17,16 @@ Mask = npt.NDArray[np.bool_]
 Unit = Literal["reflectance", "display", "relative"]
 UNITS: tuple[str, ...] = get_args(Unit)
 RGB = ("R", "G", "B")
+
+
+_BLOCK_SAMPLES = 2**20
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of the rows of an array (H, W, C), each of about a million samples, for arithmetic in doubles."""
+    rows = max(1, _BLOCK_SAMPLES // max(1, math.prod(shape[1:])))
+    for top in range(0, shape[0], rows):
+        yield slice(top, top + rows)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def percent(share: float) -> str:
 def look(image: Image, raster: Raster, place: Georeference | None) -> Seen:
     """The facts of an image that comparisons with other images need."""
     valid = image.values[image.valid]
-    level = float(np.median(valid)) if valid.size else 0.0
+    level = float(np.median(valid, overwrite_input=True)) if valid.size else 0.0
     return Seen(image.size, image.unit, image.bands, raster.values.dtype.name, image.gsd_m, place, level)
 
 
@@ -139,7 +139,7 @@ def _nodata(kind: str, image: Image, raster: Raster, side: Side) -> Iterator[Fou
 def _level(kind: str, image: Image) -> Iterator[Found]:
     """Numbers that cannot be what the unit says: a scale that was forgotten, or applied to scaled numbers."""
     pixels = image.values[image.valid]
-    median, high = float(np.median(pixels)), float(np.percentile(pixels, 99.5))
+    median, high = float(np.median(pixels)), float(np.percentile(pixels, 99.5, overwrite_input=True))
     if image.unit == "reflectance" and median > 2:
         yield (
             "error",
@@ -191,7 +191,7 @@ def _normalisation(kind: str, image: Image, side: Side) -> Iterator[Found]:
     except RfbenchError as error:
         yield "error", "normalisation", f"{kind}: {error}"
         return
-    pixels = rgb.values[rgb.valid].astype(np.float64)
+    pixels = rgb.values[rgb.valid]
     if form.kind == "percentile":
         n = len(pixels)
         if n < 400:

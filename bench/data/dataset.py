@@ -28,8 +28,8 @@ from typing import Any, get_args
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line, unknown
-from bench.core.files import digest, read_json, sha256
-from bench.core.image import UNITS, Image, Mask, Unit
+from bench.core.files import digest, read_json, read_text, sha256
+from bench.core.image import UNITS, Array, Image, Mask, Unit, row_blocks
 from bench.data import bands as band_names
 from bench.data import readers
 from bench.data.normalise import Normalisation
@@ -222,7 +222,14 @@ class FolderDataset(Dataset):
 
     def hashes(self, record: Record) -> dict[str, str | None]:
         """The SHA-256 of each of the record's files; None for one that is missing."""
-        return {kind: sha256(p) if (p := self.path(record, kind)).is_file() else None for kind in record.files}
+        found: dict[str, str | None] = {}
+        for kind in record.files:
+            path = self.path(record, kind)
+            try:
+                found[kind] = sha256(path) if path.is_file() else None
+            except OSError as error:
+                raise RfbenchError(f"{path} cannot be read ({error.strerror}); allow it, or replace the file") from None
+        return found
 
     def fingerprint_of(self, hashed: Iterable[tuple[Record, Mapping[str, str | None]]]) -> str:
         """The fingerprint of records whose files' hashes are known."""
@@ -257,14 +264,34 @@ def interpret(raster: readers.Raster, path: Path, side: Side) -> Image:
             "correct dataset.json"
         )
     scale = side.scale if side.scale is not None else usual_scale(path, raster.values, side.unit)
-    values = (raster.values.astype(np.float64) + side.offset) / scale
-    values = np.where(raster.valid[:, :, None], values, 0.0)
-    if side.unit == "display" and (values.min() < 0 or values.max() > 1):
+    values, low, high = _scaled(raster, side.offset, scale)
+    if side.unit == "display" and (low < 0 or high > 1):
         raise RfbenchError(
-            f"{path}: display values run from {values.min():.4g} to {values.max():.4g} after division by {scale:g}, "
+            f"{path}: display values run from {low:.4g} to {high:.4g} after division by {scale:g}, "
             "expected [0, 1]; correct the side's unit or scale"
         )
-    return Image(values.astype(np.float32), side.unit, names, raster.valid, side.gsd_m)
+    if not max(-low, high) <= np.finfo(np.float32).max:
+        raise RfbenchError(
+            f"{path}: values run from {low:.4g} to {high:.4g} after division by {scale:g}, more than a number of 4 "
+            "bytes holds; correct the side's offset or scale"
+        )
+    return Image(values, side.unit, names, raster.valid, side.gsd_m)
+
+
+def _scaled(raster: readers.Raster, offset: float, scale: float) -> tuple[Array, float, float]:
+    """(stored + offset) / scale in double precision, 0 where there is no data, and the least and greatest value.
+
+    Some rows at a time: the doubles of a whole image would take more memory than all else together.
+    """
+    values = np.empty(raster.values.shape, np.float32)
+    low, high = math.inf, -math.inf
+    for rows in row_blocks(values.shape):
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = (raster.values[rows].astype(np.float64) + offset) / scale
+            block = np.where(raster.valid[rows, :, None], block, 0.0)
+            values[rows] = block
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+    return values, low, high
 
 
 def usual_scale(path: Path, values: np.ndarray, unit: Unit) -> float:
@@ -305,7 +332,7 @@ def parse_side(value: Any, where: str) -> Side:
         if key not in fields:
             raise RfbenchError(f"{where}: {unknown('field', str(key), fields)}")
         is_number = isinstance(item, int | float) and not isinstance(item, bool)
-        if item is not None and (key in numeric) != is_number:
+        if item is not None and not (is_number if key in numeric else isinstance(item, str)):
             raise RfbenchError(
                 f"{where}.{key}: found {item!r:.60}, expected {'a number' if key in numeric else 'text'}"
             )
@@ -347,7 +374,7 @@ def _finite(text: str) -> float:
 def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV with their line numbers; a byte-order mark and semicolons are understood."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
         first = text.partition("\n")[0]
         reader = csv.DictReader(
             io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.image import Array, Image
+from bench.core.image import Array, Image, row_blocks
 
 _FORM = re.compile(r"(fixed|percentile)\[\s*([-+0-9.eE]+)\s*,\s*([-+0-9.eE]+)\s*\]")
 
@@ -78,11 +78,11 @@ class Normalisation:
             )
         n = len(image.bands)
         if self.kind == "percentile":
-            pixels = image.values[image.valid]
-            if not len(pixels):
+            if not image.valid.any():
                 raise RfbenchError("percentiles of an image without a single valid pixel; leave the image out")
-            low, high = np.percentile(pixels.astype(np.float64), [self.low, self.high], axis=0)
-            lows, highs = tuple(map(float, low)), tuple(map(float, high))
+            bands = (image.values[:, :, i][image.valid].astype(np.float64) for i in range(n))  # one at a time
+            limits = [np.percentile(band, [self.low, self.high], overwrite_input=True) for band in bands]
+            lows, highs = tuple(float(low) for low, _ in limits), tuple(float(high) for _, high in limits)
         elif self.kind == "fixed":
             lows, highs = (self.low / 1e4,) * n, (self.high / 1e4,) * n
         else:
@@ -107,15 +107,18 @@ class Fitted:
             raise RfbenchError(
                 f"a normalisation of {self.unit} {' '.join(self.bands)} was given {image.unit} {' '.join(image.bands)}"
             )
-        values = image.values.astype(np.float64)
         low, high = np.array(self.low), np.array(self.high)
         flat = high <= low
-        stretched = (values - low) / np.where(flat, 1.0, high - low)
-        stretched = np.where(flat, (values > low).astype(np.float64), stretched)
-        display = np.clip(stretched, 0.0, 1.0)
-        if self.gamma != 1.0:
-            display = display**self.gamma
-        return np.where(image.valid[:, :, None], display, 0.0).astype(np.float32)
+        result = np.empty(image.values.shape, np.float32)
+        for rows in row_blocks(result.shape):  # doubles of some rows at a time
+            values = image.values[rows].astype(np.float64)
+            stretched = (values - low) / np.where(flat, 1.0, high - low)
+            stretched = np.where(flat, (values > low).astype(np.float64), stretched)
+            display = np.clip(stretched, 0.0, 1.0)
+            if self.gamma != 1.0:
+                display = display**self.gamma
+            result[rows] = np.where(image.valid[rows, :, None], display, 0.0)
+        return result
 
     def record(self) -> dict[str, object]:
         """What is stored beside the image's scores."""

@@ -11,7 +11,7 @@ import math
 import mmap
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,18 @@ class _Inert:
 
 # The interpreter in Python keeps its memory in a dict: a pickle that names entry 4 billion costs it nothing.
 class _Reader(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self) -> None:
+        """As the interpreter's own, which takes as much memory as the pickle claims before it looks for the bytes."""
+        size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
+        content = self.read(min(size, MAX_BYTES))  # type: ignore[attr-defined]
+        if len(content) < size:
+            raise EOFError("it is cut inside of an array of bytes")
+        self.append(bytearray(content))  # type: ignore[attr-defined]
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
     def find_class(self, module: str, name: str) -> Any:
         known = (
             (module, name) in _ARRAYS

@@ -6,17 +6,26 @@ whatever a library raises becomes one line.
 
 from __future__ import annotations
 
+import io
+import math
+import mmap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import Mask
 
-MAX_SAMPLES = 2**28  # 1 GB as float32: more in one image is refused before it is read
+# More in one image is refused before it is read, of numbers of 8 bytes half as many: 3344 x 3344 px of three bands are
+# seven times the largest image of a public set that is imported. That much is read and checked below 2 GB.
+MAX_SAMPLES = 2**25
+_MAX_BANDS = 1024  # imaging spectrometers have some hundreds
+_LONGEST_TEXTS = 2**20  # bytes of band names or dates in a file
+_CACHE_MB = 64  # GDAL would keep a twentieth of the machine's memory of what it has unpacked
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".npz")
 
 
@@ -84,20 +93,25 @@ def read(
     return Raster(raster.values, raster.bands, valid)
 
 
-def _check_size(path: Path, *shape: int) -> None:
+def _check_size(path: Path, dtype: str | np.dtype[Any], *shape: int) -> None:
+    """Refuse what is no number, and too many of them, before anything is read."""
+    found = np.dtype(dtype)
+    if found.kind not in "uif" or found.itemsize > 8:
+        raise RfbenchError(f"{path}: found {one_line(found, 40)} values, expected numbers of up to 8 bytes; convert it")
+    most = MAX_SAMPLES // (2 if found.itemsize == 8 else 1)
     samples = 1
     for n in shape:
         samples *= int(n)
-    if samples > MAX_SAMPLES or samples <= 0:
+    if samples > most or samples <= 0:
         raise RfbenchError(
-            f"{path}: its header claims {' x '.join(map(str, shape))} samples, expected 1 to {MAX_SAMPLES}; "
+            f"{path}: its header claims {' x '.join(map(str, shape))} samples, expected 1 to {most}; "
             "cut the image into smaller ones"
         )
 
 
 # A mask or a band name in a file beside the image (x.tif.msk, x.tif.aux.xml) is none of the bytes that a fingerprint
 # vouches for, so GDAL may not look for one.
-_SEALED = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+_SEALED = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": _CACHE_MB}
 
 
 def _check_wanted(path: Path, found: tuple[int, int], wanted: tuple[int, int] | None) -> None:
@@ -110,7 +124,10 @@ def _tiff(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster
     from rasterio.enums import ColorInterp
 
     with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
-        _check_size(path, file.height, file.width, file.count)
+        if file.count > _MAX_BANDS:  # GDAL takes minutes over the bands of a small file
+            raise RfbenchError(f"{path}: its header claims {file.count} bands, expected at most {_MAX_BANDS}; cut it")
+        for dtype in set(file.dtypes):
+            _check_size(path, dtype, file.height, file.width, file.count)
         _check_wanted(path, (file.height, file.width), size)
         values = np.moveaxis(file.read(), 0, 2)
         names = tuple(d or "" for d in file.descriptions)
@@ -129,19 +146,26 @@ def _tiff(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster
 
 def _picture(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster:
     from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
 
     with path.open("rb") as file:
         head = file.read(26)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10" and head[25:26] != b"\0":
         return _deep_png(path, size)
 
-    # Whatever a file is called: Pillow would hand some of the types that it knows to other programs.
-    with Pillow.open(path, formats=("PNG", "JPEG")) as picture:
-        _check_size(path, picture.height, picture.width, len(picture.getbands()))
-        _check_wanted(path, (picture.height, picture.width), size)
-        if picture.mode in ("P", "CMYK", "YCbCr", "1"):
-            picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")  # type: ignore[assignment]
-        values = np.asarray(picture)
+    # Pillow reads as many bytes as a chunk claims to have; of a mapped file there are no more than it holds.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            # Whatever a file is called: Pillow would hand some of the types that it knows to other programs.
+            opened = Pillow.open(content, formats=("PNG", "JPEG"))  # type: ignore[arg-type]
+        except UnidentifiedImageError:
+            raise RfbenchError(f"{path} cannot be read: it is no PNG or JPEG file; replace the file") from None
+        with opened as picture:
+            _check_size(path, "u1", picture.height, picture.width, len(picture.getbands()))
+            _check_wanted(path, (picture.height, picture.width), size)
+            if picture.mode in ("P", "CMYK", "YCbCr", "1"):
+                picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")  # type: ignore[assignment]
+            values = np.asarray(picture)
     values = values[:, :, None] if values.ndim == 2 else values
     valid = np.ones(values.shape[:2], bool)
     if values.shape[2] in (2, 4):  # an alpha channel says where there is a picture
@@ -153,8 +177,8 @@ def _deep_png(path: Path, size: tuple[int, int] | None) -> Raster:
     """A PNG of 16 bits and several channels, of which Pillow keeps only the upper 8."""
     import rasterio
 
-    with rasterio.open(path, driver="PNG") as file:
-        _check_size(path, file.height, file.width, file.count)
+    with rasterio.Env(**_SEALED), rasterio.open(path, driver="PNG") as file:
+        _check_size(path, file.dtypes[0], file.height, file.width, file.count)
         _check_wanted(path, (file.height, file.width), size)
         values = np.moveaxis(file.read(), 0, 2)
     if values.shape[2] in (2, 4):
@@ -166,40 +190,73 @@ def _check_archive(path: Path, archive: np.lib.npyio.NpzFile) -> None:
     """Refuse an npz whose members would unpack to more than an image may hold."""
     assert archive.zip is not None
     largest = max((info.file_size for info in archive.zip.infolist()), default=0)
-    if largest > 8 * MAX_SAMPLES:
-        raise RfbenchError(f"{path}: holds an array of {largest} bytes, expected at most {8 * MAX_SAMPLES}; cut it")
+    if largest > 4 * MAX_SAMPLES:
+        raise RfbenchError(f"{path}: holds an array of {largest} bytes, expected at most {4 * MAX_SAMPLES}; cut it")
 
 
-def _claimed_shape(archive: np.lib.npyio.NpzFile, key: str) -> tuple[int, ...]:
-    """The shape that the header of an npz's array claims, without unpacking the array."""
+_Claim = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+def _claimed(head: IO[bytes]) -> _Claim:
+    """The shape and the type that the header of a npy file claims."""
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    return shape, dtype
+
+
+def _head(file: IO[bytes]) -> IO[bytes]:
+    """The first bytes, since a header may claim to be 4 GB long itself."""
+    return io.BytesIO(file.read(2**16))
+
+
+def _claimed_inside(archive: np.lib.npyio.NpzFile, key: str) -> _Claim:
+    """The same of an npz's array, without unpacking it."""
     assert archive.zip is not None
     member = key if key in archive.zip.namelist() else f"{key}.npy"
     with archive.zip.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape: tuple[int, ...] = read(file)[0]
-        return shape
+        return _claimed(_head(file))
+
+
+def _texts(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> tuple[str, ...] | None:
+    """An npz's array of names or dates; None where it holds something else."""
+    shape, dtype = _claimed_inside(archive, key)
+    if dtype.kind not in "UM" or math.prod(shape) * dtype.itemsize > _LONGEST_TEXTS:
+        return None
+    return tuple(map(str, np.atleast_1d(archive[key])))
+
+
+def _check_claim(path: Path, claim: _Claim) -> None:
+    shape, dtype = claim
+    _check_size(path, dtype, *shape)
 
 
 def _array(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster:
     names: tuple[str, ...] | None = None
-    loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        with loaded:
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+        file.seek(0)
+        if not is_archive:
+            head = _head(file)
+            shape, dtype = claim = _claimed(head)
+            _check_claim(path, claim)
+            claimed, held = math.prod(shape) * dtype.itemsize, path.stat().st_size - head.tell()
+            if held < claimed:
+                raise RfbenchError(f"{path}: holds {held} bytes of values, expected {claimed}; it is cut, get it again")
+    if is_archive:
+        with np.load(path, allow_pickle=False) as loaded:
             _check_archive(path, loaded)
             key = next((k for k in ("image", "data", *loaded.files) if k in loaded.files), None)
             if key is None:
                 raise RfbenchError(f"{path} holds no array; store one named 'image'")
-            shape = _claimed_shape(loaded, key)
-            _check_size(path, *shape)
+            shape, _ = claim = _claimed_inside(loaded, key)
+            _check_claim(path, claim)
             if shape and size not in (shape[:2], shape[1:3]):  # (H, W, C) or (C, H, W)
                 _check_wanted(path, (shape[0], shape[1] if len(shape) > 1 else 1), size)
             values = loaded[key]
-            if "bands" in loaded.files and loaded["bands"].dtype.kind == "U":
-                names = tuple(map(str, np.atleast_1d(loaded["bands"])))
+            names = _texts(path, loaded, "bands") if "bands" in loaded.files else None
     else:
-        values = loaded
-    _check_size(path, *values.shape)
+        values = np.load(path, allow_pickle=False)
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3:
@@ -208,7 +265,7 @@ def _array(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raste
     if values.shape[2] != expected and values.shape[0] == expected:
         values = np.moveaxis(values, 0, 2)
     _check_wanted(path, (values.shape[0], values.shape[1]), size)
-    return Raster(np.array(values), names, np.ones(values.shape[:2], bool))
+    return Raster(values, names, np.ones(values.shape[:2], bool))
 
 
 @dataclass(frozen=True)
@@ -266,7 +323,13 @@ def read_series(path: Path) -> Series:
     try:
         with np.load(path, allow_pickle=False) as file:
             _check_archive(path, file)
-            data, dates, names = file["data"], file["dates"], file["bands"]
+            _check_claim(path, _claimed_inside(file, "data"))
+            dates, names = (_texts(path, file, key) for key in ("dates", "bands"))
+            if dates is None or names is None:
+                raise RfbenchError(f"{path}: expected dates and bands as texts beside data (T, C, H, W)")
+            data = file["data"]
+    except RfbenchError:
+        raise
     except Exception as error:
         raise RfbenchError(
             f"{path} cannot be read as a series ({type(error).__name__}: {one_line(error, 100)}); expected an npz with "
@@ -277,4 +340,4 @@ def read_series(path: Path) -> Series:
             f"{path}: expected data (T, C, H, W) with T dates and C bands, found {data.dtype} {data.shape}, "
             f"{len(dates)} dates, {len(names)} bands"
         )
-    return Series(np.moveaxis(data, 1, 3), tuple(map(str, names)), tuple(map(str, dates)))
+    return Series(np.moveaxis(data, 1, 3), names, dates)

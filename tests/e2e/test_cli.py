@@ -214,3 +214,9 @@ def test_validate_says_by_its_exit_code_what_it_found(dataset: Path, tmp_path: P
     nothing = rfbench("validate", str(tmp_path / "nothing"))
     assert nothing.returncode == 2 and nothing.stdout == "" and nothing.stderr.startswith("error: ")
     assert len(nothing.stderr.splitlines()) == 1
+
+
+def test_a_path_that_no_file_system_takes_is_one_line(tmp_path: Path) -> None:
+    done = rfbench("score", "--pred", "9" * 400, "--ref", str(tmp_path))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: 999") and "File name too long; check the path" in done.stderr

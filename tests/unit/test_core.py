@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from bench.core import registry
+from bench.core import files, registry
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.core.files import atomic_path, read_json, safe_name, sweep_temporary, write_json
+from bench.core.image import row_blocks
 from bench.core.options import build, split_spec
 from bench.core.seeds import noise_field, seed_for
 
@@ -154,3 +156,50 @@ def test_a_broken_plugin_does_not_stop_the_others(plugin: Path) -> None:
     with pytest.raises(RfbenchError, match=r"'broken'.*cannot be loaded.*repair or uninstall"):
         registry.load("models", "broken")
     assert registry.load("models", "noisy").name == "noisy"
+
+
+def test_a_user_error_is_one_printable_line_whatever_is_put_into_it() -> None:
+    error = RfbenchError("x\ny\x1b[31m \u202e \ud800 " + "z" * 5000)
+    assert str(error).isprintable() and len(str(error)) == 1000 and str(error).startswith("x y [31m z")
+    huge = "a" * 200 + "\n" * 50_000_000  # quoted whole by some library
+    started = time.perf_counter()
+    assert one_line(huge, 100) == "a" * 97 + "..."
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1e999}', "found 1e999, expected a finite number"),
+        ('{"a": NaN}', "found NaN, expected a finite number"),
+        ('{"a": 1' + "0" * 400 + "}", "expected a finite number"),
+        ('{"a": "\\ud800"}', "surrogates not allowed"),
+        ("[" * 100_000, "is not readable JSON"),
+    ],
+)
+def test_json_that_nothing_can_be_done_with_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(RfbenchError, match=message):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_keeps_whole_characters_and_large_numbers(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": "\\ud83d\\ude00", "b": 18446744073709551616, "c": -1.5e300}')
+    assert read_json(tmp_path / "x.json") == {"a": "\U0001f600", "b": 2**64, "c": -1.5e300}
+
+
+def test_a_text_is_a_regular_file_of_some_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with pytest.raises(RfbenchError, match="is no regular file"):
+        read_json(tmp_path / "device")
+    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 10)
+    (tmp_path / "large").write_text("[1, 2, 3, 4]")
+    with pytest.raises(RfbenchError, match="holds 12 bytes, expected at most 10"):
+        read_json(tmp_path / "large")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 2), (3000, 700, 3), (7, 2**21, 1), (0, 5, 3)])
+def test_blocks_of_rows_are_all_rows_once(shape: tuple[int, int, int]) -> None:
+    rows = [i for block in row_blocks(shape) for i in range(*block.indices(shape[0]))]
+    assert rows == list(range(shape[0]))
+    assert all(b.stop - b.start == 1 or (b.stop - b.start) * shape[1] * shape[2] <= 2**20 for b in row_blocks(shape))

@@ -143,6 +143,56 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
         readers.read(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize(("dtype", "side"), [("u1", 5793), ("f8", 4097)])
+def test_a_claim_beyond_the_limit_is_refused_before_it_is_read(tmp_path: Path, dtype: str, side: int) -> None:
+    """One row and column less are read and interpreted below 2 GB (tests/fuzz/corpus)."""
+    import tracemalloc
+
+    import rasterio
+
+    profile = {"driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": np.dtype(dtype).name,
+               "SPARSE_OK": True, "tiled": True, "blockxsize": 1024, "blockysize": 1024}  # fmt: skip
+    with rasterio.open(tmp_path / "x.tif", "w", **profile):
+        pass
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (side, side)}
+        )
+    tracemalloc.start()
+    for name in ("x.tif", "x.npy"):
+        with pytest.raises(RfbenchError, match=f"its header claims {side} x {side}"):
+            readers.read(tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+def test_arithmetic_in_blocks_of_rows_is_that_of_the_whole_image(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    stored = rng.normal(0.1, 0.3, (1500, 401, 3))  # two blocks, the second one short
+    stored[700:705, 7] = np.nan
+    np.save(tmp_path / "x.npy", stored)
+    side = Side(unit="reflectance", offset=-0.1, scale=3.7, gamma=0.8)
+    found = read_image(tmp_path / "x.npy", side)
+    valid = np.isfinite(stored).all(axis=2)
+    expected = np.where(valid[:, :, None], (stored - 0.1) / 3.7, 0).astype(np.float32)
+    np.testing.assert_array_equal(found.values, expected)
+    for form in ("fixed[0,3000]", "percentile[2,98]"):
+        fitted = Normalisation.parse(form).fit(found, 0.8)
+        low, high = np.array(fitted.low), np.array(fitted.high)
+        if form.startswith("percentile"):
+            limits = np.percentile(expected[valid].astype(np.float64), [2, 98], axis=0)
+            np.testing.assert_array_equal([low, high], limits)
+        display = np.clip((expected.astype(np.float64) - low) / (high - low), 0, 1) ** 0.8
+        np.testing.assert_array_equal(fitted.apply(found), np.where(valid[:, :, None], display, 0).astype(np.float32))
+
+
+def test_values_that_four_bytes_cannot_hold_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((4, 4, 3), np.float32))
+    with pytest.raises(RfbenchError, match="more than a number of 4 bytes holds"):
+        read_image(tmp_path / "x.npy", Side(scale=1e-300))
+
+
 def test_an_alpha_channel_and_not_a_number_are_no_data(tmp_path: Path) -> None:
     rgba = np.full((4, 4, 4), 200, np.uint8)
     rgba[0, 0, 3] = 0
@@ -192,7 +242,7 @@ def test_declared_nodata_needs_all_bands(tmp_path: Path) -> None:
 
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"run": "code"}], dtype=object), allow_pickle=True)
-    with pytest.raises(RfbenchError, match=r"x\.npy cannot be read"):
+    with pytest.raises(RfbenchError, match=r"x\.npy: found object values"):
         readers.read(tmp_path / "x.npy")
 
 
@@ -430,3 +480,13 @@ def test_a_catalogue_names_its_units(shared: Path, tmp_path: Path) -> None:
     shanghai = dataset.load(records["spacenet_shanghai_1920"])
     assert shanghai.hr is None and shanghai.pan is not None and shanghai.pan.size == (1300, 1300)
     assert records["treesat_abies_alba_1_1005"].caption.startswith("Dense conifer")
+
+
+def test_a_file_that_cannot_be_read_is_named_by_the_fingerprint(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("bench.data.dataset.sha256", refuse)
+    found = FolderDataset(dataset)
+    with pytest.raises(RfbenchError, match=r"lr/im0\.npy cannot be read \(Permission denied\); allow it"):
+        found.fingerprint(found.records("test"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import RfbenchError, unknown
+from bench.core.errors import RfbenchError, one_line, unknown
 from bench.data.layouts.build import Note, Tick, no_tick, silent
 
 
@@ -104,4 +104,6 @@ def import_layout(
             raise RfbenchError(f"--{flag} belongs to {' and '.join(owners)}, not to {layout}; leave it out")
     if given.get("offset", 0) > 0:
         note(f"--offset {given['offset']:g} is added to the stored numbers; products with +1000 need -1000")
-    return LAYOUTS[layout].load()(source, target, name=name, split=split, note=note, tick=tick, **given)
+    # A name from a command line may hold bytes that are no text.
+    texts = {"name": one_line(name, 200) or "dataset", "split": one_line(split, 200)}
+    return LAYOUTS[layout].load()(source, target, **texts, note=note, tick=tick, **given)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import atomic_path, safe_name, write_bytes, write_json
+from bench.core.files import atomic_path, read_text, safe_name, write_bytes, write_json
 from bench.core.image import Mask
 from bench.data import checks, readers
 from bench.data.dataset import FORMAT, FolderDataset, interpret, read_raster
@@ -63,7 +63,9 @@ class Builder:
         self.total = total
 
     def copy(self, path: Path, kind: str, stem: str | None = None) -> str:
-        """Copy a file into the dataset; returns its path there."""
+        """Copy a file into the dataset; returns its path there. RfbenchError for what is none: a device never ends."""
+        if not path.is_file():
+            raise RfbenchError(f"{path} is no regular file, expected an image; replace it")
         relative = f"{kind}/{safe_name(stem or path.stem)}{path.suffix.lower()}"
         with atomic_path(self.work / relative) as temporary:
             shutil.copyfile(path, temporary)
@@ -209,7 +211,7 @@ def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, 
     if not path.is_file():
         raise RfbenchError(f"{path} is missing; the layout '{layout}' needs it")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except (OSError, ValueError) as error:
         raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}; save it as UTF-8 CSV") from None
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
+from bench.core.files import read_text
 from bench.data import readers
 from bench.data.layouts.build import (
     Builder,
@@ -80,7 +81,7 @@ def _region_splits(path: Path, split: str, note: Note) -> dict[str, str]:
         note(f"splits.yaml is missing: every tile goes to '{split}'")
         return {}
     try:
-        document = yaml.safe_load(path.read_bytes())
+        document = yaml.safe_load(read_text(path))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RfbenchError(f"{path} is not readable YAML: {one_line(error, 120)}") from None
     if isinstance(document, dict) and len(document) == 1 and isinstance(next(iter(document.values())), dict):
@@ -90,6 +91,8 @@ def _region_splits(path: Path, split: str, note: Note) -> dict[str, str]:
         if not isinstance(regions, list):
             continue
         for region in regions:
+            if isinstance(region, list | dict):  # aliases make a tree of a few lines endless
+                raise RfbenchError(f"{path}: found a list or an object, expected the name of a region; correct it")
             if found.setdefault(str(region), one_line(key, 40)) != one_line(key, 40):
                 raise RfbenchError(f"{path}: the region '{one_line(region, 60)}' is in two splits; keep it in one")
     if not found:

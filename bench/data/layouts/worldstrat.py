@@ -214,7 +214,7 @@ def _row(
 
 def _say_facts(builder: Builder, facts: dict[str, Counter[str]]) -> None:
     """What was believed of the files and what they are."""
-    counts = facts["dtype"].pop("x 10000")
+    counts = facts["dtype"].pop("x 10000", 0)
     for key, believed, what in (
         ("dtype", "float32", "LR files are expected to be float32"),
         ("crs", "EPSG:4326", "LR files are expected in EPSG:4326"),
