@@ -142,7 +142,7 @@ def import_(
             raise RfbenchError(f"--{key.replace('_', '-')}: found {value:g}, expected a number above 0")
     with Ticker("import") as ticker:
         count = import_layout(
-            layout, source, target, name=name or target.resolve().name, split=split,
+            layout, source, target, name=name or Path(os.path.realpath(target)).name, split=split,
             note=lambda text: print(f"warning: {text}", file=sys.stderr), tick=ticker.tick, **options,
         )  # fmt: skip
     click.echo(f"{target}: {count} images")

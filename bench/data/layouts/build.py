@@ -181,7 +181,7 @@ def check_folders(source: Path, target: Path) -> None:
         raise RfbenchError(f"{source} is not a folder; give the folder to import")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RfbenchError(f"{target} is not empty; choose a new folder")
-    if target.resolve().is_relative_to(source.resolve()):
+    if Path(os.path.realpath(target)).is_relative_to(source.resolve()):  # of links in a circle too
         raise RfbenchError(f"{target} lies inside {source}; choose a folder outside it")
 
 
@@ -233,7 +233,7 @@ def inside(root: Path, relative: str, where: str = "the manifest") -> Path:
     try:
         path = (root / relative).resolve()
         found = path.is_relative_to(root.resolve()) and path.is_file()
-    except (OSError, ValueError):  # a name with a zero byte, or one too long
+    except (OSError, ValueError, RuntimeError):  # a zero byte, a name too long, links in a circle
         found = False
     if not found:
         raise RfbenchError(f"{where} names '{one_line(relative, 100)}', which is no file below {root}; correct it")
