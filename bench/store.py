@@ -77,9 +77,6 @@ class RunFolder:
             or not _has(plan["data"], {"name": str, "split": str, "fingerprint": str, "ids": list})
             or not all(isinstance(i, str) for i in plan["data"]["ids"])
             or not all(_has(described, _DESCRIBED) for described in plan["metrics"].values())
-            or not _has({"label": "", "options": {}} | plan["model"], {"label": str, "options": dict})
-            or not _has({"packages": {}} | found["software"], {"packages": dict})
-            or not _has({"licences": {}, "sources": {}, "seen_in_training": 0} | found, _OPTIONAL)
         ):
             raise RfbenchError(f"{self.path / 'run.json'}: its plan is not one of format {FORMAT}; run it again")
         return found
@@ -294,7 +291,6 @@ def _hash(path: Path) -> str | None:
         return None
 
 
-_OPTIONAL = {"licences": dict, "sources": dict, "seen_in_training": int}
 _DESCRIBED = dict.fromkeys(("identity", "title", "unit", "direction", "group"), str)
 
 

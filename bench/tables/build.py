@@ -290,7 +290,14 @@ def _facts(run: _Run) -> dict[str, Any]:
 
 def _seen(run: _Run) -> int:
     """How many of the run's images its model was trained on; such a run needs ``--allow-train``."""
-    return int(run.record.get("seen_in_training", 0))
+    found = run.record.get("seen_in_training", 0)
+    return found if isinstance(found, int) else 0
+
+
+def _options(run: _Run) -> Mapping[str, Any]:
+    """The model's options, as far as the record names any."""
+    found = run.plan["model"].get("options")
+    return found if isinstance(found, dict) else {}
 
 
 def _labels(runs: Sequence[_Run]) -> list[str]:
@@ -303,11 +310,8 @@ def _labels(runs: Sequence[_Run]) -> list[str]:
             for key, form in _SETTINGS.items()
             if any(r.plan.get(key) != run.plan.get(key) for r in same)
         ]
-        options = run.plan["model"].get("options", {})
         words += [
-            f"{key}={value}"
-            for key, value in options.items()
-            if any(r.plan["model"].get("options", {}).get(key) != value for r in same)
+            f"{key}={value}" for key, value in _options(run).items() if any(_options(r).get(key) != value for r in same)
         ]
         words += [f"trained on {_seen(run)} of these"] if _seen(run) else []
         added.append(f" ({one_line(', '.join(words), 80)})" if words else "")
@@ -416,9 +420,14 @@ def _notes(runs: Sequence[_Run]) -> Iterable[str]:
             )
 
 
+def _packages(software: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = software.get("packages")
+    return found if isinstance(found, dict) else {}
+
+
 def _software(found: Sequence[Mapping[str, Any]]) -> str:
     """The versions behind the runs; where they differ, each. A difference is told, not refused."""
-    flat = [{"rfbench": s.get("rfbench"), "Python": s.get("python"), **s.get("packages", {})} for s in found]
+    flat = [{"rfbench": s.get("rfbench"), "Python": s.get("python"), **_packages(s)} for s in found]
     commits = [
         f"commit {str(s['commit'])[:10]}{' with changes' if s.get('dirty') else ''}" if s.get("commit") else "no commit"
         for s in found
