@@ -19,31 +19,16 @@ from bench.core.errors import RfbenchError, one_line
 from bench.data import readers
 from bench.data.bands import canonical
 from bench.data.dataset import parse_side
-from bench.data.layouts.build import (
-    Builder,
-    Note,
-    Tick,
-    building,
-    check_folders,
-    inside,
-    no_tick,
-    read_rows,
-    silent,
-)
+from bench.data.layouts.build import Builder, Import, inside, read_rows
 
 
 def import_folder(
-    source: Path,
-    target: Path,
+    job: Import,
     *,
-    name: str,
-    split: str,
     unit: str = "display",
     scale: float | None = None,
     bands: str | None = None,
     offset: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
 ) -> int:
     """Make a dataset of a plain folder of images; returns the number of images.
 
@@ -55,10 +40,9 @@ def import_folder(
     lr_side = side | ({"offset": offset} if offset is not None else {})
     if offset is not None and unit != "reflectance":
         raise RfbenchError(f"--offset belongs to reflectance, found --unit {unit}; leave it out or give the unit")
-    check_folders(source, target)
-    sides = {k: source / k for k in ("lr", "hr", "pan", "mask") if (source / k).is_dir()}
+    sides = {k: job.source / k for k in ("lr", "hr", "pan", "mask") if (job.source / k).is_dir()}
     if not {"lr", "hr"} & sides.keys():
-        sides = {"hr": source}
+        sides = {"hr": job.source}
     images = {k: _by_stem(folder) for k, folder in sides.items()}
     first = "lr" if "lr" in images else "hr"
     if not images[first]:
@@ -67,10 +51,13 @@ def import_folder(
         lonely = sorted(found.keys() - images[first].keys())
         if lonely:
             raise RfbenchError(f"{found[lonely[0]]} has no image of the same name in {sides[first]}; add or remove it")
-    with building(target, note, tick) as builder:
+    with job.building() as builder:
         builder.expect(len(images[first]))
-        _folder_rows(images, builder, split)
-        info: dict[str, Any] = {"name": name, "description": f"images of the folder {one_line(source.name, 100)}"}
+        _folder_rows(images, builder, job.split)
+        info: dict[str, Any] = {
+            "name": job.name,
+            "description": f"images of the folder {one_line(job.source.name, 100)}",
+        }
         return builder.finish(info | {"lr": lr_side, "hr": side, "pan": {"unit": "relative"}})
 
 
@@ -85,51 +72,42 @@ def _folder_rows(images: dict[str, dict[str, Path]], builder: Builder, split: st
         builder.add(row)
 
 
-def import_catalogue(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    roles: Sequence[str] = ("paired",),
-    offset: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
-) -> int:
+def import_catalogue(job: Import, *, roles: Sequence[str] = ("paired",), offset: float | None = None) -> int:
     """Make a dataset of the rows of a ``manifest.csv`` that have one of ``roles``; returns the number of images.
 
     Units are read from ``value_meaning`` and the data type: reflectance x 10000, standardised numbers and raw sensor
     counts (relative), 8-bit display values. A pair whose two sides are pictures of unrelated renderings is relative on
     both sides, since only percentiles bring them together.
     """
-    check_folders(source, target)
     rows_of: dict[str, list[dict[str, str]]] = {}
     known: set[str] = set()
     needed = ("id", "role", "kind", "file", "bands", "value_meaning", "dtype")
-    for row in read_rows(source / "manifest.csv", needed, "catalogue"):
+    for row in read_rows(job.source / "manifest.csv", needed, "catalogue"):
         known.add(row["role"])
         if row["role"] in roles:
             rows_of.setdefault(row["id"], []).append(row)
     if not rows_of:
         raise RfbenchError(
-            f"{source}: no image has the role {' or '.join(roles)}; its roles are {', '.join(sorted(known))}"
+            f"{job.source}: no image has the role {' or '.join(roles)}; its roles are {', '.join(sorted(known))}"
         )
     captions = {}
-    if (source / "captions.csv").is_file():
-        captions = {r["id"]: r["caption"] for r in read_rows(source / "captions.csv", ("id", "caption"), "catalogue")}
-    with building(target, note, tick) as builder:
+    if (job.source / "captions.csv").is_file():
+        captions = {
+            r["id"]: r["caption"] for r in read_rows(job.source / "captions.csv", ("id", "caption"), "catalogue")
+        }
+    with job.building() as builder:
         builder.expect(len(rows_of))
         for image_id, files in sorted(rows_of.items()):
-            for image in _catalogue_rows(image_id, files, source, builder, split, captions.get(image_id, "")):
+            for image in _catalogue_rows(image_id, files, job, builder, captions.get(image_id, "")):
                 if offset is not None and image.get("lr_unit") == "reflectance":
                     image["lr_offset"] = offset
                 builder.add(image)
-        where = one_line(source.resolve().name, 100)
-        return builder.finish({"name": name, "description": f"{', '.join(roles)} of the catalogue {where}"})
+        where = one_line(job.source.resolve().name, 100)
+        return builder.finish({"name": job.name, "description": f"{', '.join(roles)} of the catalogue {where}"})
 
 
 def _catalogue_rows(
-    image_id: str, files: list[dict[str, str]], source: Path, builder: Builder, split: str, caption: str
+    image_id: str, files: list[dict[str, str]], job: Import, builder: Builder, caption: str
 ) -> list[dict[str, Any]]:
     """The manifest rows of one id: usually one; several where one place has several HR dates."""
     by_kind: dict[str, list[dict[str, str]]] = {}
@@ -142,7 +120,9 @@ def _catalogue_rows(
         is_pan = hr is not None and [canonical(b) for b in _bands(hr)] == ["PAN"]
         several = len(hr_entries) > 1 and hr is not None
         name = f"{image_id}_{Path(hr['file']).stem}" if several and hr is not None else image_id
-        row: dict[str, Any] = {"id": name, "scene_id": _scene(files[0], image_id), "split": split, "caption": caption}
+        row: dict[str, Any] = {
+            "id": name, "scene_id": _scene(files[0], image_id), "split": job.split, "caption": caption,
+        }  # fmt: skip
         chosen: dict[str, dict[str, str] | None] = {
             "lr": _first(by_kind, "lr"),
             "pan" if is_pan else "hr": hr,
@@ -153,7 +133,7 @@ def _catalogue_rows(
         for kind, entry in chosen.items():
             if entry is None:
                 continue
-            row[kind] = builder.copy(inside(source, entry["file"]), kind, name)
+            row[kind] = builder.copy(inside(job.source, entry["file"]), kind, name)
             if kind in ("lr", "hr", "pan"):
                 row |= _side_fields(entry, kind, relative=pictures or is_pan)
         row["licence"] = "; ".join(dict.fromkeys(e.get("licence", "") for e in chosen.values() if e))

@@ -13,7 +13,7 @@ from bench.core.errors import RfbenchError
 from bench.core.image import Image
 from bench.data import bands, readers
 from bench.data.dataset import FolderDataset, Side, read_image
-from bench.data.importers import import_catalogue, import_folder
+from bench.data.layouts import import_layout
 from bench.data.make import write_geotiff, write_scenes
 from bench.data.normalise import Normalisation, quantised
 from tests.conftest import write_rows
@@ -419,43 +419,48 @@ def test_a_plain_folder_becomes_an_hr_dataset(tmp_path: Path) -> None:
     source.mkdir()
     for i in range(3):
         Pillow.fromarray(np.full((9, 11, 3), 50 * i, np.uint8)).save(source / f"picture {i}.png")
-    assert import_folder(source, tmp_path / "out", name="pictures", split="test") == 3
+    assert import_layout("folder", source, tmp_path / "out", name="pictures", split="test") == 3
     records = FolderDataset(tmp_path / "out").records("test")
     assert [r.id for r in records] == ["picture 0", "picture 1", "picture 2"]
     assert all(set(r.files) == {"hr"} for r in records)
     with pytest.raises(RfbenchError, match="is not empty"):
-        import_folder(source, tmp_path / "out", name="pictures", split="test")
+        import_layout("folder", source, tmp_path / "out", name="pictures", split="test")
 
 
 def test_lr_and_hr_folders_become_pairs(tmp_path: Path) -> None:
     for side, n in (("lr", 6), ("hr", 30)):
         (tmp_path / "src" / side).mkdir(parents=True)
         np.save(tmp_path / "src" / side / "a.npy", np.zeros((n, n, 3), np.uint8))
-    assert import_folder(tmp_path / "src", tmp_path / "out", name="x", split="val") == 1
+    assert import_layout("folder", tmp_path / "src", tmp_path / "out", name="x", split="val") == 1
     np.save(tmp_path / "src" / "lr" / "b.npy", np.zeros((6, 6, 3), np.uint8))
     with pytest.raises(RfbenchError, match="has no HR image of the same name"):
-        import_folder(tmp_path / "src", tmp_path / "out2", name="x", split="val")
+        import_layout("folder", tmp_path / "src", tmp_path / "out2", name="x", split="val")
     assert not (tmp_path / "out2").exists()
     (tmp_path / "src" / "lr" / "b.npy").unlink()
     np.save(tmp_path / "src" / "hr" / "c.npy", np.zeros((30, 30, 3), np.uint8))
     with pytest.raises(RfbenchError, match=r"c.npy has no image of the same name in .*lr"):
-        import_folder(tmp_path / "src", tmp_path / "out2", name="x", split="val")
+        import_layout("folder", tmp_path / "src", tmp_path / "out2", name="x", split="val")
 
 
 def test_an_import_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     np.save(tmp_path / "src" / "a.npy", np.zeros((6, 6, 4), np.uint8))
     with pytest.raises(RfbenchError, match="found 4 bands, expected names for them"):
-        import_folder(tmp_path / "src", tmp_path / "out", name="x", split="test")
+        import_layout("folder", tmp_path / "src", tmp_path / "out", name="x", split="test")
     with pytest.raises(RfbenchError, match="unknown unit 'foo'"):
-        import_folder(tmp_path / "src", tmp_path / "out", name="x", split="test", unit="foo")
+        import_layout("folder", tmp_path / "src", tmp_path / "out", name="x", split="test", unit="foo")
     assert [p.name for p in tmp_path.iterdir()] == ["src"]
-    assert import_folder(tmp_path / "src", tmp_path / "out", name="x", split="test", bands="B G R NIR", scale=100) == 1
+    assert (
+        import_layout(
+            "folder", tmp_path / "src", tmp_path / "out", name="x", split="test", bands="B G R NIR", scale=100
+        )
+        == 1
+    )
     (record,) = FolderDataset(tmp_path / "out").records("test")
     assert (record.sides["hr"].bands, record.sides["hr"].scale) == ("B G R NIR", 100)
     Pillow.fromarray(np.zeros((6, 6, 3), np.uint8)).save(tmp_path / "src" / "a.png")
     with pytest.raises(RfbenchError, match="would have the same id"):
-        import_folder(tmp_path / "src", tmp_path / "out2", name="x", split="test")
+        import_layout("folder", tmp_path / "src", tmp_path / "out2", name="x", split="test")
 
 
 def test_scenes_never_overwrite_a_dataset_of_the_user(dataset: Path) -> None:
@@ -467,8 +472,13 @@ def test_scenes_never_overwrite_a_dataset_of_the_user(dataset: Path) -> None:
 
 
 def test_a_catalogue_names_its_units(shared: Path, tmp_path: Path) -> None:
-    count = import_catalogue(
-        shared / "data", tmp_path / "real", name="real", split="test", roles=["paired", "paired_same_sensor"]
+    count = import_layout(
+        "catalogue",
+        shared / "data",
+        tmp_path / "real",
+        name="real",
+        split="test",
+        roles=["paired", "paired_same_sensor"],
     )
     dataset = FolderDataset(tmp_path / "real")
     records = {r.id: r for r in dataset.records("test")}

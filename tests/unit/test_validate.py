@@ -19,7 +19,7 @@ from bench.core.image import Image
 from bench.data import checks, readers, scenes
 from bench.data.dataset import FolderDataset
 from bench.data.embedded import FOLDER as EMBEDDED
-from bench.data.importers import import_catalogue
+from bench.data.layouts import import_layout
 from bench.data.make import write_geotiff
 from bench.data.validate import Problem, validate
 from tests.conftest import write_dataset, write_rows
@@ -465,7 +465,7 @@ def test_times_order_and_other_files_do_not_change_the_fingerprint(clean: Path) 
 
 def test_real_pairs_are_valid_with_their_warnings(shared: Path, tmp_path: Path) -> None:
     roles = ("paired", "paired_same_sensor", "rts_hr", "hr")
-    import_catalogue(shared / "data", tmp_path / "real", name="real", split="test", roles=roles)
+    import_layout("catalogue", shared / "data", tmp_path / "real", name="real", split="test", roles=roles)
     report = validate(tmp_path / "real")
     assert report.count("error") == 0 and report.images == 26
     by_id: dict[str, set[str]] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RfbenchError, one_line, unknown
-from bench.data.layouts.build import Note, Tick, no_tick, silent
+from bench.data.layouts.build import Import, Note, Tick, no_tick, silent
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,12 @@ def import_layout(
             owners = [n for n, found in LAYOUTS.items() if key in found.options]
             flag = {"roles": "role"}.get(key, key.replace("_", "-"))
             raise RfbenchError(f"--{flag} belongs to {' and '.join(owners)}, not to {layout}; leave it out")
+    # Names from a command line or a file may hold bytes that are no text.
+    job = Import(
+        source, target, one_line(name, 200) or "dataset", one_line(split, 200), lambda text: note(one_line(text, 600)),
+        tick,
+    )  # fmt: skip
     if given.get("offset", 0) > 0:
-        note(f"--offset {given['offset']:g} is added to the stored numbers; products with +1000 need -1000")
-    # A name from a command line may hold bytes that are no text.
-    texts = {"name": one_line(name, 200) or "dataset", "split": one_line(split, 200)}
-    return LAYOUTS[layout].load()(source, target, **texts, note=note, tick=tick, **given)
+        job.note(f"--offset {given['offset']:g} is added to the stored numbers; products with +1000 need -1000")
+    job.check_folders()
+    return LAYOUTS[layout].load()(job, **given)

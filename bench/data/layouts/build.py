@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Builder:
 
     def __init__(self, work: Path, note: Note = silent, tick: Tick = no_tick) -> None:
         self.work = work
-        self.note: Note = lambda text: note(one_line(text, 600))
+        self.note = note
         self.tick = tick
         self.rows: list[dict[str, Any]] = []
         self.total = 0
@@ -175,32 +176,50 @@ class Builder:
         write_json(self.work / "dataset.json", {"format": FORMAT} | info)
 
 
-def check_folders(source: Path, target: Path) -> None:
-    """RfbenchError unless ``source`` is a folder and ``target`` is new (or empty) and outside it."""
-    if not source.is_dir():
-        raise RfbenchError(f"{source} is not a folder; give the folder to import")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RfbenchError(f"{target} is not empty; choose a new folder")
-    if Path(os.path.realpath(target)).is_relative_to(source.resolve()):  # of links in a circle too
-        raise RfbenchError(f"{target} lies inside {source}; choose a folder outside it")
+@dataclass(frozen=True)
+class Import:
+    """What every importer is given: the folder to read, the dataset to make, and the split of images without one.
 
+    ``note`` gets what the user should know, a printable line each; ``tick`` a step's name, the images done and all.
+    """
 
-@contextmanager
-def building(target: Path, note: Note = silent, tick: Tick = no_tick) -> Iterator[Builder]:
-    """A builder whose folder becomes ``target`` when all went well, and vanishes otherwise."""
-    work = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield Builder(work, note, tick)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            target.rmdir()
-        work.rename(target)
-    except OSError as error:
-        raise RfbenchError(
-            f"cannot make {target}: {error.strerror or one_line(error)}; choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    source: Path
+    target: Path
+    name: str
+    split: str = "test"
+    note: Note = silent
+    tick: Tick = no_tick
+
+    def check_folders(self) -> None:
+        """RfbenchError unless the source is a folder and the target is new (or empty) and outside it."""
+        if not self.source.is_dir():
+            raise RfbenchError(f"{self.source} is not a folder; give the folder to import")
+        if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())):
+            raise RfbenchError(f"{self.target} is not empty; choose a new folder")
+        if Path(os.path.realpath(self.target)).is_relative_to(self.source.resolve()):  # of links in a circle too
+            raise RfbenchError(f"{self.target} lies inside {self.source}; choose a folder outside it")
+
+    def note_names(self, what: str, names: Collection[str], text: str) -> None:
+        """Say ``text`` of all ``names``, which are ``what`` (areas, tiles), if there are any."""
+        if names:
+            self.note(f"{len(names)} {what} ({first_of(names)}) {text}")
+
+    @contextmanager
+    def building(self) -> Iterator[Builder]:
+        """A builder whose folder becomes the target when all went well, and vanishes otherwise."""
+        work = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
+        try:
+            yield Builder(work, self.note, self.tick)
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            if self.target.exists():
+                self.target.rmdir()
+            work.rename(self.target)
+        except OSError as error:
+            raise RfbenchError(
+                f"cannot make {self.target}: {error.strerror or one_line(error)}; choose another folder"
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, str]]:
@@ -238,6 +257,13 @@ def inside(root: Path, relative: str, where: str = "the manifest") -> Path:
     if not found:
         raise RfbenchError(f"{where} names '{one_line(relative, 100)}', which is no file below {root}; correct it")
     return path
+
+
+def gsd_field(side: str, place: readers.Georeference | None) -> dict[str, float]:
+    """The ``gsd_m`` of a side as its file's grid has it; nothing where the grid is in no known unit."""
+    if place is None or place.crs is None or place.pixel_m is None:
+        return {}
+    return {f"{side}_gsd_m": round(place.pixel_m[0], 3)}
 
 
 def first_of(names: Collection[str], limit: int = 3) -> str:

@@ -14,18 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.data.layouts.build import (
-    L1C_BANDS,
-    L2A_BANDS,
-    Builder,
-    Note,
-    Tick,
-    building,
-    check_folders,
-    no_tick,
-    read_rows,
-    silent,
-)
+from bench.data.layouts.build import L1C_BANDS, L2A_BANDS, Builder, Import, read_rows
 from bench.data.pickled import load_arrays
 
 NAMES = ("naip", "spot", "venus", "spain_urban", "spain_crops", "satellogic")
@@ -38,29 +27,19 @@ _UNDOCUMENTED = ("hr", "hr_harm")
 
 
 def import_opensr(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    offset: float | None = None,
-    level: str = "L2A",
-    reference: str = "harmonised",
-    note: Note = silent,
-    tick: Tick = no_tick,
+    job: Import, *, offset: float | None = None, level: str = "L2A", reference: str = "harmonised"
 ) -> int:
     """Make a dataset of one version of opensr-test; returns the number of images.
 
     ``level`` chooses the LR (L2A or L1C), ``reference`` the HR: matched to the LR's radiometry, which the publisher
     evaluates on, or raw.
     """
-    check_folders(source, target)
     if level not in LEVELS:
         raise RfbenchError(f"--level: found '{one_line(level, 40)}', expected {' or '.join(LEVELS)}")
     if reference not in REFERENCES:
         raise RfbenchError(f"--reference: found '{one_line(reference, 40)}', expected {' or '.join(REFERENCES)}")
-    parts = _parts(source)
-    with building(target, note, tick) as builder:
+    parts = _parts(job.source)
+    with job.building() as builder:
         facts: Counter[str] = Counter()
         for part, (folder, form) in sorted(parts.items()):
             read = _rasters if form == "tif" else _pickle
@@ -68,10 +47,10 @@ def import_opensr(
         for fact, n in sorted(facts.items()):
             builder.note(fact + (f" ({n} times)" if n > 1 else ""))
         for row in builder.rows:
-            row["split"] = split
+            row["split"] = job.split
         side = {"unit": "reflectance", "scale": 10000, "normalisation": "fixed[0,3000]"}
         info: dict[str, Any] = {
-            "name": name, "licence": "MIT",
+            "name": job.name, "licence": "MIT",
             "description": f"opensr-test ({', '.join(sorted(parts))}), {level}, {reference} HR",
             "citation": _CITATION,
             "lr": side | {"bands": LEVELS[level], "gsd_m": 10, "sensor": f"Sentinel-2 {level}"}

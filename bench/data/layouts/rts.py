@@ -12,16 +12,7 @@ from bench.core.files import read_json
 from bench.data import readers
 from bench.data.bands import canonical
 from bench.data.coco import CocoImage, read_coco
-from bench.data.layouts.build import (
-    Builder,
-    Note,
-    Tick,
-    building,
-    check_folders,
-    first_of,
-    no_tick,
-    silent,
-)
+from bench.data.layouts.build import Builder, Import, Note
 
 RGB = ("R", "G", "B")
 LICENCE = "no licence given; ask the authors before redistribution"
@@ -36,73 +27,65 @@ _GSD_NOTE = (
 )
 
 
-def hr_info(name: str, description: str, hr_gsd_m: float | None, **side: Any) -> dict[str, Any]:
+def hr_info(job: Import, description: str, hr_gsd_m: float | None) -> dict[str, Any]:
     """The dataset.json of an HR-only dataset of thaw slumps in display numbers."""
-    hr = {"unit": "display", "scale": 255, "bands": "R G B", "normalisation": "display"} | side
-    return {"name": name, "description": description, "licence": LICENCE, "citation": CITATION,
+    hr = {"unit": "display", "scale": 255, "bands": "R G B", "normalisation": "display"}
+    return {"name": job.name, "description": description, "licence": LICENCE, "citation": CITATION,
             "hr": hr | ({"gsd_m": hr_gsd_m} if hr_gsd_m else {})}  # fmt: skip
 
 
-def import_cyber2a(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    hr_gsd_m: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
-) -> int:
+def import_cyber2a(job: Import, *, hr_gsd_m: float | None = None) -> int:
     """Make an HR-only dataset of the teaching copy (``images``, ``data_split.json``, COCO files); number of images.
 
     Masks come from the COCO polygons, or where an image has none from the thresholded mask JPEG. The list ``train``
     becomes the split train, ``valtest`` (which the publisher does not divide) and images in no list the split
     ``split``.
     """
-    check_folders(source, target)
-    images = {p.name: p for p in sorted((source / "images").glob("*")) if p.suffix.lower() in _PICTURES}
+    images = {p.name: p for p in sorted((job.source / "images").glob("*")) if p.suffix.lower() in _PICTURES}
     if not images:
-        raise RfbenchError(f"{source / 'images'} holds no picture; give the folder with images/ and data_split.json")
-    split_of = _split_lists(source / "data_split.json", split, note)
+        raise RfbenchError(
+            f"{job.source / 'images'} holds no picture; give the folder with images/ and data_split.json"
+        )
+    split_of = _split_lists(job)
     coco: dict[str, CocoImage] = {}
-    for path in sorted(source.glob("coco*.json")):
+    for path in sorted(job.source.glob("coco*.json")):
         coco |= read_coco(path)
     for missing, text in (
         (split_of.keys() - images.keys(), "named in data_split.json are no file in images/"),
-        (images.keys() - split_of.keys(), f"are in no list of data_split.json and go to '{split}'"),
+        (images.keys() - split_of.keys(), f"are in no list of data_split.json and go to '{job.split}'"),
         (coco.keys() - images.keys(), "of the COCO files are no file in images/"),
     ):
-        if missing and split_of:
-            note(f"{len(missing)} images ({first_of(missing)}) {text}")
+        if split_of:
+            job.note_names("images", missing, text)
     if not coco:
-        note("no coco*.json was found: masks come from masks/ alone")
+        job.note("no coco*.json was found: masks come from masks/ alone")
     if not hr_gsd_m:
-        note(_GSD_NOTE)
+        job.note(_GSD_NOTE)
     differing = []
-    with building(target, note, tick) as builder:
+    with job.building() as builder:
         builder.expect(len(images))
         for file_name, path in images.items():
             try:
-                mask, agrees = _slump_mask(source, path, coco.get(file_name), builder.note)
+                mask, agrees = _slump_mask(job.source, path, coco.get(file_name), builder.note)
             except RfbenchError as error:
                 builder.note(f"{file_name} is left out: {error}")
                 continue
-            row = {"id": path.stem, "split": split_of.get(file_name, split), "hr": builder.copy(path, "hr")}
+            row = {"id": path.stem, "split": split_of.get(file_name, job.split), "hr": builder.copy(path, "hr")}
             if mask is not None:
                 row["mask"] = builder.mask(mask, path.stem)
             differing += [] if agrees else [path.stem]
             builder.add(row)
-        if differing:
-            note(
-                f"{len(differing)} images ({first_of(differing)}) have COCO polygons and a mask JPEG that share less "
-                "than 70 % of their area; the polygons were taken"
-            )
-        return builder.finish(hr_info(name, "thaw slumps, teaching copy (HR only)", hr_gsd_m), skip_broken=True)
+        job.note_names(
+            "images", differing, "have COCO polygons and a mask JPEG that share less than 70 % of their area; the "
+            "polygons were taken",
+        )  # fmt: skip
+        return builder.finish(hr_info(job, "thaw slumps, teaching copy (HR only)", hr_gsd_m), skip_broken=True)
 
 
-def _split_lists(path: Path, split: str, note: Note) -> dict[str, str]:
+def _split_lists(job: Import) -> dict[str, str]:
+    path = job.source / "data_split.json"
     if not path.is_file():
-        note(f"data_split.json is missing: every image goes to '{split}'")
+        job.note(f"data_split.json is missing: every image goes to '{job.split}'")
         return {}
     lists = read_json(path)
     if not isinstance(lists, dict) or not all(
@@ -115,7 +98,7 @@ def _split_lists(path: Path, split: str, note: Note) -> dict[str, str]:
             file_name = file_name if Path(file_name).suffix.lower() in _PICTURES else f"{file_name}.jpg"
             if file_name in found:
                 raise RfbenchError(f"{path}: '{one_line(file_name, 80)}' comes twice; an image belongs to one split")
-            found[file_name] = split if key == "valtest" else one_line(key, 40)
+            found[file_name] = job.split if key == "valtest" else one_line(key, 40)
     return found
 
 
@@ -137,46 +120,38 @@ def _slump_mask(source: Path, path: Path, image: CocoImage | None, note: Note) -
     return mask, bool((mask & drawn).sum() >= 0.7 * max((mask | drawn).sum(), 1) or not (mask | drawn).any())
 
 
-def import_challenge(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    hr_gsd_m: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
-) -> int:
+def import_challenge(job: Import, *, hr_gsd_m: float | None = None) -> int:
     """Make an HR-only dataset of the challenge package (``train/images/*.npz`` of 8 channels); number of images.
 
     Red, green and blue are found by their names in ``metadata/band_names.json`` and written as GeoTIFF; the other
     channels are of other units (indices, elevation, NIR of another sensor) and are left out.
     """
-    check_folders(source, target)
-    names = _band_names(source / "metadata" / "band_names.json")
-    files = {s: sorted((source / s / "images").glob("*.npz")) for s in ("train", "test")}
+    names = _band_names(job.source / "metadata" / "band_names.json")
+    files = {s: sorted((job.source / s / "images").glob("*.npz")) for s in ("train", "test")}
     if not any(files.values()):
-        raise RfbenchError(f"{source} holds no train/images/*.npz and no test/images/*.npz; give the unpacked package")
+        raise RfbenchError(
+            f"{job.source} holds no train/images/*.npz and no test/images/*.npz; give the unpacked package"
+        )
     types: dict[str, int] = {}
     if not hr_gsd_m:
-        note(_GSD_NOTE)
-    note(f"of the bands {' '.join(names)} only red, green, blue are taken; the others are of other units")
-    with building(target, note, tick) as builder:
+        job.note(_GSD_NOTE)
+    job.note(f"of the bands {' '.join(names)} only red, green, blue are taken; the others are of other units")
+    with job.building() as builder:
         builder.expect(sum(map(len, files.values())))
         for part, paths in files.items():
             coco: dict[str, CocoImage] = {}
-            for path in sorted((source / part / "annotations").glob("*.json")):
+            for path in sorted((job.source / part / "annotations").glob("*.json")):
                 coco |= {Path(n).stem: i for n, i in read_coco(path).items()}
             bare = [p.stem for p in paths if p.stem not in coco]
-            if coco and bare:
-                note(f"{len(bare)} images of '{part}' ({first_of(bare)}) have no entry in its COCO file, so no mask")
+            if coco:
+                job.note_names(f"images of '{part}'", bare, "have no entry in its COCO file, so no mask")
             for path in paths:
                 row = _challenge_row(builder, path, names, coco.get(path.stem), types)
                 if row:
-                    builder.add(row | {"split": "train" if part == "train" else split})
+                    builder.add(row | {"split": "train" if part == "train" else job.split})
         if types:
-            note(f"images are stored as {', '.join(f'{t} ({n})' for t, n in sorted(types.items()))}")
-        return builder.finish(hr_info(name, "thaw slumps, challenge package (HR only)", hr_gsd_m), skip_broken=True)
+            job.note(f"images are stored as {', '.join(f'{t} ({n})' for t, n in sorted(types.items()))}")
+        return builder.finish(hr_info(job, "thaw slumps, challenge package (HR only)", hr_gsd_m), skip_broken=True)
 
 
 def _band_names(path: Path) -> list[str]:

@@ -12,73 +12,54 @@ import numpy as np
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import read_text
 from bench.data import readers
-from bench.data.layouts.build import (
-    Builder,
-    Note,
-    Tick,
-    building,
-    check_folders,
-    first_of,
-    no_tick,
-    read_rows,
-    silent,
-)
+from bench.data.layouts.build import Builder, Import, gsd_field, read_rows
 from bench.data.layouts.rts import RGB, hr_info
 
 _IGNORE = 255
 _CRS = "EPSG:3413"
 
 
-def import_mapping(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    hr_gsd_m: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
-) -> int:
+def import_mapping(job: Import, *, hr_gsd_m: float | None = None) -> int:
     """Make an HR-only dataset of the mapping layout (``PLANET-RGB``, ``labels``, ``metadata.csv``, ``splits.yaml``).
 
     The region is the scene, since tiles of a region are neighbours and splits are by region. Of a label, 1 is slump;
     255 ("ignore") is taken as outside, because a mask here has no third value. Returns the number of images.
     """
-    check_folders(source, target)
-    rows = {row["Tile_id"]: row for row in read_rows(source / "metadata.csv", ("Tile_id", "RegionName"), "rts-mapping")}
-    split_of = _region_splits(source / "splits.yaml", split, note)
-    tiles = {p.stem: p for p in sorted((source / "PLANET-RGB").glob("*.tif"))}
+    rows = {
+        row["Tile_id"]: row for row in read_rows(job.source / "metadata.csv", ("Tile_id", "RegionName"), "rts-mapping")
+    }
+    split_of = _region_splits(job)
+    tiles = {p.stem: p for p in sorted((job.source / "PLANET-RGB").glob("*.tif"))}
     if not tiles:
-        raise RfbenchError(f"{source / 'PLANET-RGB'} holds no .tif; give the folder with PLANET-RGB/ and metadata.csv")
-    for names, text in (
-        (rows.keys() - tiles.keys(), "of metadata.csv are no file in PLANET-RGB/ and are left out"),
-        (tiles.keys() - rows.keys(), "are not in metadata.csv: each is a scene of its own"),
-    ):
-        if names:
-            note(f"{len(names)} tiles ({first_of(names)}) {text}")
+        raise RfbenchError(
+            f"{job.source / 'PLANET-RGB'} holds no .tif; give the folder with PLANET-RGB/ and metadata.csv"
+        )
+    job.note_names("tiles", rows.keys() - tiles.keys(), "of metadata.csv are no file in PLANET-RGB/ and are left out")
+    job.note_names("tiles", tiles.keys() - rows.keys(), "are not in metadata.csv: each is a scene of its own")
     regions = {rows[t]["RegionName"] for t in tiles.keys() & rows.keys()}
-    if split_of and regions - split_of.keys():
-        note(f"{len(regions - split_of.keys())} regions ({first_of(regions - split_of.keys())}) go to '{split}'")
+    if split_of:
+        job.note_names("regions", regions - split_of.keys(), f"go to '{job.split}'")
     facts: Counter[str] = Counter()
-    with building(target, note, tick) as builder:
+    with job.building() as builder:
         builder.expect(len(tiles))
         for tile, path in tiles.items():
             region = rows.get(tile, {}).get("RegionName", "")
-            row = _mapping_row(builder, tile, path, source / "labels" / path.name, facts)
+            row = _mapping_row(builder, tile, path, job.source / "labels" / path.name, facts)
             if row:
                 own = {"hr_gsd_m": hr_gsd_m} if hr_gsd_m else {}
-                builder.add(row | {"scene_id": region or tile, "split": split_of.get(region, split)} | own)
+                builder.add(row | {"scene_id": region or tile, "split": split_of.get(region, job.split)} | own)
         for fact, n in sorted(facts.items()):
-            note(f"{n} tiles {fact}")
-        return builder.finish(hr_info(name, "thaw slumps, mapping tiles (HR only)", hr_gsd_m), skip_broken=True)
+            job.note(f"{n} tiles {fact}")
+        return builder.finish(hr_info(job, "thaw slumps, mapping tiles (HR only)", hr_gsd_m), skip_broken=True)
 
 
-def _region_splits(path: Path, split: str, note: Note) -> dict[str, str]:
+def _region_splits(job: Import) -> dict[str, str]:
     """The split of each region, from lists of region names by split."""
     import yaml
 
+    path = job.source / "splits.yaml"
     if not path.is_file():
-        note(f"splits.yaml is missing: every tile goes to '{split}'")
+        job.note(f"splits.yaml is missing: every tile goes to '{job.split}'")
         return {}
     try:
         document = yaml.safe_load(read_text(path))
@@ -116,8 +97,7 @@ def _mapping_row(
     facts[f"are not in {_CRS}"] += place is None or place.crs != _CRS
     facts["have no file in labels/, so no mask"] += label is None
     row: dict[str, Any] = {"id": tile, "hr": builder.copy(path, "hr")}
-    if place is not None and place.crs is not None and place.pixel_m is not None:
-        row["hr_gsd_m"] = round(place.pixel_m[0], 3)
+    row |= gsd_field("hr", place)
     if raster.values.dtype != np.uint8:
         facts[f"are {raster.values.dtype} and not 8-bit: taken as relative numbers"] += 1
         row |= {"hr_unit": "relative", "hr_scale": 1, "hr_normalisation": "percentile[2,98]"}
@@ -131,33 +111,23 @@ def _mapping_row(
     return row
 
 
-def import_labels(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    hr_gsd_m: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
-) -> int:
+def import_labels(job: Import, *, hr_gsd_m: float | None = None) -> int:
     """Make an HR-only dataset of the label-correction set (``data/raw/Level N/GROUP/UID.tif``); number of images.
 
     Each file holds R, G, B (0 to 255 as float) and the slump mask. They are parted into an image, which keeps its
     place and its pixels without data (-inf), and a mask. A chip that lies in several folders is one scene.
     """
-    check_folders(source, target)
-    root = source / "data" / "raw" if (source / "data" / "raw").is_dir() else source
+    raw = job.source / "data" / "raw"
+    root = raw if raw.is_dir() else job.source
     paths = sorted(p for p in root.glob("Level */*/*.tif") if re.fullmatch(r"Level \d+", p.parent.parent.name))
     if not paths:
         raise RfbenchError(f"{root} holds no 'Level 1/A1/UID.tif'; give the repository's folder, or its data/raw")
     count = Counter(p.stem for p in paths)
     twice = {stem for stem, n in count.items() if n > 1}
-    if twice:
-        note(f"{len(twice)} chips ({first_of(twice)}) lie in several folders: one scene each, the folder in their ids")
-    note("the redrawn polygons (*.geojson) are not imported; masks are the older labels in the files")
+    job.note_names("chips", twice, "lie in several folders: one scene each, the folder in their ids")
+    job.note("the redrawn polygons (*.geojson) are not imported; masks are the older labels in the files")
     facts: Counter[str] = Counter()
-    with building(target, note, tick) as builder:
+    with job.building() as builder:
         builder.expect(len(paths))
         for path in paths:
             level, group = path.parent.parent.name.split()[-1], path.parent.name
@@ -165,12 +135,10 @@ def import_labels(
             row = _label_row(builder, path, stem, facts)
             if row:
                 own = {"hr_gsd_m": hr_gsd_m} if hr_gsd_m else {}
-                builder.add(row | {"scene_id": path.stem, "split": split} | own)
+                builder.add(row | {"scene_id": path.stem, "split": job.split} | own)
         for fact, n in sorted(facts.items()):
-            note(f"{n} chips {fact}")
-        return builder.finish(
-            hr_info(name, "thaw slumps, label-correction chips (HR only)", hr_gsd_m), skip_broken=True
-        )
+            job.note(f"{n} chips {fact}")
+        return builder.finish(hr_info(job, "thaw slumps, label-correction chips (HR only)", hr_gsd_m), skip_broken=True)
 
 
 def _label_row(builder: Builder, path: Path, stem: str, facts: Counter[str]) -> dict[str, Any] | None:
@@ -193,7 +161,6 @@ def _label_row(builder: Builder, path: Path, stem: str, facts: Counter[str]) -> 
     if not np.isin(mask[np.isfinite(mask)], (0, 1)).all():
         facts["have mask values other than 0 and 1: above 0.5 is slump"] += 1
     row: dict[str, Any] = {"id": stem, "hr": builder.write(rgb, RGB, "hr", stem, like=path)}
-    if place is not None and place.crs is not None and place.pixel_m is not None:
-        row["hr_gsd_m"] = round(place.pixel_m[0], 3)
+    row |= gsd_field("hr", place)
     row["mask"] = builder.mask(np.where(np.isfinite(mask), mask, 0) > 0.5, stem)
     return row

@@ -9,17 +9,7 @@ import numpy as np
 
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.data import readers
-from bench.data.layouts.build import (
-    Builder,
-    Note,
-    Tick,
-    building,
-    check_folders,
-    inside,
-    no_tick,
-    read_rows,
-    silent,
-)
+from bench.data.layouts.build import Builder, Import, inside, read_rows
 
 FILES = ("lr", "hr", "pan", "mask", "series")
 TEXTS = ("id", "scene_id", "split", "caption", "licence")
@@ -34,16 +24,7 @@ SIDES = {
 
 
 def import_table(
-    source: Path,
-    target: Path,
-    *,
-    name: str,
-    split: str,
-    offset: float | None = None,
-    lr_gsd_m: float | None = None,
-    hr_gsd_m: float | None = None,
-    note: Note = silent,
-    tick: Tick = no_tick,
+    job: Import, *, offset: float | None = None, lr_gsd_m: float | None = None, hr_gsd_m: float | None = None
 ) -> int:
     """Make a dataset of a folder with one CSV (or a ``pairs.csv`` among several); returns the number of images.
 
@@ -53,16 +34,15 @@ def import_table(
     empty is filled where the file's type leaves little doubt, and said: 8-bit files are display, 16-bit LR reflectance
     x 10000, float LR reflectance 0 to 1. HR of more than 8 bits must say its unit.
     """
-    check_folders(source, target)
-    path = _table_path(source)
+    path = _table_path(job.source)
     rows = read_rows(path, ("id",), "csv")
-    with building(target, note, tick) as builder:
+    with job.building() as builder:
         assumed: dict[str, int] = {}
         builder.expect(len(rows))
         for line, row in enumerate(rows, 2):
             where = f"{path.name} row {line}"
-            found = _row(builder, source, row, where, assumed)
-            found.setdefault("split", split)
+            found = _row(builder, job.source, row, where, assumed)
+            found.setdefault("split", job.split)
             # An option says what the table leaves open.
             for side, gsd_m in (("lr", lr_gsd_m), ("hr", hr_gsd_m)):
                 if gsd_m and side in found:
@@ -71,9 +51,9 @@ def import_table(
                 found.setdefault("lr_offset", offset)
             builder.add(found)
         for text, n in sorted(assumed.items()):
-            note(f"{n} {text}")
-        where = one_line(source.resolve().name, 100)
-        return builder.finish({"name": name, "description": f"pairs of the folder {where}"})
+            job.note(f"{n} {text}")
+        where = one_line(job.source.resolve().name, 100)
+        return builder.finish({"name": job.name, "description": f"pairs of the folder {where}"})
 
 
 def _table_path(source: Path) -> Path:

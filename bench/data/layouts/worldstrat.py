@@ -17,18 +17,7 @@ import numpy as np
 from bench.core.errors import RfbenchError, one_line
 from bench.data import readers
 from bench.data.dataset import parse_side
-from bench.data.layouts.build import (
-    L2A_BANDS,
-    Builder,
-    Note,
-    Tick,
-    building,
-    check_folders,
-    first_of,
-    no_tick,
-    read_rows,
-    silent,
-)
+from bench.data.layouts.build import L2A_BANDS, Builder, Import, first_of, read_rows
 
 CHOICES = ("nearest", "clearest", "all")
 _LICENCE = "HR: CC BY-NC 4.0; Sentinel-2: CC BY 4.0"
@@ -39,17 +28,12 @@ _FAR_DAYS = 3650.0
 
 
 def import_worldstrat(
-    source: Path,
-    target: Path,
+    job: Import,
     *,
-    name: str,
-    split: str,
     offset: float | None = None,
     unit: str | None = None,
     scale: float | None = None,
     dates: str = "nearest",
-    note: Note = silent,
-    tick: Tick = no_tick,
 ) -> int:
     """Make a dataset of a WorldStrat folder; returns the number of images.
 
@@ -57,36 +41,36 @@ def import_worldstrat(
     one scene. ``unit`` and ``scale`` say what HR numbers mean, where relative (12-bit) or display (8-bit) will not do.
     ``split`` is for AOIs that the split table leaves out.
     """
-    check_folders(source, target)
     if dates not in CHOICES:
         raise RfbenchError(f"--dates: found '{one_line(dates, 40)}', expected {', '.join(CHOICES)}")
     if unit or scale:
         parse_side({"unit": unit, "scale": scale}, "the options --unit and --scale")
-    hr, lr = _hr_files(source), _lr_files(source)
+    hr, lr = _hr_files(job.source), _lr_files(job.source)
     if not hr or not lr:
         lacking = "hr_dataset/AOI/AOI_ps.tiff" if not hr else "lr_dataset/AOI/L2A/AOI-N-L2A_data.tiff"
-        raise RfbenchError(f"{source} holds no {lacking}; give the folder in which WorldStrat's archives were unpacked")
-    table = _metadata(source, note)
-    splits = _splits(source, note)
+        raise RfbenchError(
+            f"{job.source} holds no {lacking}; give the folder in which WorldStrat's archives were unpacked"
+        )
+    table = _metadata(job)
+    splits = _splits(job)
     for names, what in (
         (splits.keys() - (hr.keys() & lr.keys()), "named by the split table lack their LR or HR file and are left out"),
         (lr.keys() - hr.keys(), "have LR but no HR and are left out"),
         (hr.keys() - lr.keys(), "have HR but no LR of level L2A and are left out"),
-        ((hr.keys() & lr.keys()) - splits.keys() if splits else (), f"have no split and go to '{split}'"),
+        ((hr.keys() & lr.keys()) - splits.keys() if splits else set(), f"have no split and go to '{job.split}'"),
     ):
-        if names:
-            note(f"{len(names)} areas ({first_of(names)}) {what}")
+        job.note_names("areas", names, what)
     if "ASMSpotter-1-1-1" in hr.keys() & lr.keys():
-        note("'ASMSpotter-1-1-1' is left out by some users of the set; it is kept here, look at it")
+        job.note("'ASMSpotter-1-1-1' is left out by some users of the set; it is kept here, look at it")
     facts: dict[str, Counter[str]] = {k: Counter() for k in ("dtype", "crs", "named", "hr_dtype", "above")}
-    with building(target, note, tick) as builder:
+    with job.building() as builder:
         chosen = {aoi: _chosen(lr[aoi], aoi, table, dates) for aoi in sorted(hr.keys() & lr.keys())}
         builder.expect(sum(map(len, chosen.values())))
         for aoi, numbers in chosen.items():
             for n in numbers:
                 row = _row(builder, aoi, n, lr[aoi][n], hr[aoi], table.get((aoi, n), {}), facts, several=dates == "all")
                 if row:
-                    row["split"] = splits.get(aoi, split)
+                    row["split"] = splits.get(aoi, job.split)
                     row |= {"hr_unit": unit or row["hr_unit"]}
                     if unit:
                         row["hr_normalisation"] = ""
@@ -96,7 +80,7 @@ def import_worldstrat(
                     builder.add(row)
         _say_facts(builder, facts)
         info: dict[str, Any] = {
-            "name": name, "description": f"WorldStrat, {dates} LR date{'s' * (dates == 'all')} of each area",
+            "name": job.name, "description": f"WorldStrat, {dates} LR date{'s' * (dates == 'all')} of each area",
             "licence": _LICENCE, "citation": _CITATION,
             "lr": {"unit": "reflectance", "bands": L2A_BANDS, "gsd_m": 10, "sensor": "Sentinel-2 L2A",
                    "normalisation": "fixed[0,3000]"},
@@ -126,11 +110,11 @@ def _lr_files(source: Path) -> dict[str, dict[int, Path]]:
     return found
 
 
-def _metadata(source: Path, note: Note) -> dict[tuple[str, int], dict[str, str]]:
+def _metadata(job: Import) -> dict[tuple[str, int], dict[str, str]]:
     """The rows of metadata.csv by AOI and number; the AOI's column is 'tile', or the first one without a name."""
-    path = source / "metadata.csv"
+    path = job.source / "metadata.csv"
     if not path.is_file():
-        note("metadata.csv is missing: no dates, and the lowest number of each area is taken for the nearest date")
+        job.note("metadata.csv is missing: no dates, and the lowest number of each area is taken for the nearest date")
         return {}
     found = {}
     for row in read_rows(path, ("n",), "worldstrat"):
@@ -140,10 +124,10 @@ def _metadata(source: Path, note: Note) -> dict[tuple[str, int], dict[str, str]]
     return found
 
 
-def _splits(source: Path, note: Note) -> dict[str, str]:
-    path = source / "stratified_train_val_test_split.csv"
+def _splits(job: Import) -> dict[str, str]:
+    path = job.source / "stratified_train_val_test_split.csv"
     if not path.is_file():
-        note("stratified_train_val_test_split.csv is missing: every area goes to one split (--split)")
+        job.note("stratified_train_val_test_split.csv is missing: every area goes to one split (--split)")
         return {}
     return {row["tile"]: row["split"] for row in read_rows(path, ("tile", "split"), "worldstrat") if row["split"]}
 
