@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import atomic_path, read_text, safe_name, write_bytes, write_json
+from bench.core.files import TEMPORARY, atomic_path, read_text, safe_name, write_bytes, write_json
 from bench.core.image import Mask
 from bench.data import checks, readers
 from bench.data.dataset import FORMAT, FolderDataset, interpret, read_raster
@@ -206,20 +207,69 @@ class Import:
 
     @contextmanager
     def building(self) -> Iterator[Builder]:
-        """A builder whose folder becomes the target when all went well, and vanishes otherwise."""
-        work = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
+        """A builder whose folder becomes the target when all went well, and vanishes otherwise.
+
+        What imports of the same target left that were killed is removed first.
+        """
+        work = self.target.with_name(f".{self.target.name}.{os.getpid()}{TEMPORARY}")
         try:
-            yield Builder(work, self.note, self.tick)
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            if self.target.exists():
-                self.target.rmdir()
-            work.rename(self.target)
+            _remove_leavings(self.target)
+            shutil.rmtree(work, ignore_errors=True)  # of a killed process that had our number
+            work.mkdir(parents=True)
+            with _marked(work):
+                yield Builder(work, self.note, self.tick)
+                if self.target.exists():
+                    self.target.rmdir()
+                work.rename(self.target)
         except OSError as error:
             raise RfbenchError(
                 f"cannot make {self.target}: {error.strerror or one_line(error)}; choose another folder"
             ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _marked(folder: Path) -> Iterator[bool]:
+    """Mark a folder as in use for as long as this process lives; False where another has marked it, or none can."""
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = True
+    except OSError:
+        is_ours = False
+    try:
+        yield is_ours
+    finally:
+        os.close(handle)
+
+
+def _remove_leavings(target: Path) -> None:
+    """Remove what killed imports of ``target`` left beside it, and nothing of an import that still runs."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.([0-9]+){re.escape(TEMPORARY)}")
+    for path in sorted(target.parent.iterdir()) if target.parent.is_dir() else ():
+        found = name.fullmatch(path.name)
+        if found and path.is_dir() and not path.is_symlink():
+            # The mark tells of processes of other machines too, the number of those that had no time to set it.
+            with _marked(path) as is_ours:
+                if is_ours and not _is_running(int(found[1])):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process of this machine has the number ``pid``."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # there is one, of another user
+        return True
+    return True
 
 
 def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, str]]:
