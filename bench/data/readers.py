@@ -6,6 +6,7 @@ whatever a library raises becomes one line.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import mmap
@@ -29,6 +30,9 @@ _CACHE_MB = 64  # GDAL would keep a twentieth of the machine's memory of what it
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".npz")
 
 
+Part = tuple[slice, slice]  # rows and columns
+
+
 class WrongSize(RfbenchError):
     """An image of another size than the one that was asked for; its message names both as height x width."""
 
@@ -46,15 +50,21 @@ class Raster:
 
 
 def read(
-    path: Path, *, nodata: float | None = None, bands: int | None = None, size: tuple[int, int] | None = None
+    path: Path,
+    *,
+    nodata: float | None = None,
+    bands: int | None = None,
+    size: tuple[int, int] | None = None,
+    part: Part | None = None,
 ) -> Raster:
-    """Read one image file.
+    """Read one image file, or a part of it.
 
     Parameters
     ----------
     nodata : value of pixels without data that the file itself does not declare.
     bands : the expected number of bands, which tells (C, H, W) from (H, W, C) in npy and npz files.
     size : the (height, width) that the image must have; in most types another is found before pixels are unpacked.
+    part : the rows and columns to read, inside a GeoTIFF that may be larger than an image may be.
 
     Raises
     ------
@@ -63,6 +73,8 @@ def read(
     WrongSize
         If the image has another size than ``size``.
     """
+    if part is not None and path.suffix.lower() not in (".tif", ".tiff"):
+        raise RfbenchError(f"{path}: parts are read of GeoTIFFs alone")
     readers: dict[str, Callable[[Path, int | None, tuple[int, int] | None], Raster]] = {
         ".tif": _tiff, ".tiff": _tiff, ".png": _picture, ".jpg": _picture, ".jpeg": _picture,
         ".npy": _array, ".npz": _array,
@@ -75,10 +87,12 @@ def read(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # missing georeference and the like: no matter of pixels
-            raster = reader(path, bands, size)
+            raster = reader(path, bands, size) if part is None else _tiff(path, bands, size, part)
     except RfbenchError:
         raise
     except Exception as error:  # whatever a decoder meets in a broken file
+        if _is_pointer(path):
+            raise RfbenchError(f"{path} is a Git LFS pointer and not the image; 'git lfs pull' gets it") from None
         raise RfbenchError(
             f"{path} cannot be read ({type(error).__name__}: {one_line(error, 120)}); replace the file"
         ) from error
@@ -91,6 +105,13 @@ def read(
         # A pixel is without data only where every band says so: single zeros in one band are dark water.
         valid = valid & ~(raster.values == nodata).all(axis=2)
     return Raster(raster.values, raster.bands, valid)
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether a file is what git leaves where it has not got a large file itself."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(24) == b"version https://git-lfs."
+    return False
 
 
 def _check_size(path: Path, dtype: str | np.dtype[Any], *shape: int) -> None:
@@ -119,19 +140,24 @@ def _check_wanted(path: Path, found: tuple[int, int], wanted: tuple[int, int] | 
         raise WrongSize(f"{path}: found {found[0]}x{found[1]} px, expected {wanted[0]}x{wanted[1]} px")
 
 
-def _tiff(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raster:
+def _tiff(path: Path, bands: int | None, size: tuple[int, int] | None, part: Part | None = None) -> Raster:
     import rasterio
     from rasterio.enums import ColorInterp
+    from rasterio.windows import Window
 
     with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
         if file.count > _MAX_BANDS:  # GDAL takes minutes over the bands of a small file
             raise RfbenchError(f"{path}: its header claims {file.count} bands, expected at most {_MAX_BANDS}; cut it")
+        height, width, window = file.height, file.width, None
+        if part is not None:
+            window = Window.from_slices(*part, height=height, width=width)
+            height, width = int(window.height), int(window.width)
         for dtype in set(file.dtypes):
-            _check_size(path, dtype, file.height, file.width, file.count)
-        _check_wanted(path, (file.height, file.width), size)
-        values = np.moveaxis(file.read(), 0, 2)
+            _check_size(path, dtype, height, width, file.count)
+        _check_wanted(path, (height, width), size)
+        values = np.moveaxis(file.read(window=window), 0, 2)
         names = tuple(d or "" for d in file.descriptions)
-        valid = file.dataset_mask() > 0
+        valid = file.dataset_mask(window=window) > 0
         alpha = [i for i, kind in enumerate(file.colorinterp) if kind is ColorInterp.alpha]
     if alpha:
         # GDAL calls the fourth band of any 8-bit file alpha unless it was told otherwise. A NIR band says nothing about
@@ -272,12 +298,14 @@ def _array(path: Path, bands: int | None, size: tuple[int, int] | None) -> Raste
 class Georeference:
     """Where a file's pixels lie. ``bounds`` is (left, bottom, right, top) in ``crs``, or on a grid of its own without.
 
-    ``pixel_m`` is (height, width) of a pixel in metres, None where the file's unit is unknown.
+    ``pixel_m`` is (height, width) of a pixel in metres, None where the file's unit is unknown; ``size`` is (height,
+    width) in pixels.
     """
 
     crs: str | None
     bounds: tuple[float, float, float, float]
     pixel_m: tuple[float, float] | None
+    size: tuple[int, int]
 
 
 def georeference(path: Path) -> Georeference | None:
@@ -291,6 +319,7 @@ def georeference(path: Path) -> Georeference | None:
             warnings.simplefilter("ignore")
             with rasterio.Env(**_SEALED), rasterio.open(path, driver="GTiff") as file:
                 crs, grid, bounds = file.crs, file.transform, tuple(map(float, file.bounds))
+                size = (file.height, file.width)
             if grid.is_identity or not np.isfinite(bounds).all() or grid.b or grid.d or not grid.a or not grid.e:
                 return None
             metres = (abs(grid.e), abs(grid.a))
@@ -300,7 +329,7 @@ def georeference(path: Path) -> Georeference | None:
             elif crs is not None:
                 to_metres = float(crs.linear_units_factor[1])
                 metres = (metres[0] * to_metres, metres[1] * to_metres)
-            return Georeference(crs.to_string() if crs is not None else None, bounds, metres)  # type: ignore[arg-type]
+            return Georeference(crs.to_string() if crs is not None else None, bounds, metres, size)  # type: ignore[arg-type]
     except Exception as error:  # whatever GDAL and PROJ meet in a broken header
         raise RfbenchError(
             f"{path}: its georeference cannot be read ({type(error).__name__}: {one_line(error, 100)}); write it again"

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from bench.data.dataset import FolderDataset, Pair
 from bench.data.layouts import LAYOUTS, import_layout
 from bench.data.layouts.build import L2A_BANDS
 from bench.data.pickled import load_arrays
+from bench.data.shapefile import MAX_BYTES, read_polygons
 from bench.data.validate import validate
 from tests.conftest import picture
 
@@ -208,6 +210,49 @@ def labels(root: Path) -> None:
         tif(root / f"data/raw/{where}.tif", values, "EPSG:3413", from_origin(i // 2 * 5000, 0, 2, 2))
 
 
+UTM8 = "EPSG:32608"
+
+
+def shapefile(path: Path, polygons: list[list[np.ndarray]], crs: str | None = UTM8, kind: int = 5) -> None:
+    """Polygons, each a list of rings (n, 2), as the technical description of shapefiles has them."""
+    records = b""
+    for number, rings in enumerate(polygons, 1):
+        points = np.concatenate(rings)
+        starts = np.cumsum([0, *map(len, rings[:-1])])
+        box = [*points.min(0), *points.max(0)]
+        content = struct.pack("<i4dii", kind, *box, len(rings), len(points)) + starts.astype("<i4").tobytes()
+        content += points.astype("<f8").tobytes()
+        records += struct.pack(">ii", number, len(content) // 2) + content
+    header = struct.pack(">i20xi", 9994, (100 + len(records)) // 2) + struct.pack("<ii8d", 1000, kind, *[0.0] * 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + records)
+    if crs:
+        path.with_suffix(".prj").write_text(rasterio.crs.CRS.from_string(crs).to_wkt())
+
+
+def box(left: float, bottom: float, right: float, top: float) -> np.ndarray:
+    return np.array([[left, bottom], [left, top], [right, top], [right, bottom], [left, bottom]])
+
+
+LEFT, TOP = 470890.0, 7550020.0
+
+
+def experts(root: Path) -> None:
+    """Two sites; HR begins 12.5 m left of and above LR on a grid of its own, and ends before the last row of LR."""
+    for i, (site, bands) in enumerate((("Peel", 7), ("Bykovsky", 10))):
+        data = root / "01_Setup" / site / "data"
+        tif(data / f"S2_2021082{i}T210019_2021082{i}T210020_T08WMA.tif", stack(i, 20, 21, bands), UTM8,
+            from_origin(LEFT, TOP, 10, 10))  # fmt: skip
+        hr = stack(i, 66, 69, 4)
+        tif(data / f"PlanetScope_4763844_0870513_2021-08-0{i + 4}_2416_BGRN_SR.tif", hr, UTM8,
+            from_origin(LEFT - 12.5, TOP + 12.5, 3.125, 3.125))  # fmt: skip
+        tif(data / "L8_LC08_139232_20210721.tif", np.zeros((13, 14, 7), np.float32))
+        results = root / "02_UserResults"
+        for n in range(3):  # a square of 80 m, shifted by 20 m from expert to expert
+            square = box(LEFT + 40 + 20 * n, TOP - 120, LEFT + 120 + 20 * n, TOP - 40)
+            shapefile(results / f"#0{n + 1}" / f"{site}_digitized.shp", [[square]])
+
+
 def pairs_csv(root: Path) -> None:
     (root / "hr").mkdir(parents=True)
     bands = ("B02", "B03", "B04", "B08")
@@ -233,6 +278,7 @@ FAKES: dict[str, tuple[str, Callable[[Path], None], str, int]] = {
     "challenge": ("rts-challenge", challenge, "bicubic-4x", 2),
     "mapping": ("rts-mapping", mapping, "bicubic-4x", 3),
     "labels": ("rts-labels", labels, "bicubic-4x", 3),
+    "experts": ("rts-experts", experts, "paired", 2),
     "csv": ("csv", pairs_csv, "paired", 2),
 }
 
@@ -581,6 +627,143 @@ def test_label_chips_keep_their_holes_and_their_scene(tmp_path: Path) -> None:
     assert hr.unit == "display" and (~hr.valid).sum() == 81 and hr.gsd_m == 2
     np.testing.assert_array_equal(mask[9:, 9:], ellipse(64, 64)[9:, 9:])
     assert "1 chips have pixels without data" in notes and "lie in several folders" in notes
+
+
+def test_sites_of_experts_are_cut_to_what_both_sensors_cover(tmp_path: Path) -> None:
+    pairs, notes = imported(tmp_path, "rts-experts", experts)
+    assert set(pairs) == {"Peel", "Bykovsky"}
+    peel = pairs["Peel"]
+    assert peel.lr is not None and peel.hr is not None and peel.mask is not None
+    assert (peel.record.lr_date, peel.record.hr_date) == ("2021-08-20", "2021-08-04")
+    assert (peel.lr.gsd_m, peel.hr.gsd_m) == (10, 3.125) and peel.hr.unit == "reflectance"
+    # HR covers 193.75 m down and 203.125 m across from the LR's corner: 19 rows and 20 columns of the LR, 190 m and
+    # 200 m, are 60.8 and 64 HR pixels, which begin 4 pixels into its grid.
+    assert (peel.lr.size, peel.hr.size) == ((19, 20), (61, 64)) and peel.mask.shape == (61, 64)
+    np.testing.assert_array_equal(peel.hr.values, stack(0, 66, 69, 4)[4:65, 4:68] / np.float32(10000))
+    np.testing.assert_array_equal(peel.lr.values, stack(0, 20, 21, 7)[:19, :20] / np.float32(10000))
+    np.testing.assert_allclose(medians(peel, "B G R NIR"), [200, 400, 600, 1400], rtol=0.2)
+    assert pairs["Bykovsky"].lr is not None and pairs["Bykovsky"].lr.bands[6:] == ("NIR", "B8A", "B11", "B12")
+    assert peel.hr.bands == ("B", "G", "R", "NIR")
+    # Two of three drew what lies 60 to 140 m from the left; pixel centres lie 3.125 m apart from 1.5625 m on.
+    x, y = (np.arange(n) * 3.125 + 1.5625 for n in (64, 61))
+    np.testing.assert_array_equal(peel.mask, ((y > 40) & (y < 120))[:, None] & ((x > 60) & (x < 140)))
+    assert "at least 2 of 3 experts drew" in notes and "Peel: 19x20 px of the LR are taken" in notes
+    assert "HR lies up to 0.2 of its pixels off" in notes  # 61 pixels for 60.8
+
+
+def test_a_site_without_its_large_file_or_an_expert_says_so(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    experts(source)
+    (pointer,) = (source / "01_Setup/Peel/data").glob("Planet*")
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    (source / "02_UserResults/#02/Peel_digitized.shp").write_bytes(b"nonsense")
+    for path in (source / "02_UserResults").glob("*/Bykovsky*"):
+        path.unlink()
+    pairs, notes = imported(tmp_path, "rts-experts", experts, offset=-1000.0)
+    peel = pairs["Peel"]
+    assert peel.hr is None and peel.lr is not None and peel.lr.size == (20, 21) and peel.mask is not None
+    assert peel.record.sides["lr"].offset == -1000
+    x, y = (np.arange(n) * 10 + 5 for n in (21, 20))  # one of the two that are left: from 40 to 160 m
+    np.testing.assert_array_equal(peel.mask, ((y > 40) & (y < 120))[:, None] & ((x > 40) & (x < 160)))
+    assert "Peel has an LR alone" in notes and "is a Git LFS pointer and not the image" in notes
+    assert "one expert less, #02: " in notes and "Bykovsky has no mask" in notes and pairs["Bykovsky"].mask is None
+
+
+def test_sites_that_do_not_meet_are_not_paired(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    experts(source)
+    for site, crs, left in (("Peel", UTM8, LEFT + 5000), ("Bykovsky", "EPSG:32652", LEFT)):
+        (path,) = (source / f"01_Setup/{site}/data").glob("Planet*")
+        tif(path, stack(0, 66, 69, 4), crs, from_origin(left, TOP, 3.125, 3.125))
+    pairs, notes = imported(tmp_path, "rts-experts", experts)
+    assert all(p.hr is None for p in pairs.values())
+    assert (
+        "does not lie where the Sentinel-2 file does" in notes and "is in EPSG:32652, the Sentinel-2 file in" in notes
+    )
+
+
+def test_hr_that_is_no_reflectance_is_relative(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    experts(source)
+    (path,) = (source / "01_Setup/Peel/data").glob("Planet*")
+    tif(path, stack(0, 66, 69, 4) * np.float32(1e-4), UTM8, from_origin(LEFT, TOP, 3.125, 3.125))
+    pairs, notes = imported(tmp_path, "rts-experts", experts)
+    assert pairs["Peel"].hr is not None and pairs["Peel"].hr.unit == "relative"
+    assert "Peel: HR is float32 and no reflectance x 10000 as believed" in notes
+
+
+# --- shapefiles -------------------------------------------------------------------------------------------------
+
+
+def test_polygons_with_holes_and_in_another_crs(tmp_path: Path) -> None:
+    hole = box(30, 30, 50, 50)[::-1]
+    shapefile(tmp_path / "a.shp", [[box(10, 10, 70, 70), hole], [box(80, 0, 90, 10)]], None)
+    found = read_polygons(tmp_path / "a.shp").mask((10, 10), UTM8, (0, 0, 100, 100))
+    expected = np.zeros((10, 10), bool)
+    expected[3:9, 1:7] = expected[9, 8] = True
+    expected[5:7, 3:5] = False
+    np.testing.assert_array_equal(found, expected)
+    # The same place in degrees: 0.01 degrees are about 0.4 and 1.1 km there.
+    from rasterio.warp import transform
+
+    xs, ys = transform(UTM8, "EPSG:4326", *box(LEFT, TOP - 500, LEFT + 500, TOP).T.tolist())
+    shapefile(tmp_path / "b.shp", [[np.stack([xs, ys], 1)]], "EPSG:4326", kind=15)
+    found = read_polygons(tmp_path / "b.shp").mask((10, 20), UTM8, (LEFT, TOP - 1000, LEFT + 2000, TOP))
+    expected = np.zeros((10, 20), bool)
+    expected[:5, :5] = True
+    np.testing.assert_array_equal(found, expected)
+    shapefile(tmp_path / "none.shp", [])
+    assert not read_polygons(tmp_path / "none.shp").mask((4, 5), UTM8, (0, 0, 1, 1)).any()
+
+
+def spoilt(at: int, value: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + value + data[at + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda data: b"", "no readable shapefile"),
+        (lambda data: data[:-5], "cut inside of a record"),
+        (lambda data: data[:150], "cut inside of a record"),
+        (lambda data: data[:103], "no readable shapefile"),
+        (spoilt(0, b"PK"), "does not begin as one"),
+        (spoilt(32, b"\1"), "found shapes of type 1, expected polygons"),
+        (spoilt(104, b"\0\0\0\1"), "cut inside of a record"),
+        (spoilt(104, b"\xff\xff\xff\xff"), "cut inside of a record"),
+        (spoilt(108, b"\3"), "found a shape of type 3"),
+        (spoilt(144, b"\xff\xff\xff\x7f"), "polygon of 2147483647 rings"),
+        (spoilt(148, b"\xff\xff\xff\x7f"), "and 2147483647 points in"),
+        (spoilt(148, b"\2\0\0\0"), "fewer than three points"),
+        (spoilt(152, b"\1"), "make no sense"),
+        (spoilt(156, np.float64(np.nan).tobytes()), "make no sense"),
+        (lambda data: data + b"\0" * (MAX_BYTES - len(data) + 1), "expected at most"),
+        (lambda data: data[:100] + data[100:] * 10_001, "more than 10000 polygons"),
+    ],
+)
+def test_malformed_shapefiles_are_one_line(tmp_path: Path, spoil: Callable[[bytes], bytes], message: str) -> None:
+    path = tmp_path / "a.shp"
+    shapefile(path, [[box(0, 0, 1, 1)]])
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(RfbenchError, match=message) as caught:
+        read_polygons(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "message"),
+    [
+        ("nonsense", 0.0, "its CRS cannot be brought to that of the image"),
+        (rasterio.crs.CRS.from_epsg(4326).to_wkt(), 1e6, "its CRS cannot be brought to that of the image"),
+        ("", 1e300, "nowhere near the image"),
+    ],
+)
+def test_polygons_that_lie_nowhere_are_one_line(tmp_path: Path, crs: str, corner: float, message: str) -> None:
+    path = tmp_path / "a.shp"
+    shapefile(path, [[box(corner, corner, 2 * corner + 1, 2 * corner + 1)]], None)
+    path.with_suffix(".prj").write_text(crs)
+    with pytest.raises(RfbenchError, match=message):
+        read_polygons(path).mask((4, 5), UTM8, (LEFT, TOP - 40, LEFT + 50, TOP))
 
 
 # --- COCO -------------------------------------------------------------------------------------------------------

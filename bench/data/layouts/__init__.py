@@ -69,6 +69,11 @@ LAYOUTS: dict[str, Layout] = {
         "PLANET-RGB/*.tif, labels/*.tif, metadata.csv, splits.yaml (thaw slumps, HR only, splits by region)",
         _HR_GSD,
     ),
+    "rts-experts": Layout(
+        "bench.data.layouts.rts_experts:import_experts",
+        "01_Setup/SITE/data/{S2,PlanetScope}_*.tif, 02_UserResults/#NN/SITE_digitized.shp (thaw slumps)",
+        ("offset",),
+    ),
     "rts-labels": Layout(
         "bench.data.layouts.rts_tiles:import_labels",
         "data/raw/Level N/GROUP/UID.tif: R, G, B and slump mask in one float file (thaw slumps, HR only)",

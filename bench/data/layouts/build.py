@@ -73,15 +73,22 @@ class Builder:
             shutil.copyfile(path, temporary)
         return relative
 
-    def write(self, values: np.ndarray, bands: Sequence[str], kind: str, stem: str, *, like: Path | None = None) -> str:
-        """Write (H, W, C) as a GeoTIFF with band names, where ``like`` lies on the ground; returns its path."""
+    def write(
+        self,
+        values: np.ndarray,
+        bands: Sequence[str],
+        kind: str,
+        stem: str,
+        *,
+        place: readers.Georeference | None = None,
+    ) -> str:
+        """Write (H, W, C) as a GeoTIFF with band names, in the bounds of ``place``; returns its path."""
         import rasterio
 
         relative = f"{kind}/{safe_name(stem)}.tif"
         height, width, count = values.shape
         profile: dict[str, Any] = {"driver": "GTiff", "height": height, "width": width, "count": count,
                                    "dtype": values.dtype.name, "compress": "deflate", "interleave": "band"}  # fmt: skip
-        place = readers.georeference(like) if like is not None else None
         if place is not None:
             left, bottom, right, top = place.bounds
             profile |= {
@@ -314,6 +321,12 @@ def gsd_field(side: str, place: readers.Georeference | None) -> dict[str, float]
     if place is None or place.crs is None or place.pixel_m is None:
         return {}
     return {f"{side}_gsd_m": round(place.pixel_m[0], 3)}
+
+
+def date_in(text: str) -> str:
+    """The date in a product id or a file name (``20210821T210019``, ``2021-08-04``) as ISO; empty without one."""
+    match = re.search(r"(?<!\d)(20\d\d)(-?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?=T\d{6}|\D|$)", text)
+    return f"{match[1]}-{match[3]}-{match[4]}" if match else ""
 
 
 def first_of(names: Collection[str], limit: int = 3) -> str:

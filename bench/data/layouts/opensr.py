@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.data.layouts.build import L1C_BANDS, L2A_BANDS, Builder, Import, read_rows
+from bench.data.layouts.build import L1C_BANDS, L2A_BANDS, Builder, Import, date_in, read_rows
 from bench.data.pickled import load_arrays
 
 NAMES = ("naip", "spot", "venus", "spain_urban", "spain_crops", "satellogic")
@@ -165,15 +165,9 @@ def _by_roi(folder: Path) -> dict[str, Path]:
 
 def _add(builder: Builder, part: str, stem: str, roi: str, lr_text: str, hr_text: str, files: dict[str, str]) -> None:
     builder.add(
-        {"id": stem, "scene_id": f"{part} {roi}" if roi else stem, "lr_date": _date(lr_text), "hr_date": _date(hr_text),
-         "hr_gsd_m": _GSD_HR_M.get(part, 2.5), **files}
+        {"id": stem, "scene_id": f"{part} {roi}" if roi else stem, "lr_date": date_in(lr_text),
+         "hr_date": date_in(hr_text), "hr_gsd_m": _GSD_HR_M.get(part, 2.5), **files}
     )  # fmt: skip
-
-
-def _date(text: str) -> str:
-    """The acquisition date in a product id or a file name, as ISO; empty where there is none."""
-    match = re.search(r"(?<!\d)(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=T\d{6}|\D|$)", text)
-    return "-".join(match.groups()) if match else ""
 
 
 def _check_factor(part: str, lr: tuple[int, ...], hr: tuple[int, ...], facts: Counter[str]) -> None:

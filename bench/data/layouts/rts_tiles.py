@@ -160,7 +160,7 @@ def _label_row(builder: Builder, path: Path, stem: str, facts: Counter[str]) -> 
         facts[f"are not in {_CRS}"] += 1
     if not np.isin(mask[np.isfinite(mask)], (0, 1)).all():
         facts["have mask values other than 0 and 1: above 0.5 is slump"] += 1
-    row: dict[str, Any] = {"id": stem, "hr": builder.write(rgb, RGB, "hr", stem, like=path)}
+    row: dict[str, Any] = {"id": stem, "hr": builder.write(rgb, RGB, "hr", stem, place=place)}
     row |= gsd_field("hr", place)
     row["mask"] = builder.mask(np.where(np.isfinite(mask), mask, 0) > 0.5, stem)
     return row
