@@ -252,7 +252,7 @@ def _plugins() -> Iterator[Line]:
             package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
             try:
                 registry.load(kind, name)
-            except Exception as error:
+            except Exception as error:  # importing a plugin runs its code
                 step = f"pip uninstall {point.dist.name if point.dist else 'it'}, or repair it"
                 if kind in ("models", "metrics", "datasets") and not is_ours:
                     step = f"rfbench check {kind[:-1]} {one_line(name, 60)}"
@@ -295,7 +295,7 @@ def _metrics(weights_dir: Path | None) -> Iterator[Line]:
             continue  # a broken plugin, told above
         try:
             why = kind(Setting(weights_dir=weights_dir)).missing()
-        except Exception as error:
+        except Exception as error:  # a plugin's metric; the report goes on
             yield Line("metrics", "problem", f"{name}: {error}", f"rfbench check metric {one_line(name, 60)}")
             continue
         if why is None:
@@ -323,8 +323,8 @@ def _licences() -> Iterator[Line]:
             try:
                 part = registry.load(kind, name)
                 licence = part().licence if kind == "datasets" else part.licence
-            except Exception:
-                continue  # told above
+            except Exception:  # told above, or of a plugin's own making
+                continue
             if isinstance(licence, str) and restriction(licence):
                 stated.setdefault(licence, []).append(f"{kind[:-1]} {name}")
     for file, entry in weights.listed().items():

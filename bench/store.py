@@ -25,6 +25,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ class RunFolder:
             with safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {})["rfbench"])
                 return {k: file.get_tensor(k) for k in file.keys()}, header  # noqa: SIM118 (no iterator)
-        except Exception as error:
+        except Exception as error:  # safetensors, JSON and numpy each have errors of their own
             raise RfbenchError(
                 f"{path} is no readable prediction: {one_line(error, 100)}; run the same command"
             ) from None
@@ -225,7 +226,7 @@ class RunFolder:
         path = self.path / "items" / f"{safe_name(image_id)}.safetensors"
         try:
             return load_file(path) if path.is_file() else {}
-        except Exception as error:
+        except Exception as error:  # as in read_prediction
             raise RfbenchError(
                 f"{path} cannot be read: {one_line(error, 100)}; remove {path.with_suffix('.json').name} beside it, "
                 "then run the same command again"
@@ -261,7 +262,7 @@ class RunFolder:
                     raise ValueError(f"it claims {claims.num_rows} rows")
                 file.seek(0)
                 return pd.read_parquet(file, engine="pyarrow")
-        except Exception as error:
+        except Exception as error:  # pyarrow and pandas have errors of their own
             raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
 
     def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:
@@ -303,6 +304,32 @@ def _is_cell(value: Any) -> bool:
 def _has(value: Any, keys: Mapping[str, type]) -> bool:
     """Whether a JSON value is an object with these keys of these types."""
     return isinstance(value, dict) and all(isinstance(value.get(k), t) for k, t in keys.items())
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What tables and citations read of a run: the documents ``run.json`` and ``summary.json``."""
+
+    folder: RunFolder
+    record: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """The plan in ``run.json``."""
+        plan: Mapping[str, Any] = self.record["plan"]
+        return plan
+
+
+def read_finished(folder: RunFolder) -> FinishedRun:
+    """The documents of a run; RfbenchError if it is not finished."""
+    record, summary = folder.run(), folder.summary()
+    if summary is None or not summary["rows"]:
+        raise RfbenchError(
+            f"{folder.path}: found no summary.json, expected a finished run; run the same command again to finish it "
+            f"({one_line(record.get('command', 'rfbench run ...'), 160)}), or leave the run out"
+        )
+    return FinishedRun(folder, record, summary)
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunFolder]:

@@ -186,7 +186,7 @@ class _DatasetChecks:
         for record in chosen:
             try:
                 pair = self.dataset.load(record)
-            except Exception as error:
+            except Exception as error:  # what a plugin raises is a line of the report
                 text = str(error) if isinstance(error, RfbenchError) else described(error)
                 self.problems["images"].append(f"{one_line(record.id, 60)}: {one_line(text, 200)}")
                 continue

@@ -51,7 +51,7 @@ def check_model(text: str, *, device: str = "cpu", tell: Callable[[Line], None] 
         raise unknown("model", name, registry.points("models"), hint="'rfbench ls models' lists them")
     try:
         known = registry.load("models", name).default_options
-    except Exception:
+    except (RfbenchError, AttributeError):
         known = options  # a broken one is a line of the report
     for key in options:
         if key not in known:
@@ -179,7 +179,7 @@ class _ModelChecks:
         def spied(batch: Batch) -> Prediction:
             try:
                 return plain(batch)
-            except Exception as error:
+            except Exception as error:  # kept for the report, and raised again
                 self.raised.append(error)
                 raise
 

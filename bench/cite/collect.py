@@ -19,7 +19,7 @@ from bench.core import registry
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import digest
 from bench.core.licences import restriction
-from bench.store import RunFolder
+from bench.store import FinishedRun, RunFolder, read_finished
 from bench.tables.build import protocol_label
 
 # import package -> distribution, key in the library, licence
@@ -85,15 +85,8 @@ class Methods:
 
 
 @dataclass(frozen=True)
-class _Run:
-    record: Mapping[str, Any]
-    summary: Mapping[str, Any]
+class _Run(FinishedRun):
     sources: Mapping[str, Any]
-
-    @property
-    def plan(self) -> Mapping[str, Any]:
-        plan: Mapping[str, Any] = self.record["plan"]
-        return plan
 
     @property
     def label(self) -> str:
@@ -162,18 +155,8 @@ def collect(folders: Sequence[RunFolder]) -> Methods:
 
 
 def _read(folder: RunFolder) -> _Run:
-    record, summary = folder.run(), folder.summary()
-    if summary is None or not summary["rows"]:
-        raise RfbenchError(
-            f"{folder.path}: found no summary.json, expected a finished run; run the same command again to finish it "
-            f"({one_line(record.get('command', 'rfbench run ...'), 160)}), or leave the run out"
-        )
-    plan = record["plan"]
-    if not all(isinstance(d, dict) and isinstance(d.get("identity"), str) for d in plan["metrics"].values()):
-        raise RfbenchError(f"{folder.path / 'run.json'}: found metrics without identities; run it again")
-    if not {"name", "split", "fingerprint", "ids"} <= plan["data"].keys() or "name" not in plan["protocol"]:
-        raise RfbenchError(f"{folder.path / 'run.json'}: found no data or protocol to name; run it again")
-    return _Run(record, summary, _object(record.get("sources")) or _registered(plan))
+    run = read_finished(folder)
+    return _Run(folder, run.record, run.summary, _object(run.record.get("sources")) or _registered(run.plan))
 
 
 def _registered(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +164,7 @@ def _registered(plan: Mapping[str, Any]) -> dict[str, Any]:
     from bench.metrics.scorer import metric_class
 
     found: dict[str, Any] = {"model": {}, "data": {}, "metrics": {}}
-    with suppress(Exception):
+    with suppress(Exception):  # a plugin may be another one by now, or run into anything
         found["model"] = {"citation": registry.load("models", plan["model"]["spec"]["name"]).citation}
     with suppress(Exception):
         found["data"] = {"citation": registry.load("datasets", plan["data"]["name"])().citation}

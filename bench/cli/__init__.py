@@ -68,7 +68,7 @@ class _Verbs(click.Group):
         try:
             command = self.get_command(context, name)
             return command.get_short_help_str(100) if command else "(plugin)"
-        except Exception as error:
+        except Exception as error:  # importing a plugin runs its code
             return f"(plugin, cannot be loaded: {one_line(error, 60)})"
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
-# Before anything loads numpy or torch: waiting threads sleep instead of spinning. With a busy neighbour on the same
-# cores, spinning made the same calls 60 to 150 times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable matrix products on a GPU
-
 import sys
 from pathlib import Path
 
 import click
+
+from bench.cli.shared import metrics_option, settle_threads, weights_option
+
+settle_threads()
 
 _EPILOG = """\b
 Examples:
@@ -43,11 +39,7 @@ Examples:
     "--data", default="scenes", show_default=True, metavar="DIR|NAME", help="A dataset folder, or a registered dataset."
 )
 @click.option("--split", default="test", show_default=True, help="Which of the dataset's images.")
-@click.option(
-    "--metrics",
-    metavar="NAMES",
-    help="Comma-separated; 'default' and 'all' are understood, as is pyiqa:NAME.  [default: the paper's columns]",
-)
+@metrics_option
 @click.option(
     "--device",
     default="auto",
@@ -84,19 +76,14 @@ Examples:
 @click.option(
     "--allow-train", is_flag=True, help="Also run a model on images that it was trained on; tables will say so."
 )
-@click.option(
-    "--weights-dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where pretrained weights of metrics lie.  [default: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights]",
-)
+@weights_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Run folders become DIR/MODEL.  [default: runs/, named by the plan, so the same command resumes]",
 )
-def command(metrics: str | None, **options: object) -> int:
+def command(**options: object) -> int:
     """Run models on a dataset under a protocol, score them, and print the table.
 
     The same command resumes an interrupted run and ends with the same bytes. Progress goes to stderr, the table to
@@ -107,8 +94,7 @@ def command(metrics: str | None, **options: object) -> int:
     from bench.tables.build import build_table
     from bench.tables.write import to_markdown
 
-    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics is not None else None
-    plan = make_plan(Request(metrics=names, **options))  # type: ignore[arg-type]
+    plan = make_plan(Request(**options))  # type: ignore[arg-type]
     for name, why in plan.skipped.items():
         print(f"{'note' if why.startswith(SLOW) else 'warning'}: {name}: {why}", file=sys.stderr)
     lacking = [name for name, why in plan.skipped.items() if why.startswith("weights ")]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-
-# As in ``rfbench run``: waiting threads sleep instead of spinning, matrix products on a GPU are repeatable.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+
+from bench.cli.shared import metrics_option, settle_threads, weights_option
+
+settle_threads()
 
 _SHOWN = 5  # failures named on stderr; the document names all
 _EPILOG = """\b
@@ -52,11 +50,7 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
     metavar="NAME[:KEY=VALUE,...]",
     help="With --data: grid, border, rounding, display.  [default: paired]",
 )
-@click.option(
-    "--metrics",
-    metavar="NAMES",
-    help="Comma-separated; 'default' and 'all' are understood, as is pyiqa:NAME.  [default: the paper's columns]",
-)
+@metrics_option
 @click.option(
     "--pred-name",
     default="{id}",
@@ -96,12 +90,7 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
 @click.option(
     "--strict", is_flag=True, help="Stop before anything is computed if a metric cannot be or a file has no partner."
 )
-@click.option(
-    "--weights-dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where pretrained weights of metrics lie.  [default: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights]",
-)
+@weights_option
 @click.option(
     "--format",
     "form",
@@ -111,7 +100,7 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
     help="JSON and CSV hold every image, at full precision.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
-def command(form: str, out: Path | None, metrics: str | None, **options: Any) -> int:
+def command(form: str, out: Path | None, **options: Any) -> int:
     """Score images that another program wrote, without a model.
 
     PNG, JPEG, TIFF, npy and npz files of one folder are matched by name (without the ending) with those of another
@@ -125,8 +114,7 @@ def command(form: str, out: Path | None, metrics: str | None, **options: Any) ->
 
     if out is not None:
         _check_out(out)
-    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics is not None else None
-    request = Request(metrics=names, **options)
+    request = Request(**options)
     try:
         document = score(request, title=request.pred.name or "score")
     except KeyboardInterrupt:

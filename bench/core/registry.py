@@ -52,7 +52,7 @@ def load(kind: Kind, name: str) -> Any:
         raise unknown(kind[:-1], name, points(kind), hint=f"'rfbench ls {kind}' lists them")
     try:
         return points(kind)[name].load()
-    except Exception as error:
+    except Exception as error:  # importing a plugin runs its code
         raise RfbenchError(
             f"the {kind[:-1]} '{name}' ({points(kind)[name].value}) cannot be loaded: "
             f"{type(error).__name__}: {one_line(error, 160)}; repair or uninstall its package"

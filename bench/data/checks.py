@@ -417,7 +417,7 @@ def _extents(lr: Seen, target: Seen, kind: str) -> Iterator[Found]:
 
         try:
             b = transform_bounds(target.place.crs, lr.place.crs, *b)
-        except Exception as error:
+        except Exception as error:  # GDAL and PROJ have classes of their own for a CRS that they cannot take
             yield (
                 "warning",
                 "extent",

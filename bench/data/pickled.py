@@ -113,7 +113,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             try:
                 if (array := _array(value)) is not None:
                     found[key] = array
-            except Exception as error:
+            except Exception as error:  # what a pickle recorded may have any shape
                 raise RfbenchError(
                     f"{path}: the array '{one_line(key, 40)}' is malformed ({one_line(error, 100)}); get the file again"
                 ) from None

@@ -359,7 +359,7 @@ def read_series(path: Path) -> Series:
             data = file["data"]
     except RfbenchError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever zip and numpy meet in a broken file
         raise RfbenchError(
             f"{path} cannot be read as a series ({type(error).__name__}: {one_line(error, 100)}); expected an npz with "
             "data (T, C, H, W), dates and bands"

@@ -228,7 +228,7 @@ class Metric(ABC):
             found = self.features(estimate, reference, self._prepare(estimate, reference))
         except Unavailable as error:
             return Score(reason=one_line(error))
-        except Exception as error:
+        except Exception as error:  # as in assess
             return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
         if not all(np.isfinite(a).all() for a in found.values()):
             return Score(reason="its features are not finite")
@@ -242,7 +242,7 @@ class Metric(ABC):
             result = self.reduce(features)
         except Unavailable as error:
             return Score(reason=one_line(error))
-        except Exception as error:
+        except Exception as error:  # as in assess
             return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
         return result if math.isfinite(result.value) else Score(reason=f"not a finite number ({result.value})")
 

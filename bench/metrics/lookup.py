@@ -147,7 +147,7 @@ def _no_downloads(what: str, folders: list[Path], weights_dir: Path | None) -> I
             yield
         except Unavailable:
             raise
-        except Exception as error:
+        except Exception as error:  # each library has errors of its own for a file that it was not given
             if not wanted:
                 raise
             raise Unavailable(
@@ -185,7 +185,7 @@ def _hub_offline(wanted: list[str]) -> Iterator[None]:
             def noted(*args: Any, **kwargs: Any) -> Any:
                 try:
                     return download(*args, **kwargs)
-                except Exception:
+                except Exception:  # noted, and raised again
                     wanted.append(f"{kwargs.get('filename', 'of the hub')} of {kwargs.get('repo_id', '?')}")
                     raise
 

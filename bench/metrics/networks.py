@@ -91,7 +91,7 @@ def load_state(file: str, setting: Setting) -> dict[str, torch.Tensor]:
     path = weights.find(file, setting.weights_dir)
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
+    except Exception as error:  # unpickling a damaged file fails in many ways
         raise Unavailable(f"{file} cannot be read: {one_line(error, 120)}") from error
     if not isinstance(state, dict):
         raise Unavailable(f"{file} holds a {type(state).__name__}, not named tensors")

@@ -93,7 +93,7 @@ class _Pyiqa(Metric):
             self._build()
         except Unavailable as error:
             return one_line(error)
-        except Exception as error:
+        except Exception as error:  # pyiqa builds hundreds of networks by other libraries
             return f"pyiqa cannot build it: {type(error).__name__}: {one_line(error, 160)}"
         return None
 

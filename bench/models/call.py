@@ -192,7 +192,7 @@ class Model:
         """The answers, or why there are none. The error's frames, and the memory that they hold, are gone by then."""
         try:
             return self._answer(tasks, run_seed, draws, policy, tile_px)
-        except Exception as error:
+        except Exception as error:  # a model that fails loses its images, not the run
             why = _NO_MEMORY if _out_of_memory(error) else _item_error(self.label, error)
         if why is _NO_MEMORY:
             _free_memory()

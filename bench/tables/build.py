@@ -15,7 +15,7 @@ from bench.core import registry
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.metrics.base import GROUPS
 from bench.metrics.scorer import DEFAULT
-from bench.store import RunFolder, refuse_to_mix
+from bench.store import FinishedRun, RunFolder, read_finished, refuse_to_mix
 
 Rank = Literal["best", "second", None]
 ABSENT = "not part of this run"
@@ -115,22 +115,6 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Run:
-    folder: RunFolder
-    record: Mapping[str, Any]
-    summary: Mapping[str, Any]
-
-    @property
-    def plan(self) -> Mapping[str, Any]:
-        plan: Mapping[str, Any] = self.record["plan"]
-        return plan
-
-    @property
-    def label(self) -> str:
-        return one_line(self.summary["rows"][_kinds(self)[0]]["label"], 80)
-
-
 def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None) -> Table:
     """One row for each run and estimate, one column for each metric.
 
@@ -154,7 +138,7 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     """
     if not runs:
         raise RfbenchError("found no run, expected at least one run folder; make one with 'rfbench run'")
-    found = [_read(folder) for folder in runs]
+    found = [read_finished(folder) for folder in runs]
     order = _order(found, metrics)
     _refuse_to_mix(found, order)
     columns = tuple(_column(found, name) for name in order)
@@ -222,17 +206,11 @@ def protocol_label(options: Mapping[str, Any]) -> str:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
-def _read(folder: RunFolder) -> _Run:
-    record, summary = folder.run(), folder.summary()
-    if summary is None or not summary["rows"]:
-        raise RfbenchError(
-            f"{folder.path}: found no summary.json, expected a finished run; run the same command again to finish it "
-            f"({one_line(record.get('command', 'rfbench run ...'), 160)}), or leave the run out"
-        )
-    return _Run(folder, record, summary)
+def _label(run: FinishedRun) -> str:
+    return one_line(run.summary["rows"][_kinds(run)[0]]["label"], 80)
 
 
-def _order(runs: Sequence[_Run], asked: Sequence[str] | None) -> list[str]:
+def _order(runs: Sequence[FinishedRun], asked: Sequence[str] | None) -> list[str]:
     known = dict.fromkeys(name for run in runs for name in run.plan["metrics"])
     if asked is not None:
         for name in asked:
@@ -250,33 +228,33 @@ def _order(runs: Sequence[_Run], asked: Sequence[str] | None) -> list[str]:
     return sorted(names, key=group)
 
 
-def _described(runs: Sequence[_Run], name: str) -> Mapping[str, Any]:
+def _described(runs: Sequence[FinishedRun], name: str) -> Mapping[str, Any]:
     described: Mapping[str, Any] = next(r.plan["metrics"][name] for r in runs if name in r.plan["metrics"])
     return described
 
 
-def _refuse_to_mix(runs: Sequence[_Run], metrics: Sequence[str]) -> None:
+def _refuse_to_mix(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> None:
     """Every pair, since two runs may share a metric that the first does not have."""
 
-    def part(run: _Run) -> dict[str, Any]:
+    def part(run: FinishedRun) -> dict[str, Any]:
         return {**run.plan, "metrics": {m: d for m, d in run.plan["metrics"].items() if m in metrics}}
 
     for a, b in itertools.combinations(runs, 2):
         refuse_to_mix(part(a), part(b), str(a.folder.path), str(b.folder.path))
 
 
-def _column(runs: Sequence[_Run], name: str) -> Column:
+def _column(runs: Sequence[FinishedRun], name: str) -> Column:
     found = _described(runs, name)
     title, unit, direction, group = (one_line(found[k], 40) for k in ("title", "unit", "direction", "group"))
     return Column(name, title, unit, direction, group, one_line(found["identity"]))
 
 
-def _kinds(run: _Run) -> list[str]:
+def _kinds(run: FinishedRun) -> list[str]:
     """The draw before the mean: JSON objects are stored sorted by name."""
     return sorted(run.summary["rows"], key=lambda kind: (kind != "sample", kind))
 
 
-def _facts(run: _Run) -> dict[str, Any]:
+def _facts(run: FinishedRun) -> dict[str, Any]:
     return {
         "folder": run.folder.path.resolve().name,
         "plan_sha256": run.record["plan_sha256"],
@@ -288,23 +266,23 @@ def _facts(run: _Run) -> dict[str, Any]:
     }
 
 
-def _seen(run: _Run) -> int:
+def _seen(run: FinishedRun) -> int:
     """How many of the run's images its model was trained on; such a run needs ``--allow-train``."""
     found = run.record.get("seen_in_training", 0)
     return found if isinstance(found, int) else 0
 
 
-def _options(run: _Run) -> Mapping[str, Any]:
+def _options(run: FinishedRun) -> Mapping[str, Any]:
     """The model's options, as far as the record names any."""
     found = run.plan["model"].get("options")
     return found if isinstance(found, dict) else {}
 
 
-def _labels(runs: Sequence[_Run]) -> list[str]:
+def _labels(runs: Sequence[FinishedRun]) -> list[str]:
     """What to add to each run's label: what tells it from other runs of the model, and what makes it no fair row."""
     added = []
     for run in runs:
-        same = [r for r in runs if r.label == run.label]
+        same = [r for r in runs if _label(r) == _label(run)]
         words = [
             form.format(run.plan.get(key))
             for key, form in _SETTINGS.items()
@@ -316,7 +294,7 @@ def _labels(runs: Sequence[_Run]) -> list[str]:
         words += [f"trained on {_seen(run)} of these"] if _seen(run) else []
         added.append(f" ({one_line(', '.join(words), 80)})" if words else "")
     # Equal plans (one run on two machines, say) are told apart by their folders, if those have different names.
-    whole = [(run.label, more) for run, more in zip(runs, added, strict=True)]
+    whole = [(_label(run), more) for run, more in zip(runs, added, strict=True)]
     folders = [one_line(run.folder.path.resolve().name, 60) for run in runs]
     return [
         f"{more} ({folder})"
@@ -400,7 +378,7 @@ def _incomplete(n: int, images: int, most: int, failed: int, reasons: Mapping[st
 # --- notes ----------------------------------------------------------------------------------------------------
 
 
-def _notes(runs: Sequence[_Run]) -> Iterable[str]:
+def _notes(runs: Sequence[FinishedRun]) -> Iterable[str]:
     words = []
     for key, form in _SETTINGS.items():
         values = dict.fromkeys(str(r.plan[key]) for r in runs if key in r.plan)
@@ -412,10 +390,10 @@ def _notes(runs: Sequence[_Run]) -> Iterable[str]:
         failed = run.summary["failed"]
         if failed:
             some = ", ".join(one_line(i, 40) for i in failed[:4]) + (", ..." if len(failed) > 4 else "")
-            yield f"{run.label}: {len(failed)} of {run.summary['images']} images failed ({some})"
+            yield f"{_label(run)}: {len(failed)} of {run.summary['images']} images failed ({some})"
         if _seen(run):
             yield (
-                f"{run.label}: {_seen(run)} of the {len(run.plan['data']['ids'])} images were among those it was "
+                f"{_label(run)}: {_seen(run)} of the {len(run.plan['data']['ids'])} images were among those it was "
                 "trained on (--allow-train); its row says nothing about new images"
             )
 
