@@ -73,7 +73,9 @@ def of_part(citation: str, kind: str, name: str) -> list[Entry]:
     if not words:
         return []
     key = re.sub(r"[^A-Za-z0-9]+", "-", f"{kind}-{name}").strip("-")[:60]
-    return [Entry("misc", key, (("title", f"{{{field_text(name)}}}"), ("note", field_text(citation))))]
+    # Styles sort what has no author by its field 'key'.
+    fields = (("key", field_text(name)), ("title", f"{{{field_text(name)}}}"), ("note", field_text(citation)))
+    return [Entry("misc", key, fields)]
 
 
 def parse(text: str) -> list[Entry]:

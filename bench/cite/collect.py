@@ -230,7 +230,7 @@ def _software(runs: Sequence[_Run], works: _Works) -> list[Piece]:
     )
     ours = library()["rfbench"]
     exact = Entry(
-        ours.kind, ours.key, tuple((k, field_text(versions) if k == "version" else v) for k, v in ours.fields)
+        ours.kind, ours.key, tuple((k, f"Version {field_text(versions)}" if k == "note" else v) for k, v in ours.fields)
     )
     ourselves = works.cite([exact])  # first of all works
     python = _or(_text(s.get("python"), 40) for s in software)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -78,11 +79,11 @@ def to_latex(methods: Methods) -> str:
     identities = [
         (latex_text(i.kind), latex_text(i.name), f"\\texttt{{{_breakable(i.signature)}}}") for i in methods.identities
     ]
-    lines += _latex_table("Identities of everything that a score hangs on.", "identities", "llp{0.55\\linewidth}",
+    lines += _latex_table("Identities of everything that a score hangs on.", "identities", (0.09, 0.28, 0.51),
                           ("", "name", "identity"), identities)  # fmt: skip
     licences = [(latex_text(x.what), latex_text(x.licence), latex_text(x.restricts) or "--") for x in methods.licences]
-    wide = "p{0.3\\linewidth}p{0.32\\linewidth}p{0.25\\linewidth}"
-    lines += _latex_table("Licences of everything used.", "licences", wide, ("used", "licence", "restricts"), licences)
+    lines += _latex_table("Licences of everything used.", "licences", (0.3, 0.32, 0.25),
+                          ("used", "licence", "restricts"), licences)  # fmt: skip
     return "\n".join([*lines, *(f"% note: {latex_text(note)}" for note in methods.notes)])
 
 
@@ -122,14 +123,18 @@ def _edges(text: str, escape: Callable[[str], str]) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Typewriter that may break at the bars of a signature and after every 16 digits of a hash."""
-    parts = re.split(r"([0-9a-f]{16})(?=[0-9a-f])", one_line(text, 480))
-    return "\\allowbreak ".join(latex_identity(part) for part in parts if part)
+    """Typewriter that may break at the bars of a signature, within paths and options, and after 16 digits of a hash."""
+    parts = re.split(r"([0-9a-f]{16}(?=[0-9a-f])|[/=,;_:]+(?![\s/=,;_:]))", one_line(text, 480))
+    pairs = ["".join(pair) for pair in itertools.zip_longest(parts[::2], parts[1::2], fillvalue="")]
+    return "\\allowbreak ".join(_edges(pair, latex_identity) for pair in pairs if pair)
 
 
 def _latex_table(
-    caption: str, label: str, columns: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+    caption: str, label: str, widths: Sequence[float], head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> list[str]:
+    """A table whose columns, ``widths`` of the line, break their texts, whatever these are, and leave them ragged."""
+    columns = "".join(f"p{{{width:g}\\linewidth}}" for width in widths)
+    ragged = [" & ".join(f"\\raggedright {cell}" for cell in row) for row in rows]
     return [
         "\\begin{table}[tbp]",
         f"\\caption{{{caption}}}",
@@ -138,7 +143,7 @@ def _latex_table(
         "\\toprule",
         " & ".join(head) + " \\\\",
         "\\midrule",
-        *(" & ".join(row) + " \\\\" for row in rows),
+        *(f"{row} \\tabularnewline" for row in ragged),
         "\\bottomrule",
         "\\end{tabular}",
         "\\end{table}",
