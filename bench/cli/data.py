@@ -116,7 +116,10 @@ Examples:
 @click.option("--lr-gsd-m", type=float, metavar="M", help=f"Metres of an LR pixel. [{_of('lr_gsd_m')}]")
 @click.option("--hr-gsd-m", type=float, metavar="M", help=f"Metres of an HR pixel. [{_of('hr_gsd_m')}]")
 @click.option(
-    "--dates", metavar="nearest|clearest|all", help=f"Which LR dates of an area. [{_of('dates')}]  [default: nearest]"
+    "--dates",
+    metavar="nearest|clearest|all|series",
+    help=f"Which LR dates of an area; series: the nearest, with all as its time series. [{_of('dates')}]  "
+    "[default: nearest]",
 )
 @click.option("--level", metavar="L2A|L1C", help=f"Which LR. [{_of('level')}]  [default: L2A]")
 @click.option(

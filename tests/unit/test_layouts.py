@@ -350,8 +350,28 @@ def test_worldstrat_of_all_and_of_clearest_dates(tmp_path: Path) -> None:
     assert {p.record.scene_id for p in pairs.values()} == {"Amnesty POI-20-2-2", "Landcover-1377171"}
     clearest, _ = imported(tmp_path, "worldstrat", worldstrat, dates="clearest")
     assert clearest["Landcover-1377171"].record.lr_date == "2020-04-01"
-    with pytest.raises(RfbenchError, match="expected nearest, clearest, all"):
+    with pytest.raises(RfbenchError, match="expected nearest, clearest, all, series"):
         imported(tmp_path, "worldstrat", worldstrat, dates="best")
+
+
+def test_worldstrat_revisits_as_a_series(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    worldstrat(source)
+    aoi = "Landcover-1377171"
+    tif(source / f"lr_dataset/{aoi}/L2A/{aoi}-4-L2A_data.tiff", stack(4, 9, 11).astype(np.float32) / 10000)
+    (source / f"lr_dataset/{aoi}/L2A/{aoi}-5-L2A_data.tiff").write_bytes(b"II*\0nonsense")
+    pairs, notes = imported(tmp_path, "worldstrat", worldstrat, dates="series")
+    assert set(pairs) == {"Amnesty POI-20-2-2", aoi}
+    for i, pair in enumerate(pairs.values()):
+        series, lr = pair.series, pair.lr
+        assert series is not None and lr is not None
+        assert series.dates == ("2020-02-01", "2020-04-01") and pair.record.lr_date == "2020-02-01"
+        assert series.bands == tuple(EE)
+        np.testing.assert_array_equal(series.values[0], lr.values)  # number 3, the earlier one
+        np.testing.assert_array_equal(series.values[1, 1:], (stack(10 * i + 1, *lr.size) / 10000).astype("f4")[1:])
+    assert notes.count("one date less in its series") == 2 and "its size is not that of" in notes
+    report = validate(next(p for p in tmp_path.iterdir() if p.name.startswith("out")))
+    assert not [p for p in report.problems if p.check in ("series", "date")]
 
 
 def test_worldstrat_that_is_not_as_believed_says_so(tmp_path: Path) -> None:
@@ -952,7 +972,8 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     for fake, (layout, make, _, _) in FAKES.items():
         make(tmp_path / fake)
         for out in ("a", "b"):
-            import_layout(layout, tmp_path / fake, tmp_path / f"{fake} {out}", name="x")
+            options = {"dates": "series"} if layout == "worldstrat" else {}
+            import_layout(layout, tmp_path / fake, tmp_path / f"{fake} {out}", name="x", **options)
         a, b = ({p.relative_to(r): p.read_bytes() for p in r.rglob("*") if p.is_file()}
                 for r in (tmp_path / f"{fake} a", tmp_path / f"{fake} b"))  # fmt: skip
         assert a == b, fake

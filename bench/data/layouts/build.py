@@ -105,6 +105,16 @@ class Builder:
             write_bytes(self.work / relative, bytes(memory.getbuffer()))
         return relative
 
+    def series(self, stacks: np.ndarray, dates: Sequence[str], bands: Sequence[str], stem: str) -> str:
+        """Write images (T, H, W, C) of several dates as one npz; returns its path in the dataset."""
+        relative = f"series/{safe_name(stem)}.npz"
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, data=np.moveaxis(stacks, 3, 1), dates=np.array(list(dates), "U10"), bands=np.array(list(bands))
+        )
+        write_bytes(self.work / relative, buffer.getvalue())
+        return relative
+
     def mask(self, mask: Mask, stem: str) -> str:
         """Write a mask as a PNG of 0 and 255; returns its path in the dataset."""
         from PIL import Image as Pillow

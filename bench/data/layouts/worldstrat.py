@@ -19,7 +19,11 @@ from bench.data import readers
 from bench.data.dataset import parse_side
 from bench.data.layouts.build import L2A_BANDS, Builder, Import, first_of, read_rows
 
-CHOICES = ("nearest", "clearest", "all")
+CHOICES = ("nearest", "clearest", "all", "series")
+_DESCRIBED = {
+    "nearest": "nearest LR date", "clearest": "clearest LR date", "all": "all LR dates",
+    "series": "nearest LR date and the series of all",
+}  # fmt: skip
 _LICENCE = "HR: CC BY-NC 4.0; Sentinel-2: CC BY 4.0"
 _CITATION = (
     "Cornebise, Orsolic, Kalaitzis: Open High-Resolution Satellite Imagery: The WorldStrat Dataset, NeurIPS 2022"
@@ -37,9 +41,9 @@ def import_worldstrat(
 ) -> int:
     """Make a dataset of a WorldStrat folder; returns the number of images.
 
-    ``dates`` takes of each area the LR date nearest to the HR's, the one with the least cloud cover, or all as rows of
-    one scene. ``unit`` and ``scale`` say what HR numbers mean, where relative (12-bit) or display (8-bit) will not do.
-    ``split`` is for AOIs that the split table leaves out.
+    ``dates`` takes of each area the LR date nearest to the HR's, the one with the least cloud cover, all as rows of
+    one scene, or the nearest with all of them as its time series. ``unit`` and ``scale`` say what HR numbers mean,
+    where relative (12-bit) or display (8-bit) will not do. ``split`` is for AOIs that the split table leaves out.
     """
     if dates not in CHOICES:
         raise RfbenchError(f"--dates: found '{one_line(dates, 40)}', expected {', '.join(CHOICES)}")
@@ -70,6 +74,8 @@ def import_worldstrat(
             for n in numbers:
                 row = _row(builder, aoi, n, lr[aoi][n], hr[aoi], table.get((aoi, n), {}), facts, several=dates == "all")
                 if row:
+                    if dates == "series":
+                        row["series"] = _series(builder, aoi, lr[aoi], n, table)
                     row["split"] = splits.get(aoi, job.split)
                     row |= {"hr_unit": unit or row["hr_unit"]}
                     if unit:
@@ -80,7 +86,7 @@ def import_worldstrat(
                     builder.add(row)
         _say_facts(builder, facts)
         info: dict[str, Any] = {
-            "name": job.name, "description": f"WorldStrat, {dates} LR date{'s' * (dates == 'all')} of each area",
+            "name": job.name, "description": f"WorldStrat, {_DESCRIBED[dates]} of each area",
             "licence": _LICENCE, "citation": _CITATION,
             "lr": {"unit": "reflectance", "bands": L2A_BANDS, "gsd_m": 10, "sensor": "Sentinel-2 L2A",
                    "normalisation": "fixed[0,3000]"},
@@ -144,9 +150,33 @@ def _chosen(files: dict[int, Path], aoi: str, table: dict[tuple[str, int], dict[
             cloud = float(row.get("cloud_cover", ""))
         except ValueError:
             cloud = 1e9
-        return (days, cloud, n) if dates == "nearest" else (cloud, days, n)
+        return (cloud, days, n) if dates == "clearest" else (days, cloud, n)
 
     return [min(files, key=rank)]
+
+
+def _series(
+    builder: Builder, aoi: str, files: dict[int, Path], chosen: int, table: dict[tuple[str, int], dict[str, str]]
+) -> str:
+    """Write the revisits of an area by date, with those left out (and said) that do not look like the chosen one."""
+    like = readers.read(files[chosen])
+    found = []
+    for n, path in sorted(files.items()):
+        try:
+            raster = readers.read(path)
+            for what, is_alike in (
+                ("type", raster.values.dtype == like.values.dtype), ("size", raster.values.shape == like.values.shape),
+                ("order of bands", raster.bands == like.bands),
+            ):  # fmt: skip
+                if not is_alike:
+                    raise RfbenchError(f"{path}: its {what} is not that of {files[chosen].name}")
+        except RfbenchError as error:
+            builder.note(f"{aoi}: one date less in its series: {error}")
+            continue
+        found.append((table.get((aoi, n), {}).get("lowres_date", "")[:10], n, raster.values))
+    found.sort(key=lambda revisit: revisit[:2])
+    bands = like.bands or L2A_BANDS.split()
+    return builder.series(np.stack([r[2] for r in found]), [one_line(r[0], 10) for r in found], bands, aoi)
 
 
 def _days(first: str, second: str) -> float:

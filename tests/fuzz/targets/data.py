@@ -101,7 +101,7 @@ def make_import(rng: random.Random) -> Case:
         ("scale", (1.0, 1e-300, 4095.0)),
         ("bands", ("B G R", "", "x\ny")),
         ("unit", ("display", "relative", "reflectance", "x")),
-        ("dates", ("all", "clearest", "x")),
+        ("dates", ("all", "clearest", "series", "x")),
         ("level", ("L1C", "x")),
         ("reference", ("raw", "x")),
         ("hr_gsd_m", (4.0,)),
