@@ -322,11 +322,14 @@ def _licences() -> Iterator[Line]:
         for name in registry.names(kind):
             try:
                 part = registry.load(kind, name)
-                licence = part().licence if kind == "datasets" else part.licence
+                found = {"": part().licence if kind == "datasets" else part.licence}
+                if kind == "models":
+                    found |= {f" with {option}=": licence for option, licence in part.option_licences.items()}
             except Exception:  # told above, or of a plugin's own making
                 continue
-            if isinstance(licence, str) and restriction(licence):
-                stated.setdefault(licence, []).append(f"{kind[:-1]} {name}")
+            for how, licence in found.items():
+                if isinstance(licence, str) and restriction(licence):
+                    stated.setdefault(licence, []).append(f"{kind[:-1]} {name}{how}")
     for file, entry in weights.listed().items():
         if restriction(entry.licence):
             stated.setdefault(entry.licence, []).append(f"weights {file}")

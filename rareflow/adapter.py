@@ -14,6 +14,10 @@ from rareflow.errors import RareflowError
 if TYPE_CHECKING:
     from rareflow.model import RareFlow
 
+# https://stability.ai/news/license-update of July 2024, which includes SD3 Medium: free for research and for other use
+# without commerce, and for commerce below a million US$ of revenue a year. What was trained on them is under it too.
+_BASE_LICENCE = "Stability AI Community License (SD3's weights, and what was trained on them)"
+
 SPEC = ModelSpec(
     name="rareflow",
     adapter="rareflow.adapter:RareflowAdapter",
@@ -25,6 +29,7 @@ SPEC = ModelSpec(
     },
     path_options=("checkpoint", "base", "captions_dir"),
     licence="Apache-2.0",
+    option_licences={"base": _BASE_LICENCE},
     citation="fallah2025rareflow esser2024sd3 zhang2023controlnet vonplaten2022diffusers",
     status="ready",
 )  # fmt: skip
@@ -49,7 +54,12 @@ class RareflowAdapter(Adapter):
         return str(self.card.get("label", "rareflow"))
 
     def specialise(self, spec: ModelSpec) -> ModelSpec:
-        """Tiles whose answers are as large as what the checkpoint was trained on: positions beyond were never seen."""
+        """Tiles whose answers are as large as what the checkpoint was trained on: positions beyond were never seen.
+
+        A checkpoint on a base is under the licence of that too, whether ``base`` or its card names it.
+        """
+        if self.card.get("base") or self.card.get("config", {}).get("base"):
+            spec = dataclasses.replace(spec, licence=f"{spec.licence}; {_BASE_LICENCE}")
         crop_px = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
         return dataclasses.replace(spec, max_out_side_px=crop_px, overlap_px=8)
 

@@ -470,8 +470,10 @@ def _spec_problems(spec: ModelSpec, name: str) -> Iterator[str]:
     options = spec.default_options
     if not isinstance(options, dict) or any(not isinstance(t, str) for kv in options.items() for t in kv):
         yield "default_options are not texts by name"
-    elif set(spec.path_options) - set(options):
-        yield f"path_options names {sorted(set(spec.path_options) - set(options))}, which default_options has not"
+        return
+    for field in ("path_options", "option_licences"):
+        if unknown_options := sorted(set(getattr(spec, field)) - set(options)):
+            yield f"{field} names {unknown_options}, which default_options has not"
 
 
 def _choices(spec: ModelSpec) -> Iterator[str]:

@@ -89,6 +89,8 @@ def command(**options: object) -> int:
     The same command resumes an interrupted run and ends with the same bytes. Progress goes to stderr, the table to
     stdout.
     """
+    from bench.core.errors import one_line
+    from bench.core.licences import restriction
     from bench.run.execute import execute
     from bench.run.plan import SLOW, Request, make_plan
     from bench.tables.build import build_table
@@ -97,6 +99,10 @@ def command(**options: object) -> int:
     plan = make_plan(Request(**options))  # type: ignore[arg-type]
     for name, why in plan.skipped.items():
         print(f"{'note' if why.startswith(SLOW) else 'warning'}: {name}: {why}", file=sys.stderr)
+    for label, record in plan.runs.items():
+        restricts = restriction(record["licences"]["model"])
+        if restricts:
+            print(f"note: {label} is under {one_line(record['licences']['model'])}: {restricts}", file=sys.stderr)
     lacking = [name for name, why in plan.skipped.items() if why.startswith("weights ")]
     if len(lacking) > 1:
         print(f"'rfbench weights fetch --metrics {','.join(lacking)}' gets all of these weights", file=sys.stderr)

@@ -127,7 +127,8 @@ class Model:
 
     def identity(self) -> dict[str, Any]:
         """All of the model that can change a prediction, as stored with a run."""
-        for_people = ("summary", "licence", "citation", "paper", "status", "dtypes", "default_options", "path_options")
+        for_people = ("summary", "licence", "option_licences", "citation", "paper", "status", "dtypes",
+                      "default_options", "path_options")  # fmt: skip
         spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in for_people}
         spec["weights"] = {file: entry.sha256 for file, entry in self._weights.items()}  # not where they come from
         options = {k: v for k, v in self.options.items() if k not in self.spec.path_options}

@@ -42,6 +42,8 @@ class ModelSpec:
     default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
     path_options : options that say where something lies and not what it is; the adapter's identity has its hash.
     upstream, commit, licence, paper, status : where it comes from, for people and for records.
+    option_licences : licences that an option brings with what it names (``{"base": "..."}``), which reports show;
+        ``specialise`` adds one to ``licence`` where the option is used.
     weights : the pretrained files that it loads, by file name, which ``rfbench weights`` lists, fetches and verifies::
 
             weights={"mine_x4.pth": {"bytes": 67123456, "sha256": "<64 hex digits>", "licence": "Apache-2.0",
@@ -77,6 +79,7 @@ class ModelSpec:
     upstream: str = ""
     commit: str = ""
     licence: str = ""
+    option_licences: dict[str, str] = field(default_factory=dict)
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
     status: str = ""

@@ -143,6 +143,13 @@ def test_licences_say_what_they_restrict(methods: Methods) -> None:
     assert not any("alexnet" in what or "LPIPS" in what for what in found)
 
 
+def test_a_base_s_licence_is_named(runs: Path, tmp_path: Path) -> None:
+    licence = "Apache-2.0; Stability AI Community License (SD3's weights, and what was trained on them)"
+    methods = collect([spoil(runs / "bicubic", lambda r: r["licences"].update(model=licence), tmp_path / "run")])
+    (found,) = [x for x in methods.licences if x.what == "model bicubic"]
+    assert (found.licence, found.restricts) == (licence, "conditions on who uses it, or what for")
+
+
 def test_the_paragraph_says_how_it_was_done(methods: Methods) -> None:
     text = json.loads(WRITERS["json"](methods))["paragraph"]
     for words in ("rfbench 0.1.0", "2 of the split test of the dataset tiny", "protocol paired", "noisy gave 2 draws",

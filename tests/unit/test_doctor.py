@@ -211,6 +211,12 @@ def test_what_a_licence_restricts(licence: str, found: str) -> None:
     assert restriction(licence) == found
 
 
+def test_a_licence_that_comes_with_an_option_is_named() -> None:
+    found = [line.found for line in doctor._licences()]
+    (line,) = [text for text in found if "Stability AI Community License" in text]
+    assert "conditions on who uses it, or what for" in line and "model rareflow with base=" in line
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["doctor", "--out", str(tmp_path)]
     assert cli.main(words, standalone_mode=False) == 0
