@@ -29,7 +29,7 @@ Features = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Reference:
-    """What an image is held against. One object serves all models of a run, so states are kept in ``cache``.
+    """What an image is held against. One object serves all models of a run.
 
     Attributes
     ----------
@@ -40,6 +40,8 @@ class Reference:
     lr : the LR image in its own unit with all its bands; None where pictures are held against pictures.
     valid : bool (H, W), False where a side has no data.
     mask : bool (H, W) on the same grid, the landform's mask where the dataset has one.
+    cache : what a metric made of the reference alone, for the next model; a metric's state stays until it has scored
+        all models (``Scorer``), so that memory holds one metric's at a time.
     """
 
     id: str
@@ -53,6 +55,10 @@ class Reference:
     mask: Mask | None = None
     hr_date: str = ""
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def pixels(self, image: Array) -> Array:
+        """The pixels of an image (H, W, C) on this grid that have data, (N, C), row by row."""
+        return image.reshape(-1, image.shape[2]) if self.valid.all() else image[self.valid]
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Estimate:
         predicts display images.
     mean, std : float32 (H, W, 3) in display units, the predictive distribution; None where there is none.
     no_distribution : why there is none.
+    cache : what metrics share that look at it, such as the features that FID and KID have in common.
     """
 
     display: Array
@@ -76,6 +83,7 @@ class Estimate:
     mean: Array | None = None
     std: Array | None = None
     no_distribution: str = "a single deterministic image"
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:

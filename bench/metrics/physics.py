@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ class SamRgb(Metric):
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
         """The mean angle of the valid pixels."""
         assert reference.display is not None
-        return spectral_angle(estimate.display[reference.valid], reference.display[reference.valid])
+        return spectral_angle(reference.pixels(estimate.display), reference.pixels(reference.display))
 
 
 class SamRefl(Metric):
@@ -87,15 +89,22 @@ def spectral_angle(first: np.ndarray, second: np.ndarray) -> Score:
         If no pixel has two spectra that are not zero.
     """
     u, v = first.astype(np.float64), second.astype(np.float64)
-    length_u, length_v = np.linalg.norm(u, axis=-1), np.linalg.norm(v, axis=-1)
+    length_u, length_v = _length(u), _length(v)
     some = (length_u > 0) & (length_v > 0)
-    if not some.any():
-        raise Unavailable("every spectrum is zero on one side; zero has no angle")
-    u, v = u[some] / length_u[some, None], v[some] / length_v[some, None]
-    angle = 2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
+    if not some.all():
+        if not some.any():
+            raise Unavailable("every spectrum is zero on one side; zero has no angle")
+        u, v, length_u, length_v = u[some], v[some], length_u[some], length_v[some]
+    u /= length_u[:, None]
+    v /= length_v[:, None]
+    angle = 2.0 * np.arctan2(_length(u - v), _length(u + v))
     left_out = int((~some).sum())
     note = f"{left_out} of {some.size} spectra are zero and left out" if left_out else None
     return Score(float(np.degrees(angle).mean()), note=note)
+
+
+def _length(spectra: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("nb,nb->n", spectra, spectra))
 
 
 class De00(Metric):
@@ -125,14 +134,27 @@ class De00(Metric):
             import colour
         self._colour = colour
 
-    def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
-        """The mean difference of the valid pixels."""
+    def reference_state(self, reference: Reference) -> np.ndarray:
+        """The reference's valid pixels in CIE Lab."""
         assert reference.display is not None
-        ours, theirs = self._lab(estimate.display[reference.valid]), self._lab(reference.display[reference.valid])
-        return float(np.mean(self._colour.delta_E(theirs, ours, method="CIE 2000")))
+        return self._lab(reference.pixels(reference.display))
+
+    def value(self, estimate: Estimate, reference: Reference, state: np.ndarray) -> float:
+        """The mean difference of the valid pixels."""
+        ours = self._lab(reference.pixels(estimate.display))
+        return float(np.mean(_in_pieces(partial(self._colour.delta_E, method="CIE 2000"), state, ours)))
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:
-        return np.asarray(self._colour.XYZ_to_Lab(self._colour.sRGB_to_XYZ(rgb.astype(np.float64))))
+        return _in_pieces(lambda x: self._colour.XYZ_to_Lab(self._colour.sRGB_to_XYZ(x.astype(np.float64))), rgb)
+
+
+_PIECE = 8192  # pixels: the dozens of intermediate arrays of a colour formula stay in the processor's cache
+
+
+def _in_pieces(formula: Callable[..., Any], *pixels: np.ndarray) -> np.ndarray:
+    """A formula of single pixels, applied to a few thousand of the rows (N, 3) at a time."""
+    starts = range(0, len(pixels[0]), _PIECE)
+    return np.concatenate([np.asarray(formula(*(p[i : i + _PIECE] for p in pixels))) for i in starts])
 
 
 class DLambda(Metric):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_CACHE = "inception-v3-compat-2048"
-"""Key of the reference's features in ``Reference.cache``; FID and KID share them."""
+"""Key of an image's features in the cache of its ``Reference`` or ``Estimate``; FID and KID share them."""
 
 
 class _Inception(Metric):
@@ -45,13 +45,17 @@ class _Inception(Metric):
     def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
         """Both images' features. One extraction serves FID and KID, and one of the reference all models."""
         assert reference.display is not None
+        return {
+            "prediction": self._shared(estimate.cache, estimate.display),
+            "reference": self._shared(reference.cache, reference.display),
+        }
+
+    def _shared(self, cache: dict[str, Any], display: Array) -> Array:
         key = f"{INCEPTION_CACHE}@{self.setting.device}"
-        if key not in reference.cache:
-            reference.cache[key] = self._extract(reference.display)
-        global _latest
-        if not (_latest and _latest[0] is estimate.display and _latest[1] is self._network):
-            _latest = (estimate.display, self._network, self._extract(estimate.display))
-        return {"prediction": _latest[2], "reference": reference.cache[key]}
+        if key not in cache:
+            cache[key] = self._extract(display)
+        features: Array = cache[key]
+        return features
 
     def _extract(self, display: Array) -> Array:
         import torch
@@ -60,9 +64,6 @@ class _Inception(Metric):
         x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(eight_bit, 2, 0)[None])).to(self.setting.device)
         with inference():
             return self._network(x)[0][0].cpu().numpy().astype(np.float32)
-
-
-_latest: tuple[Array, Any, Array] | None = None  # the last estimate, its network and its features
 
 
 @functools.lru_cache(maxsize=2)
@@ -217,6 +218,7 @@ class ManiqaKoniq(Metric):
             fill(network, state, file)
             for i in (10, 11):  # only blocks 6 to 9 are read
                 network.vit.blocks[i] = torch.nn.Identity()
+            network.vit.norm = network.vit.head = torch.nn.Identity()
         self._module = maniqa_arch
         self._network = ready(network, self.setting)
         self._patches: list[torch.Tensor] = []
@@ -225,17 +227,21 @@ class ManiqaKoniq(Metric):
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The score of the displayed image."""
-        import torch
-
+        crops = _crop_grid(*estimate.display.shape[:2])
+        # All crops of an image at once fill a GPU; on a processor they gain nothing and need twenty times the memory.
+        at_once = 1 if self.setting.device == "cpu" else _CROPS
         whole = as_tensor(estimate.display, self.setting.device)
         weighted, total = 0.0, 0.0
-        for corner, count in _crop_grid(*estimate.display.shape[:2]).items():
+        for i in range(0, len(crops), at_once):
+            corners = list(crops)[i : i + at_once]
             self._patches.clear()
-            with inference(), replaced(self._module, uniform_crop=functools.partial(_crop, corner=corner)):
+            with inference(), replaced(self._module, uniform_crop=functools.partial(_crop, corners=corners)):
                 self._network(whole)
-            score, weight = (p.to(torch.float64) for p in self._patches)
-            weighted += count * float((score * weight).sum())
-            total += count * float(weight.sum())
+                score, weight = (p.double().flatten(1) for p in self._patches)
+            sums = zip((score * weight).sum(1).tolist(), weight.sum(1).tolist(), strict=True)
+            for corner, (of_scores, of_weights) in zip(corners, sums, strict=True):
+                weighted += crops[corner] * of_scores
+                total += crops[corner] * of_weights
         self._patches.clear()
         return weighted / (total + 1e-8)
 
@@ -273,15 +279,14 @@ def _crop_grid(height: int, width: int) -> Counter[tuple[int, int]]:
     return Counter((i // _GRID * rows, i % _GRID * columns) for i in range(_CROPS))
 
 
-def _crop(x: torch.Tensor, crop_size: int, crop_num: int, *, corner: tuple[int, int]) -> torch.Tensor:
-    """In place of pyiqa's ``uniform_crop``: one of its crops instead of all."""
+def _crop(x: torch.Tensor, crop_size: int, crop_num: int, *, corners: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """In place of pyiqa's ``uniform_crop``: some of an image's crops instead of all, (len(corners), 3, 224, 224)."""
     import torch
 
     factor = _enlarged(*x.shape[-2:])[2]
     if factor is not None:
         x = torch.nn.functional.interpolate(x, scale_factor=factor, mode="bilinear")
-    top, left = corner
-    return x[..., top : top + _CROP, left : left + _CROP]
+    return torch.cat([x[..., top : top + _CROP, left : left + _CROP] for top, left in corners])
 
 
 class LogspecL1(Metric):

@@ -67,19 +67,37 @@ class Scorer:
             metric.planned_identity = (identities or {}).get(metric.name)
 
     def score(self, reference: Reference, estimates: Mapping[str, Estimate]) -> ItemScores:
-        """Score the estimates of one image against its reference; nothing that an image brings can raise."""
-        result = ItemScores()
-        for kind, estimate in estimates.items():
-            scores = result.scores.setdefault(kind, {})
-            for metric in self.metrics:
-                if kind == "mean" and "distribution" in metric.needs:
-                    scores[metric.name] = Score(reason=POINT)
-                elif metric.level == "image":
-                    scores[metric.name] = metric.assess(estimate, reference)
-                else:
-                    found = metric.gather(estimate, reference)
-                    if isinstance(found, Score):
-                        scores[metric.name] = found
-                    else:
-                        result.features.setdefault(kind, {})[metric.name] = found
-        return result
+        """Score the estimates of one model's image against its reference; nothing that an image brings can raise."""
+        return self.score_models(reference, {"": estimates})[""]
+
+    def score_models(
+        self, reference: Reference, estimates: Mapping[str, Mapping[str, Estimate]]
+    ) -> dict[str, ItemScores]:
+        """Score what several models made of one image, by model and kind of estimate.
+
+        Metric by metric, so that each does the reference's side once for all models and then lets it go: memory holds
+        one metric's features of the reference, which are many times the image. A score is computed from the same two
+        sides whether its model is alone or not.
+        """
+        found = {label: ItemScores() for label in estimates}
+        for label, of_model in estimates.items():
+            found[label].scores.update({kind: {} for kind in of_model})
+        for metric in self.metrics:
+            for label, of_model in estimates.items():
+                for kind, estimate in of_model.items():
+                    _score(metric, kind, estimate, reference, found[label])
+            reference.cache.pop(metric.name, None)
+        return found
+
+
+def _score(metric: Metric, kind: str, estimate: Estimate, reference: Reference, result: ItemScores) -> None:
+    if kind == "mean" and "distribution" in metric.needs:
+        result.scores[kind][metric.name] = Score(reason=POINT)
+    elif metric.level == "image":
+        result.scores[kind][metric.name] = metric.assess(estimate, reference)
+    else:
+        features = metric.gather(estimate, reference)
+        if isinstance(features, Score):
+            result.scores[kind][metric.name] = features
+        else:
+            result.features.setdefault(kind, {})[metric.name] = features

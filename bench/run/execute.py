@@ -18,6 +18,7 @@ from typing import Any
 from bench.core import provenance
 from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.data.dataset import Dataset, Record
+from bench.metrics.base import Estimate
 from bench.metrics.scorer import ItemScores, Scorer
 from bench.models.call import Answer, Model
 from bench.protocols.base import Protocol, Task
@@ -218,14 +219,15 @@ def prepare_task(protocol: Protocol, dataset: Dataset, record: Record) -> Task |
 
 
 def _score(scorer: Scorer, task: Task, answers: Mapping[str, Answer], protocol: Protocol) -> _Scores:
-    """The scores of one image's answers, in a scoring process."""
+    """The scores of one image's answers by all models, in a scoring process."""
     found: _Scores = {}
+    shown: dict[str, dict[str, Estimate]] = {}
     for label, answer in answers.items():
         try:
-            found[label] = scorer.score(task.reference, estimates(answer, task, protocol))
+            shown[label] = estimates(answer, task, protocol)
         except RfbenchError as error:  # an answer that cannot be brought to display
             found[label] = ItemError(f"{label}: {one_line(error)}")
-    return found
+    return found | scorer.score_models(task.reference, shown)
 
 
 # --- commit ---------------------------------------------------------------------------------------------------

@@ -170,12 +170,14 @@ def test_fid_and_kid_are_torch_fidelity(folder: Path, inception: Any) -> None:
         plain = torch.cat([inception(x)[0] for x in eight_bit]).numpy()
     ours = np.stack([f[side] for f in features for side in ("prediction", "reference")])
     assert ours.shape == (6, 2048) and ours.dtype == np.float32
-    np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+    # channels last adds up in another order, and where these weights cancel only the largest features say how exactly
+    np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=2e-6 * plain.max())
     assert np.ptp(plain, axis=0).max() > 1e-4
     score = fid.combine(features)
     assert score.value == pytest.approx(realism.frechet_distance(plain[0::2], plain[1::2]), rel=1e-3, abs=1e-9)
     assert score.details == {"images": 3}
-    assert kid.combine(features).value == pytest.approx(realism.kernel_distance(plain[0::2], plain[1::2]), abs=1e-7)
+    theirs = realism.kernel_distance(plain[0::2], plain[1::2])
+    assert kid.combine(features).value == pytest.approx(theirs, rel=1e-5, abs=1e-7)
     assert "at least 2 images" in fid.combine(features[:1]).reason
 
 
@@ -214,7 +216,7 @@ def test_maniqa_crops_are_those_of_pyiqa(height: int, width: int) -> None:
     theirs = arch_util.uniform_crop(x, crop_size=224, crop_num=20)
     corners = realism._crop_grid(height, width)
     assert sum(corners.values()) == 20
-    ours = {c: realism._crop(x, 224, 20, corner=c) for c in corners}
+    ours = {c: realism._crop(x, 224, 20, corners=[c]) for c in corners}
     assert all(crop.shape == (1, 3, 224, 224) for crop in ours.values())
     matched = [next((c for c in ours if torch.equal(ours[c][0], crop)), None) for crop in theirs]
     assert {c: matched.count(c) for c in corners} == dict(corners)
