@@ -4,11 +4,15 @@ A file takes its name only after its SHA-256 was found right. Until then it is `
 attempt ends early, so that the same command goes on from there. What is fetched is known beforehand to the byte, and
 that decides everything here: nothing beyond the listed size is read, and a part that was glued from two different
 files cannot pass the hash; it is fetched once more from its beginning.
+
+Some publishers give no hash. Then the first copy is taken as it comes, in a part that is named by what the server says
+of the file (so none is glued from two), and its hash is recorded; from then on the file is like a listed one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import http.client
 import os
@@ -26,10 +30,10 @@ from typing import IO, Any, Literal
 
 from bench import __version__
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import TEMPORARY, sha256
-from bench.weights import WeightsFile, megabytes
+from bench.core.files import TEMPORARY, digest, sha256
+from bench.weights import WeightsFile, megabytes, pinned, record, recorded
 
-Outcome = Literal["here", "carried", "copied", "fetched"]
+Outcome = Literal["here", "carried", "copied", "fetched", "recorded"]
 Tick = Callable[[int], None]
 """Called with the number of bytes that are there so far; fewer than before where a download begins anew."""
 
@@ -63,7 +67,8 @@ def obtain(
 
     Returns
     -------
-    ``here`` (it was already), ``carried`` (by an installed package: nothing had to be done), ``copied`` or ``fetched``
+    ``here`` (it was already), ``carried`` (by an installed package: nothing had to be done), ``copied`` or ``fetched``;
+    ``recorded`` where a file without a published hash was already there and its hash was recorded now.
 
     Raises
     ------
@@ -71,6 +76,9 @@ def obtain(
         One line that says what was found and what to do. What was downloaded so far is kept for the next try.
     """
     path = folder / entry.file
+    entry = pinned(entry, path)
+    if not entry.sha256:
+        return _first_copy(entry, folder, copies, download, tick)
     if _is_right(entry, path):
         return "here"
     if entry.in_package is not None and _is_right(entry, entry.in_package):
@@ -99,9 +107,66 @@ def obtain(
         return "fetched"
 
 
+def _first_copy(entry: WeightsFile, folder: Path, copies: Sequence[Path], download: bool, tick: Tick) -> Outcome:
+    """``obtain`` of a file whose publisher gives no hash and of which none was recorded here: the copy that is there,
+    else the first of ``copies`` (held against the record that lies beside it, if one does), else a download."""
+    path = folder / entry.file
+    with _writable(folder), _lock(folder, entry.file):
+        outcome: Outcome = "recorded"
+        if recorded(path) is not None:  # another process was first
+            return "here"
+        if not path.is_file():
+            copy = next((c for c in copies if c.is_file()), None)
+            if copy is not None:
+                _check_space(entry, folder, copy.stat().st_size)
+                part = folder / f".{entry.file}{TEMPORARY}"
+                shutil.copyfile(copy, part)
+                known = pinned(entry, copy)
+                if known.sha256 and not _is_right(known, part):
+                    part.unlink()
+                    raise RfbenchError(
+                        f"{entry.file}: {copy} is not the file whose hash {known.short_hash}... was recorded beside "
+                        "it; copy it there again"
+                    )
+                outcome = "copied"
+            elif not download:
+                raise RfbenchError(f"{entry.file}: {_without_network(entry, copies)}")
+            else:
+                told, part = _described(entry, folder)
+                _download(told, part, tick)
+                outcome = "fetched"
+            _finish(part, path)
+            for stale in folder.glob(f".{entry.file}.*{TEMPORARY}"):
+                stale.unlink(missing_ok=True)
+        record(path, source=entry.source)
+        return outcome
+
+
+def _described(entry: WeightsFile, folder: Path) -> tuple[WeightsFile, Path]:
+    """The entry with the size that its server states, and the part of exactly this state of the file."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with _open(entry, 0) as response:
+                total = _whole(response.headers.get("Content-Length"))
+                version = [response.headers.get(name, "") for name in ("ETag", "Last-Modified")]
+            break
+        except _Broken as error:
+            if not tries_left:
+                raise RfbenchError(f"{entry.file}: {error}, after {_TRIES} tries; run the same command again") from None
+            time.sleep(_PAUSE_S)
+    if total is None or not entry.bytes / 2 <= total <= entry.bytes * 2:
+        said = "does not say how large it is" if total is None else f"has {total} bytes"
+        raise RfbenchError(
+            f"{entry.file}: {entry.source} {said}, expected about {megabytes(entry.bytes)}; get the file elsewhere and "
+            "use --from"
+        )
+    told = dataclasses.replace(entry, bytes=total)
+    return told, folder / f".{entry.file}.{digest([total, *version])[:8]}{TEMPORARY}"
+
+
 def _without_network(entry: WeightsFile, copies: Sequence[Path]) -> str:
     for copy in copies:
-        if copy.is_file():
+        if entry.sha256 and copy.is_file():
             return f"{copy} has the sha256 {_hash(copy)[:8]}..., expected {entry.short_hash}...; copy the right one"
     return f"is not in {copies[-1].parent if copies else 'any folder'}; fetch it on a machine with network"
 

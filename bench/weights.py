@@ -6,7 +6,9 @@ Files are looked for in ``--weights-dir``, then in the folder named by ``RFBENCH
 ``~/.cache/rfbench/weights``; small ones that a package carries are taken from that package. Nothing is ever fetched
 while something is computed: ``rfbench weights fetch`` does that (``bench.fetch``).
 
-The list is ``bench/weights.json`` and what each registered model adds in ``ModelSpec.weights``.
+The list is ``bench/weights.json`` and what each registered model adds in ``ModelSpec.weights``. Of files whose
+publisher gives no hash, ``rfbench weights fetch`` records the one that it met first, in ``FILE.recorded.json`` beside
+the file; from then on it is enforced like a listed one.
 """
 
 from __future__ import annotations
@@ -16,19 +18,21 @@ import importlib.util
 import json
 import os
 import re
+import urllib.parse
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
-from bench.core.files import safe_name, sha256
+from bench.core.files import read_json, safe_name, sha256, write_json
 
 ENVIRONMENT_VARIABLE = "RFBENCH_WEIGHTS"
 WHOLE_HASH = 64
+RECORDED = ".recorded.json"
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class WeightsFile:
     Attributes
     ----------
     file : its name in a weights folder, unique in the list.
-    bytes : its size; a download never takes more.
+    bytes : its size; a download never takes more. Where there is no hash, about its size.
     sha256 : its hash, 64 hex digits in lower case. Of one file only the first 8 were ever published: what is listed is
-        a prefix then, and only so much can be verified.
+        a prefix then, and only so much can be verified. Empty where its publisher gives none.
     licence : under which its publisher offers it.
     source : the http(s) address of the file itself; of a file that a package carries, the publisher's page.
     package_path : where an installed Python package carries the same bytes (``"lpips/weights/v0.1/alex.pth"``), or
@@ -60,7 +64,7 @@ class WeightsFile:
             raise RfbenchError(f"weights {one_line(self.file, 60)!r}: expected texts, and a plain file name")
         if not isinstance(self.bytes, int) or self.bytes < 1:
             raise RfbenchError(f"weights {self.file}: found bytes {one_line(self.bytes, 40)}, expected its size")
-        if not re.fullmatch(r"[0-9a-f]{8,64}", self.sha256):
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{8,64}", self.sha256):
             raise RfbenchError(f"weights {self.file}: found sha256 {self.sha256[:70]!r}, expected 64 hex digits")
 
     @property
@@ -71,7 +75,7 @@ class WeightsFile:
     @property
     def size(self) -> str:
         """Its size for people."""
-        return megabytes(self.bytes)
+        return megabytes(self.bytes) if self.sha256 else f"about {megabytes(self.bytes)}"
 
     @property
     def package(self) -> str | None:
@@ -89,11 +93,26 @@ class WeightsFile:
         return Path(places[0]) / inner if places else None
 
     @property
+    def hub_path(self) -> str:
+        """Its path within the hub repository of ``source``; empty for other addresses. It leads nowhere else."""
+        _, found, inner = urllib.parse.urlsplit(self.source).path.partition("/resolve/")
+        parts = inner.split("/")[1:]
+        return "/".join(parts) if found and all(p == safe_name(p) for p in parts) else ""
+
+    @property
     def remedy(self) -> str:
         """What to do where it is missing or wrong."""
         if self.package:
             return f"install the package {self.package} anew, which carries it"
         return f"'rfbench weights fetch {self.file}' gets it"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was met when a file without a published hash was first fetched."""
+
+    sha256: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -216,19 +235,65 @@ def find(file: str | WeightsFile, weights_dir: Path | None = None) -> Path:
     """
     entry = file if isinstance(file, WeightsFile) else entry_of(file)
     wrong = ""
+    unknown_hash = False
     for path in places(entry, weights_dir):
+        expected = pinned(entry, path)
+        if not expected.sha256:
+            unknown_hash = True
+            continue
         try:
             found = hash_of(path)
         except OSError as error:
             wrong = wrong or f"{entry.file} cannot be read ({error.strerror})"
             continue
-        if found.startswith(entry.sha256):
+        if found.startswith(expected.sha256):
             return path
         # No path: the reason becomes part of the run's plan, which is the same on every machine.
-        wrong = wrong or f"{entry.file} has the sha256 {found[:8]}..., expected {entry.short_hash}..."
+        wrong = wrong or f"{entry.file} has the sha256 {found[:8]}..., expected {expected.short_hash}..."
+    if unknown_hash and not wrong:
+        raise Unavailable(
+            f"weights not recorded: {entry.file} is here, but its publisher gives no hash and none was recorded; "
+            f"'rfbench weights fetch {entry.file}' records it"
+        )
     if wrong:
         raise Unavailable(f"weights wrong: {wrong}; {entry.remedy}")
     raise Unavailable(f"weights missing: {entry.file} ({entry.size}); {entry.remedy}")
+
+
+def recorded(path: Path) -> Recorded | None:
+    """What was recorded of the file ``path``, which need not be there; None where nothing usable was."""
+    try:
+        found = read_json(_record_of(path))
+    except RfbenchError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    sha, size = found.get("sha256"), found.get("bytes")
+    right = isinstance(sha, str) and re.fullmatch(r"[0-9a-f]{64}", sha) and isinstance(size, int) and size > 0
+    return Recorded(str(sha), size) if right and isinstance(size, int) else None
+
+
+def record(path: Path, *, source: str) -> Recorded:
+    """Hash a file and write the hash beside it, to be enforced from now on."""
+    found = Recorded(hash_of(path), path.stat().st_size)
+    write_json(_record_of(path), {"sha256": found.sha256, "bytes": found.bytes, "source": source})
+    return found
+
+
+def pinned(entry: WeightsFile, path: Path) -> WeightsFile:
+    """The entry with hash and size as recorded for ``path``, where its publisher gives none."""
+    known = None if entry.sha256 else recorded(path)
+    return entry if known is None else replace(entry, sha256=known.sha256, bytes=known.bytes)
+
+
+def identified(entry: WeightsFile, weights_dir: Path | None = None) -> str:
+    """The hash by which a run names a file: the listed or the recorded one; empty where there is none yet."""
+    there = [pinned(entry, path).sha256 for path in places(entry, weights_dir)] if not entry.sha256 else []
+    return next((sha for sha in there if sha), entry.sha256)
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + RECORDED)
 
 
 def entry_of(file: str) -> WeightsFile:

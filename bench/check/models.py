@@ -23,7 +23,7 @@ from bench.core.options import split_spec
 from bench.data.bands import canonical
 from bench.data.dataset import Pair, Record, Side
 from bench.data.readers import Series
-from bench.models.call import Answer, Model
+from bench.models.call import Answer, Model, install, lacking
 from bench.models.spec import Batch, ModelSpec, Prediction
 from bench.protocols.base import Task
 from bench.protocols.paired import Paired
@@ -39,7 +39,7 @@ _CAPTIONS = ("", "a thaw slump above a river", "Ein Fluß, 河流 \N{MOUNTAIN} "
 
 
 def check_model(text: str, *, device: str = "cpu", tell: Callable[[Line], None] | None = None) -> Report:
-    """Look at the model ``NAME[:key=value,...]``.
+    """Look at the model ``NAME[:key=value,...]``; without options, at what its spec's ``check_options`` say.
 
     Raises
     ------
@@ -50,7 +50,12 @@ def check_model(text: str, *, device: str = "cpu", tell: Callable[[Line], None] 
     if name not in registry.points("models"):
         raise unknown("model", name, registry.points("models"), hint="'rfbench ls models' lists them")
     try:
-        known = registry.load("models", name).default_options
+        spec = registry.load("models", name)
+        known, instead = (
+            spec.default_options,
+            "" if ":" in text else ",".join(map("=".join, spec.check_options.items())),
+        )
+        text += f":{instead}" if instead else ""
     except (RfbenchError, AttributeError):
         known = options  # a broken one is a line of the report
     for key in options:
@@ -190,6 +195,9 @@ class _ModelChecks:
             raise Broken(
                 f"specialise() gives {'; '.join(wrong)}", "a spec as bench.models.ModelSpec describes it", "correct it"
             )
+        absent = lacking(self.model.spec.requires)
+        if absent:
+            raise Skipped(f"{absent[0]}; {install(self.model.spec)} installs it", missing=True)
         return f"{self.spec.adapter}, called '{self.model.label}' in tables"
 
     def _dtype(self) -> str:
@@ -436,7 +444,9 @@ def _agreement(largest: float) -> str:
 
 def _spec_problems(spec: ModelSpec, name: str) -> Iterator[str]:
     """What is wrong with a spec, one short text each. A dataclass does not look at what it is given."""
-    texts = ("name", "adapter", "summary", "upstream", "commit", "licence", "status")
+    texts = (
+        "name", "adapter", "summary", "upstream", "commit", "licence", "allows", "status", "reimplementation", "extra",
+    )  # fmt: skip
     wrong_types = [f for f in texts if not isinstance(getattr(spec, f), str)]
     if wrong_types:
         yield f"{', '.join(wrong_types)} is no text"
@@ -471,7 +481,7 @@ def _spec_problems(spec: ModelSpec, name: str) -> Iterator[str]:
     if not isinstance(options, dict) or any(not isinstance(t, str) for kv in options.items() for t in kv):
         yield "default_options are not texts by name"
         return
-    for field in ("path_options", "option_licences"):
+    for field in ("path_options", "check_options", "option_licences"):
         if unknown_options := sorted(set(getattr(spec, field)) - set(options)):
             yield f"{field} names {unknown_options}, which default_options has not"
 

@@ -39,7 +39,11 @@ def command() -> None:
 @_device
 @_json
 def model(name: str, device: str, as_json: bool) -> int:
-    """Spec, sizes from 1x1 px, tiles, draws, batches, seeds, threads and captions of a model."""
+    """Spec, sizes from 1x1 px, tiles, draws, batches, seeds, threads and captions of a model.
+
+    A published system is looked at in a small network with random weights unless options say otherwise (such as
+    NAME:weights=published).
+    """
     from bench.check.models import check_model
     from bench.run.plan import resolve_device
 

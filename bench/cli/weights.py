@@ -23,6 +23,7 @@ _EPILOG = """\b
 Examples:
   rfbench weights ls
   rfbench weights fetch --metrics default
+  rfbench weights fetch adcsr                                  (all that a model or a metric needs)
   rfbench weights fetch alexnet-owt-7be5be79.pth --weights-dir /media/stick   (for a machine without network,
   rfbench weights fetch --all --from /media/stick                              and there)
   rfbench weights verify
@@ -33,7 +34,8 @@ Examples:
 def command() -> None:
     """List, fetch and verify the pretrained files of metrics and models.
 
-    Nothing else fetches anything, and a file is used only if its SHA-256 is the listed one.
+    Nothing else fetches anything, and a file is used only if its SHA-256 is the listed one; of files whose publisher
+    gives none, the one that was recorded when the file was first fetched.
     """
 
 
@@ -55,10 +57,7 @@ def ls(weights_dir: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     headings = ("file", "size", "here", "licence", "metrics", "models")
-    shown = [
-        (r["file"], weights.megabytes(r["bytes"]), _state(r), r["licence"], *(" ".join(r[k]) for k in headings[4:]))
-        for r in rows
-    ]
+    shown = [(r["file"], r["size"], _state(r), r["licence"], *(" ".join(r[k]) for k in headings[4:])) for r in rows]
     widths = [max(len(line[i]) for line in [headings, *shown]) for i in range(len(headings))]
     for line in [headings, *shown]:
         click.echo("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
@@ -70,22 +69,33 @@ def ls(weights_dir: Path | None, as_json: bool) -> None:
 
 def _row(entry: WeightsFile, users: Any, weights_dir: Path | None) -> dict[str, Any]:
     from bench.core.errors import one_line
-    from bench.weights import places
+    from bench.weights import pinned, places
 
     there = places(entry, weights_dir)
-    right = next((p for p in there if p.stat().st_size == entry.bytes), None)
+    known = next((e for e in (pinned(entry, p) for p in there) if e.sha256), entry)
+    right = next((p for p in there if _right_size(entry, p)), None)
     return {
         "file": entry.file,
-        "bytes": entry.bytes,
-        "sha256": entry.sha256,
+        "bytes": known.bytes,
+        "size": known.size,
+        "sha256": known.sha256 or None,
+        "sha256_is": "published" if entry.sha256 else "recorded" if known.sha256 else "not known yet",
         "licence": one_line(entry.licence, 100),
         "source": one_line(entry.source),
         "package": entry.package,
         "metrics": list(users.metrics),
         "models": list(users.models),
-        "state": "found" if right else "wrong size" if there else "missing",
+        "state": "found" if right else "missing" if not there else "wrong size" if known.sha256 else "not recorded",
         "path": str(right or there[0]) if there else None,
     }
+
+
+def _right_size(entry: WeightsFile, path: Path) -> bool:
+    """Whether a file has the size that is listed, or that was recorded with its hash."""
+    from bench.weights import pinned
+
+    known = pinned(entry, path)
+    return bool(known.sha256) and path.stat().st_size == known.bytes
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -95,7 +105,7 @@ def _state(row: dict[str, Any]) -> str:
 
 
 @command.command("fetch")
-@click.argument("names", nargs=-1, metavar="[FILE]...")
+@click.argument("names", nargs=-1, metavar="[FILE|MODEL|METRIC]...")
 @click.option("--all", "every", is_flag=True, help="Every file of the list.")
 @click.option("--metrics", metavar="NAMES", help="What these metrics need; comma-separated, 'default' is understood.")
 @click.option("--models", metavar="NAMES", help="What these models need; comma-separated.")
@@ -132,7 +142,7 @@ def fetch(
     failed = 0
     for entry in entries:
         if source is not None:
-            copies = [source / entry.file]
+            copies = _in_folder(source, entry)
         else:  # a folder that is filled for another machine takes what this one has
             copies = [p for p in weights.places(entry) if p.parent != folder and p != entry.in_package]
         try:
@@ -142,7 +152,9 @@ def fetch(
             failed += 1
             print(f"error: {one_line(error, 600)}", file=sys.stderr)
             continue
-        click.echo(f"{entry.file}: {_SAID[outcome].format(folder=folder, package=entry.package)}{_prefix(entry)}")
+        click.echo(
+            f"{entry.file}: {_SAID[outcome].format(folder=folder, package=entry.package)}{_known_by(entry, folder)}"
+        )
     if failed:
         print(f"{failed} of {len(entries)} files could not be had", file=sys.stderr)
     return 2 if failed else 0
@@ -153,7 +165,23 @@ _SAID = {
     "carried": "is in the package {package}",
     "copied": "copied into {folder}",
     "fetched": "fetched into {folder}",
+    "recorded": "is in {folder}",
 }
+
+
+def _in_folder(source: Path, entry: WeightsFile) -> list[Path]:
+    """Where a file may lie in the folder of ``--from``: under its name, or as in a copy of its whole hub repository."""
+    return [source / entry.file, *([source / inner] if (inner := entry.hub_path) else [])]
+
+
+def _known_by(entry: WeightsFile, folder: Path) -> str:
+    """A note on files whose hash is not, or not wholly, published."""
+    from bench.weights import recorded
+
+    known = None if entry.sha256 else recorded(folder / entry.file)
+    if known is None:
+        return _prefix(entry)
+    return f" (sha256 {known.sha256[:8]}... recorded, since its publisher gives none; enforced from now on)"
 
 
 def _prefix(entry: WeightsFile) -> str:
@@ -162,7 +190,9 @@ def _prefix(entry: WeightsFile) -> str:
 
     known = len(entry.sha256)
     return (
-        "" if known == WHOLE_HASH else f" (verified by its size and the {known} digits of its hash that are published)"
+        ""
+        if known in (0, WHOLE_HASH)
+        else f" (verified by its size and the {known} digits of its hash that are published)"
     )
 
 
@@ -177,12 +207,15 @@ def _chosen(names: tuple[str, ...], every: bool, metrics: str | None, models: st
     found = weights.catalogue()
     wanted = set(found) if every else set()
     for name in names:
-        if name not in found:
-            also = {"metrics": f"--metrics {name}", "models": f"--models {name}"}
-            kind = next((k for k in also if name in registry.points(k)), None)
-            hint = f"for what it needs write {also[kind]}" if kind else "'rfbench weights ls' lists them"
-            raise unknown("weights file", name, found, hint=hint)
-        wanted.add(name)
+        if name in found:
+            wanted.add(name)
+        elif name in registry.points("models"):
+            wanted.update(weights.files_of(models=[name]))
+        elif name in registry.points("metrics"):
+            wanted.update(weights.files_of(metrics=[name]))
+        else:
+            known = [*found, *registry.names("models"), *registry.names("metrics")]
+            raise unknown("weights file, model or metric", name, known, hint="'rfbench weights ls' lists the files")
     if metrics is not None:
         from bench.metrics.scorer import chosen
 
@@ -215,16 +248,14 @@ def _announce(entries: list[WeightsFile], folder: Path, source: Path | None) -> 
     for entry in entries:
         mine = (folder / entry.file, entry.in_package)
         where = "here; to be verified"
-        if not any(
-            p in mine and p.stat().st_size == entry.bytes for p in places(entry, folder if folder.is_dir() else None)
-        ):
+        if not any(p in mine and _right_size(entry, p) for p in places(entry, folder if folder.is_dir() else None)):
             left.append(entry)
             where = str(source) if source is not None else one_line(entry.source, 120)
         rows.append((entry.file, entry.size, one_line(entry.licence, 60), where))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]), file=sys.stderr)
-    total = megabytes(sum(e.bytes for e in left))
+    total = ("" if all(e.sha256 for e in left) else "about ") + megabytes(sum(e.bytes for e in left))
     print(f"{len(left)} of {len(entries)} files, {total}, are to be brought into {folder}", file=sys.stderr)
 
 
@@ -268,19 +299,25 @@ def verify(weights_dir: Path | None) -> int:
         for path in weights.places(entry, weights_dir):
             seen += 1
             try:
+                known = weights.pinned(entry, path)
+                if not known.sha256:
+                    click.echo(f"{path}: no hash was published or recorded; {entry.remedy.replace('gets', 'records')}")
+                    continue
                 found = weights.hash_of(path)
-                right = found.startswith(entry.sha256) and path.stat().st_size == entry.bytes
+                right = found.startswith(known.sha256) and path.stat().st_size == known.bytes
                 said = (
                     "right" + _prefix(entry) if right else f"WRONG: sha256 {found[:8]}..., {path.stat().st_size} bytes"
                 )
-                said += "" if right else f", expected {entry.short_hash}..., {entry.bytes} bytes; {entry.remedy}"
+                said += "" if entry.sha256 or not right else " (as recorded when it was first fetched)"
+                said += "" if right else f", expected {known.short_hash}..., {known.bytes} bytes; {entry.remedy}"
             except OSError as error:
                 right, said = False, f"WRONG: cannot be read ({error.strerror})"
             wrong += not right
             click.echo(f"{path}: {said}")
     for folder in weights.folders(weights_dir):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.is_file() and path.name not in entries and not path.name.startswith("."):
+            name = path.name.removesuffix(weights.RECORDED)
+            if path.is_file() and name not in entries and not name.startswith("."):
                 click.echo(f"{one_line(path)}: not on the list; only pyiqa:NAME metrics may use it")
     print(f"{seen} of {len(entries)} listed files are here, {wrong} wrong", file=sys.stderr)
     return 1 if wrong else 0

@@ -4,6 +4,9 @@ A model is a ``ModelSpec`` (imports nothing heavy) that names an adapter class; 
 ``upscale``. Everything dangerous (units, bands, padding, tiling, checks, out-of-memory retreat) is done once for
 all models by ``bench.models.call.Model``.
 
+The adapter of someone else's published system derives from ``Published`` (random weights to prove its code with) and
+opens upstream's files by ``read_state``, ``converted`` and ``load_state``.
+
 A model that is fitted by a command of its own reads its training pairs through ``FolderDataset`` and ``Paired``, whose
 tasks hold the display images that ``upscale`` and the metrics will see.
 """
@@ -14,12 +17,24 @@ from bench.core.image import RGB, Array
 from bench.core.resample import resize
 from bench.data.dataset import FolderDataset, Side, read_image
 from bench.data.readers import SUFFIXES
+from bench.models.checkpoint import check_state, converted, load_state, read_state
+from bench.models.published import (
+    RANDOM_TINY,
+    WEIGHTS_OPTIONS,
+    Published,
+    choice,
+    number,
+    randomise,
+    whole_number,
+)
 from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
 from bench.protocols.paired import Paired
 
 __all__ = [
+    "RANDOM_TINY",
     "RGB",
     "SUFFIXES",
+    "WEIGHTS_OPTIONS",
     "Adapter",
     "Array",
     "Batch",
@@ -27,14 +42,23 @@ __all__ = [
     "ModelSpec",
     "Paired",
     "Prediction",
+    "Published",
     "RfbenchError",
     "Side",
+    "check_state",
+    "choice",
+    "converted",
     "digest",
     "id_hash",
+    "load_state",
+    "number",
+    "randomise",
     "read_image",
     "read_json",
+    "read_state",
     "resize",
     "safe_name",
     "sha256",
+    "whole_number",
     "write_json",
 ]

@@ -28,6 +28,10 @@ from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
 from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
+_FOR_PEOPLE = (
+    "summary", "licence", "option_licences", "allows", "citation", "paper", "status", "verified", "unverified", "reimplementation",
+    "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
+)  # fmt: skip
 _SMALLEST_TILE_PX = 8
 _STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile
 _NO_MEMORY = ItemError("out of memory")
@@ -120,22 +124,26 @@ class Model:
         self._weights = weights.of_model(name, self.spec.weights)
         self._weights_dir = weights_dir
         adapter._find_weights = self._find_weights
-        self.label = one_line(adapter.label() or name, 60)
+        own = f"{name}-reimplemented" if self.spec.reimplementation else name
+        self.label = one_line(adapter.label() or own, 60)
         self.training_ids = adapter.training_ids()
         self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
         self._largest_batch: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """All of the model that can change a prediction, as stored with a run."""
-        for_people = ("summary", "licence", "option_licences", "citation", "paper", "status", "dtypes",
-                      "default_options", "path_options")  # fmt: skip
-        spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in for_people}
-        spec["weights"] = {file: entry.sha256 for file, entry in self._weights.items()}  # not where they come from
+        spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in _FOR_PEOPLE}
+        # Not where they come from.
+        spec["weights"] = {f: weights.identified(entry, self._weights_dir) for f, entry in self._weights.items()}
         options = {k: v for k, v in self.options.items() if k not in self.spec.path_options}
         return {"spec": spec, "options": options, "label": self.label, **self.adapter.identity()}
 
-    def check_weights(self) -> None:
-        """RfbenchError unless every pretrained file that the model needs is here and right."""
+    def check_ready(self) -> None:
+        """Unavailable, with the command that helps, unless the packages and files that the model needs are here and
+        right."""
+        packages = lacking(self.spec.requires)
+        if packages:
+            raise Unavailable(f"model {self.label}: {packages[0]}; {install(self.spec)} installs it")
         for file in self._weights:
             try:
                 self._find_weights(file)
@@ -143,6 +151,15 @@ class Model:
                 raise Unavailable(
                     f"model {self.label}: {error} ('rfbench weights fetch --models {self.spec.name}' gets all of them)"
                 ) from None
+
+    def missing(self) -> list[str]:
+        """What the model lacks here, a short text each, without hashing any file; empty where it is ready."""
+        files = [
+            f"{entry.file} ({entry.size})"
+            for entry in self._weights.values()
+            if not weights.places(entry, self._weights_dir)
+        ]
+        return [*lacking(self.spec.requires), *files]
 
     def _find_weights(self, file: str) -> Path:
         if file not in self._weights:
@@ -351,6 +368,30 @@ class Model:
                 raise RfbenchError(
                     f"{name} runs from {found[0]:.4g} to {found[1]:.4g}, expected {unit} of about [0, 1]"
                 )
+
+
+def lacking(requires: Sequence[str]) -> list[str]:
+    """Which of these requirements (``opensr-model==1.0.8``) are not installed here, or in another version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in requires:
+        requirement = Requirement(text)
+        try:
+            here = version(requirement.name)
+        except PackageNotFoundError:
+            found.append(f"the package {text} is not installed")
+            continue
+        if not requirement.specifier.contains(here, prereleases=True):
+            found.append(f"the package {requirement.name} is here in version {here}, expected {text}")
+    return found
+
+
+def install(spec: ModelSpec) -> str:
+    """The command that brings what a spec requires."""
+    return f"pip install 'rfbench[{spec.extra}]'" if spec.extra else f"pip install {' '.join(spec.requires)}"
 
 
 def _checked_facts(facts: Sequence[Mapping[str, float]], count: int) -> dict[str, np.ndarray]:

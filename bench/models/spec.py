@@ -40,8 +40,19 @@ class ModelSpec:
     input_kind : ``image``, or ``series`` for models that need the LR's time series.
     dtypes : the arithmetic it can do; ``--dtype`` with another is refused.
     default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
+    check_options : options that ``rfbench check model NAME`` takes where none are given, such as a small network with
+        random weights for a system whose own are not here.
     path_options : options that say where something lies and not what it is; the adapter's identity has its hash.
-    upstream, commit, licence, paper, status : where it comes from, for people and for records.
+    upstream, commit, licence, status : where it comes from, for people and for records.
+    allows : what its licences (code and weights) allow, in a line.
+    paper : the RareFlow paper's numbers for it, by table and column as printed there. Its metrics have no identity, so
+        these never stand beside computed ones.
+    verified : what was held against the original, one line each with its commit and the date.
+    unverified : what only someone with the weights can verify, one line each with the command.
+    reimplementation : where its procedure had to be written anew, which published source it follows. Tables then call
+        it ``NAME-reimplemented``.
+    requires : the distributions that it needs beside rfbench's own, such as ``opensr-model==1.0.8``; ``extra`` is the
+        extra of rfbench that installs them. Without them a run says so before anything is computed.
     option_licences : licences that an option brings with what it names (``{"base": "..."}``), which reports show;
         ``specialise`` adds one to ``licence`` where the option is used.
     weights : the pretrained files that it loads, by file name, which ``rfbench weights`` lists, fetches and verifies::
@@ -49,11 +60,13 @@ class ModelSpec:
             weights={"mine_x4.pth": {"bytes": 67123456, "sha256": "<64 hex digits>", "licence": "Apache-2.0",
                                      "source": "https://example.org/releases/mine_x4.pth"}}
 
-        The name is the file's in a weights folder and must be its own among all models. ``source`` is the address of
-        the file itself, by https; ``package_path`` (``"package/folder/mine_x4.pth"``) may say instead where an
-        installed Python package carries it. The adapter's ``load`` opens ``self.weights_path("mine_x4.pth")`` and
-        nothing else. With ``specialise`` an option can choose among several files: leave only those it needs. A run
-        whose model lacks one stops before anything is computed. The hashes are part of the model's identity.
+        The name is the file's in a weights folder and must be its own among all models. Where its publisher gives no
+        hash, ``"sha256": ""``: then ``bytes`` is about its size, and the hash is recorded when the file is first
+        fetched and enforced afterwards. ``source`` is the address of the file itself, by https; ``package_path``
+        (``"package/folder/mine_x4.pth"``) may say instead where an installed Python package carries it. The adapter's
+        ``load`` opens ``self.weights_path("mine_x4.pth")`` and nothing else. With ``specialise`` an option can choose
+        among several files: leave only those it needs. A run whose model lacks one stops before anything is computed.
+        The hashes are part of the model's identity.
     citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
     """
 
@@ -75,14 +88,21 @@ class ModelSpec:
     input_kind: Literal["image", "series"] = "image"
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     default_options: dict[str, str] = field(default_factory=dict)
+    check_options: dict[str, str] = field(default_factory=dict)
     path_options: tuple[str, ...] = ()
     upstream: str = ""
     commit: str = ""
     licence: str = ""
     option_licences: dict[str, str] = field(default_factory=dict)
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    allows: str = ""
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
     status: str = ""
+    verified: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
+    reimplementation: str = ""
+    requires: tuple[str, ...] = ()
+    extra: str = ""
     citation: str = ""
     revision: int = 1
 

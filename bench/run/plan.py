@@ -98,7 +98,7 @@ def make_plan(request: Request) -> Plan:
             )
     seen = {m.label: _seen_in_training(m, records, request) for m in models}
     for model in models:
-        model.check_weights()
+        model.check_ready()
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
     names, skipped = choose_metrics(request.metrics, setting, strict=request.strict)
     data = {

@@ -19,7 +19,7 @@ import pytest
 from bench import fetch
 from bench.core.errors import RfbenchError
 from bench.fetch import obtain
-from bench.weights import WeightsFile
+from bench.weights import WeightsFile, recorded
 from tests.conftest import ROOT
 from tests.file_server import CONTENT, Handler, Server, error, hanging_after, other, part_of, redirect, serving, whole
 
@@ -465,3 +465,80 @@ def test_what_a_package_carries_is_not_downloaded(
     (inside / "net.pth").write_bytes(CONTENT)
     assert obtain(carried, folder) == "carried"
     assert names(folder) == set() and server.asked == []
+
+
+# --- files whose publisher gives no hash ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unlisted(entry: WeightsFile) -> WeightsFile:
+    return dataclasses.replace(entry, sha256="", bytes=300_000)
+
+
+RECORD = FILE + ".recorded.json"
+
+
+def test_the_hash_of_the_first_copy_is_recorded_and_enforced(
+    unlisted: WeightsFile, folder: Path, server: Server
+) -> None:
+    assert obtain(unlisted, folder) == "fetched"
+    assert (folder / FILE).read_bytes() == CONTENT and names(folder) == {FILE, RECORD}
+    known = recorded(folder / FILE)
+    assert known is not None and known.sha256 == hashlib.sha256(CONTENT).hexdigest() and known.bytes == len(CONTENT)
+    assert obtain(unlisted, folder) == "here"
+    (folder / FILE).write_bytes(CONTENT[:-1] + b"!")
+    assert obtain(unlisted, folder) == "fetched" and (folder / FILE).read_bytes() == CONTENT
+    (folder / FILE).unlink()
+    server.answers = [other(CONTENT[::-1])]
+    refused(unlisted, folder, "gives other bytes than listed")
+
+
+def test_an_unlisted_file_goes_on_and_is_never_glued_from_two(
+    unlisted: WeightsFile, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_TRIES", 1)
+    server.answers = [whole, part_of(100_000), whole]
+    refused(unlisted, folder, r"ended at 100000 of 320000 bytes")
+    assert obtain(unlisted, folder) == "fetched" and (folder / FILE).read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=100000-"
+    for path in folder.iterdir():
+        path.unlink()
+    changed = CONTENT[::-1]
+    server.answers = [whole, part_of(100_000), other(changed, ETag='"2"')]
+    refused(unlisted, folder, r"ended at 100000 of 320000 bytes")
+    assert obtain(unlisted, folder) == "fetched" and (folder / FILE).read_bytes() == changed
+    assert names(folder) == {FILE, RECORD}
+
+
+def test_an_unlisted_file_must_be_about_as_large_as_listed(unlisted: WeightsFile, folder: Path, server: Server) -> None:
+    refused(dataclasses.replace(unlisted, bytes=3_000), folder, "has 320000 bytes, expected about 3 kB")
+    server.answers = [lambda handler: handler.head(200)]
+    refused(unlisted, folder, "does not say how large it is, expected about 300 kB")
+    server.answers = [error(404)]
+    refused(unlisted, folder, "answers HTTP 404")
+
+
+def test_an_unlisted_file_is_taken_from_a_folder_with_what_was_recorded_there(
+    unlisted: WeightsFile, folder: Path, tmp_path: Path, server: Server
+) -> None:
+    copy = tmp_path / "stick" / FILE
+    copy.parent.mkdir()
+    copy.write_bytes(CONTENT)
+    assert obtain(unlisted, folder, copies=[copy], download=False) == "copied"
+    assert recorded(folder / FILE) is not None and not server.asked
+    (folder / FILE).unlink()
+    (folder / RECORD).unlink()
+    obtain(unlisted, copy.parent)  # its hash is recorded there
+    copy.write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(RfbenchError, match=r"is not the file whose hash .* was recorded beside it"):
+        obtain(unlisted, folder, copies=[copy], download=False)
+    assert names(folder) == set()
+    with pytest.raises(RfbenchError, match="fetch it on a machine with network"):
+        obtain(unlisted, folder, copies=[tmp_path / "nowhere"], download=False)
+
+
+def test_the_hash_of_a_file_that_lies_there_is_recorded(unlisted: WeightsFile, folder: Path, server: Server) -> None:
+    folder.mkdir(parents=True)
+    (folder / FILE).write_bytes(CONTENT)
+    assert obtain(unlisted, folder) == "recorded" and not server.asked
+    assert obtain(unlisted, folder) == "here"

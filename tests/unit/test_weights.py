@@ -228,8 +228,8 @@ def test_ls_says_where_each_file_is(home: Path, models: Any, short_list: Any) ->
     assert "gets the 2 that are not here (640 kB)" in done.stderr
     rows = {row["file"]: row for row in json.loads(call("ls", "--json").stdout)}
     assert rows["mine-x4.pth"] == {
-        "file": "mine-x4.pth", **MINE, "package": None, "metrics": [], "models": ["mine"], "state": "missing",
-        "path": None,
+        "file": "mine-x4.pth", **MINE, "size": "320 kB", "sha256_is": "published", "package": None, "metrics": [],
+        "models": ["mine"], "state": "missing", "path": None,
     }  # fmt: skip
     assert rows[ALEXNET]["state"] == "found" and rows[ALEXNET]["path"] == str(home / ALEXNET)
 
@@ -305,8 +305,8 @@ def test_large_files_have_a_progress_line(home: Path, served: Any, short_list: A
         (["fetch"], "nothing is named; give files, --metrics NAMES"),
         (["fetch", "--all", ALEXNET], "--all is every file of the list"),
         (["fetch", "alexnet-owt.pth"], "did you mean alexnet-owt-7be5be79.pth"),
-        (["fetch", "dists"], "for what it needs write --metrics dists"),
-        (["fetch", "mine"], "for what it needs write --models mine"),
+        (["fetch", "dist"], "unknown weights file, model or metric 'dist'; did you mean dists"),
+        (["fetch", "minne"], "did you mean mine"),
         (["fetch", "--metrics", "lpips_alx"], "did you mean lpips_alex"),
         (["fetch", "--metrics", ","], "--metrics: found no name"),
         (["fetch", "--models", "min"], "unknown model 'min'"),
@@ -400,3 +400,44 @@ def test_a_run_uses_what_the_folder_holds(
             assert cell["value"] is None and cell["n"] == 0 and "weights missing" in cell["reason"]
         else:
             assert cell["value"] > 0 and cell["n"] == 2 and cell["reason"] is None
+
+
+# --- files whose publisher gives no hash ------------------------------------------------------------------------------
+
+
+def test_a_file_without_a_published_hash_is_used_once_its_hash_was_recorded(models: Any, home: Path) -> None:
+    models["mine"] = dataclasses.replace(
+        models["mine"], weights={"mine-x4.pth": MINE | {"sha256": "", "bytes": 300_000}}
+    )
+    model = Model("mine")
+    with pytest.raises(Unavailable, match=r"weights missing: mine-x4\.pth \(about 300 kB\)"):
+        model.check_ready()
+    home.mkdir(parents=True)
+    (home / "mine-x4.pth").write_bytes(CONTENT)
+    with pytest.raises(Unavailable, match="its publisher gives no hash and none was recorded; 'rfbench weights fetch"):
+        model.check_ready()
+    assert "not recorded in" in call("ls").stdout
+    assert "no hash was published or recorded" in call("verify").stdout
+    assert model.identity()["spec"]["weights"] == {"mine-x4.pth": ""}
+    done = call("fetch", "mine")
+    assert "recorded, since its publisher gives none; enforced from now on" in done.stdout
+    assert "about 300 kB" in done.stderr
+    Model("mine").load()
+    model.check_ready()
+    assert model.identity()["spec"]["weights"] == {"mine-x4.pth": MINE["sha256"]}
+    assert "right (as recorded when it was first fetched)" in call("verify").stdout
+    (row,) = (r for r in json.loads(call("ls", "--json").stdout) if r["file"] == "mine-x4.pth")
+    assert row["state"] == "found" and row["sha256_is"] == "recorded" and row["bytes"] == len(CONTENT)
+    (home / "mine-x4.pth").write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(Unavailable, match=r"weights wrong: mine-x4\.pth has the sha256 .*, expected "):
+        model.check_ready()
+
+
+def test_a_hub_s_whole_folder_will_do(models: Any, home: Path, tmp_path: Path) -> None:
+    source = "https://hub.example/someone/Net/resolve/main/weight/deep/mine-x4.pth"
+    models["mine"] = dataclasses.replace(models["mine"], weights={"mine-x4.pth": MINE | {"source": source}})
+    (tmp_path / "Net" / "weight" / "deep").mkdir(parents=True)
+    (tmp_path / "Net" / "weight" / "deep" / "mine-x4.pth").write_bytes(CONTENT)
+    assert "copied into" in call("fetch", "mine", "--from", str(tmp_path / "Net")).stdout
+    for other_source in ("https://x.y/a/resolve/main/../../etc/passwd", "https://x.y/mine.pth", "https://x.y/resolve/"):
+        assert WeightsFile("a.pth", 1, "", "CC0", other_source).hub_path == ""
