@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def examine(out: Path, weights_dir: Path | None, tell: Callable[[Line], None] = 
         ("torch", True, _torch),
         ("threads", False, _threads),
         ("data", True, _embedded),
-        ("models", True, _models),
+        ("models", True, lambda: _models(weights_dir)),
         ("plugins", False, _plugins),
         ("weights", False, lambda: _weights_folders(weights_dir)),
         ("metrics", False, lambda: _metrics(weights_dir)),
@@ -223,20 +224,32 @@ def _embedded() -> Iterator[Line]:
         yield Line("data", "problem", "no dataset of rfbench is registered", _AGAIN, True)
 
 
-def _models() -> Iterator[Line]:
-    """Each of our own models is constructed, which checks its files; one that needs an option says which."""
+def _models(weights_dir: Path | None) -> Iterator[Line]:
+    """Each of our own models is constructed, which checks its files; one that needs an option says which. A system that
+    lacks packages or weights has a line with all that a user must know before getting them."""
     from bench.models.call import Model
+    from bench.models.ready import missing, next_step
 
-    ready, names = [], _ours("models")
+    ready, lines, names = [], [], _ours("models")
     for name in names:
         try:
-            ready.append(Model(name).label)
+            model = Model(name)
+            absent = missing(model.spec, weights_dir)
+            if absent:
+                spec = model.spec
+                factors = "any scale" if spec.scale_factors is None else " ".join(f"x{f}" for f in spec.scale_factors)
+                bands = " ".join(spec.bands or ("all bands",))
+                what = ", ".join(t for t in (factors, bands, spec.licence, spec.status) if t)
+                lines.append(Line("models", "note", f"{name} ({what}) lacks {'; '.join(absent)}", next_step(spec)))
+            else:
+                ready.append(model.label)
         except RfbenchError as error:
             needs_option = error.__cause__ is None and "needs the option" in str(error)
             if not needs_option:
-                yield Line("models", "problem", str(error), _AGAIN, True)
+                lines.append(Line("models", "problem", str(error), _AGAIN, True))
     if names:
         yield Line("models", "ok", f"ready: {', '.join(sorted(ready))}")
+        yield from lines
     else:
         yield Line("models", "problem", "no model of rfbench is registered", _AGAIN, True)
 
@@ -330,7 +343,9 @@ def _licences() -> Iterator[Line]:
             for how, licence in found.items():
                 if isinstance(licence, str) and restriction(licence):
                     stated.setdefault(licence, []).append(f"{kind[:-1]} {name}{how}")
-    for file, entry in weights.listed().items():
+    with warnings.catch_warnings(action="ignore"):  # broken models are told above
+        listed = weights.catalogue()
+    for file, entry in listed.items():
         if restriction(entry.licence):
             stated.setdefault(entry.licence, []).append(f"weights {file}")
     for licence, parts in stated.items():

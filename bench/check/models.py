@@ -23,7 +23,8 @@ from bench.core.options import split_spec
 from bench.data.bands import canonical
 from bench.data.dataset import Pair, Record, Side
 from bench.data.readers import Series
-from bench.models.call import Answer, Model, install, lacking
+from bench.models.call import Answer, Model
+from bench.models.ready import install, lacking
 from bench.models.spec import Batch, ModelSpec, Prediction
 from bench.protocols.base import Task
 from bench.protocols.paired import Paired

@@ -13,7 +13,7 @@ Rows = list[tuple[str, ...]]
 
 @click.command("ls")
 @click.argument("kind", type=click.Choice(["models", "metrics", "protocols", "datasets"]))
-@click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="metrics: where weights lie.")
+@click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where weights lie.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(kind: str, weights_dir: Path | None, as_json: bool) -> None:
     """List what is registered (ours and plugins'), what each needs, and what is missing here."""
@@ -42,14 +42,17 @@ def _each(kind: str, describe: Callable[[str], tuple[str, ...]], width: int) -> 
     return rows
 
 
-def _models(_: Path | None) -> tuple[tuple[str, ...], Rows]:
+def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
     from bench.core import registry
+    from bench.models.ready import missing, next_step
 
     def describe(name: str) -> tuple[str, ...]:
         spec = registry.load("models", name)
         scale = "any" if spec.scale_factors is None else " ".join(f"x{f}" for f in spec.scale_factors)
         bands = " ".join(spec.bands) if spec.bands else "all"
         draws = "draws" if spec.stochastic else "one image"
+        absent = missing(spec, weights_dir)
+        here = f"{'; '.join(absent)} ({next_step(spec)})" if absent else "ready"
         return (
             name,
             scale,
@@ -58,10 +61,11 @@ def _models(_: Path | None) -> tuple[tuple[str, ...], Rows]:
             draws,
             spec.licence,
             spec.status,
+            here,
             _options(spec.default_options, spec.summary),
         )
 
-    headings = ("model", "scale", "bands", "unit", "gives", "licence", "status", "what it is")
+    headings = ("model", "scale", "bands", "unit", "gives", "licence", "status", "here", "what it is")
     return headings, _each("models", describe, len(headings))
 
 

@@ -72,7 +72,11 @@ Examples:
     "--seed", default=0, show_default=True, metavar="S", help="Of the run; each image and draw has its own from it."
 )
 @click.option("--limit", type=int, metavar="N", help="Only the first N images by id.")
-@click.option("--strict", is_flag=True, help="Stop before anything is computed if a metric cannot be.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Stop before anything is computed if a model lacks packages or weights, or a metric cannot be computed.",
+)
 @click.option(
     "--allow-train", is_flag=True, help="Also run a model on images that it was trained on; tables will say so."
 )
@@ -87,16 +91,24 @@ def command(**options: object) -> int:
     """Run models on a dataset under a protocol, score them, and print the table.
 
     The same command resumes an interrupted run and ends with the same bytes. Progress goes to stderr, the table to
-    stdout.
+    stdout. A model that lacks packages or weights is left out with a line that says what gets them, and the exit code
+    is 2 then.
     """
     from bench.core.errors import one_line
     from bench.core.licences import restriction
     from bench.run.execute import execute
-    from bench.run.plan import SLOW, Request, make_plan
+    from bench.run.plan import SLOW, NotReady, Request, make_plan
     from bench.tables.build import build_table
     from bench.tables.write import to_markdown
 
-    plan = make_plan(Request(**options))  # type: ignore[arg-type]
+    try:
+        plan = make_plan(Request(**options))  # type: ignore[arg-type]
+    except NotReady as error:
+        for why in error.reasons:
+            print(f"error: {why}", file=sys.stderr)
+        return error.exit_code
+    for why in plan.not_ready.values():
+        print(f"warning: left out: {why}", file=sys.stderr)
     for name, why in plan.skipped.items():
         print(f"{'note' if why.startswith(SLOW) else 'warning'}: {name}: {why}", file=sys.stderr)
     for label, record in plan.runs.items():
@@ -112,4 +124,4 @@ def command(**options: object) -> int:
         print(f"run folder: {folder.path}", file=sys.stderr)
     if outcome.failed:
         print(f"{outcome.failed} images failed; scores.parquet names each with its error", file=sys.stderr)
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed else 2 if plan.not_ready else 0

@@ -24,13 +24,14 @@ from bench.core.image import RGB, Array, Image, Unit
 from bench.core.options import split_spec
 from bench.core.resample import resize
 from bench.core.seeds import seed_for
+from bench.models.ready import install, lacking
 from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
 from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
 _FOR_PEOPLE = (
-    "summary", "licence", "option_licences", "allows", "citation", "paper", "status", "verified", "unverified", "reimplementation",
-    "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
+    "summary", "licence", "option_licences", "allows", "citation", "paper", "status", "verified", "unverified",
+    "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
 )  # fmt: skip
 _SMALLEST_TILE_PX = 8
 _STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile
@@ -151,15 +152,6 @@ class Model:
                 raise Unavailable(
                     f"model {self.label}: {error} ('rfbench weights fetch --models {self.spec.name}' gets all of them)"
                 ) from None
-
-    def missing(self) -> list[str]:
-        """What the model lacks here, a short text each, without hashing any file; empty where it is ready."""
-        files = [
-            f"{entry.file} ({entry.size})"
-            for entry in self._weights.values()
-            if not weights.places(entry, self._weights_dir)
-        ]
-        return [*lacking(self.spec.requires), *files]
 
     def _find_weights(self, file: str) -> Path:
         if file not in self._weights:
@@ -368,30 +360,6 @@ class Model:
                 raise RfbenchError(
                     f"{name} runs from {found[0]:.4g} to {found[1]:.4g}, expected {unit} of about [0, 1]"
                 )
-
-
-def lacking(requires: Sequence[str]) -> list[str]:
-    """Which of these requirements (``opensr-model==1.0.8``) are not installed here, or in another version."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from packaging.requirements import Requirement
-
-    found = []
-    for text in requires:
-        requirement = Requirement(text)
-        try:
-            here = version(requirement.name)
-        except PackageNotFoundError:
-            found.append(f"the package {text} is not installed")
-            continue
-        if not requirement.specifier.contains(here, prereleases=True):
-            found.append(f"the package {requirement.name} is here in version {here}, expected {text}")
-    return found
-
-
-def install(spec: ModelSpec) -> str:
-    """The command that brings what a spec requires."""
-    return f"pip install 'rfbench[{spec.extra}]'" if spec.extra else f"pip install {' '.join(spec.requires)}"
 
 
 def _checked_facts(facts: Sequence[Mapping[str, float]], count: int) -> dict[str, np.ndarray]:

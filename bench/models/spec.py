@@ -65,8 +65,8 @@ class ModelSpec:
         fetched and enforced afterwards. ``source`` is the address of the file itself, by https; ``package_path``
         (``"package/folder/mine_x4.pth"``) may say instead where an installed Python package carries it. The adapter's
         ``load`` opens ``self.weights_path("mine_x4.pth")`` and nothing else. With ``specialise`` an option can choose
-        among several files: leave only those it needs. A run whose model lacks one stops before anything is computed.
-        The hashes are part of the model's identity.
+        among several files: leave only those it needs. A model that lacks one is left out of a run, which says so. The
+        hashes are part of the model's identity.
     citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
     """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import provenance, registry
-from bench.core.errors import RfbenchError, one_line
+from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.core.files import id_hash, safe_name
 from bench.core.options import build, split_spec
 from bench.data.dataset import Dataset, FolderDataset, Record
@@ -23,6 +23,15 @@ from bench.store import FORMAT, plan_digest
 DTYPES = ("float32", "float16", "bfloat16")
 SLOW = "takes minutes an image on a processor"
 """How the reason begins why a metric is left out that could be computed."""
+
+
+class NotReady(Unavailable):
+    """Models lack packages or weights, and nothing is computed; ``reasons`` has a line for each."""
+
+    def __init__(self, reasons: Sequence[str], asked: int) -> None:
+        more = f" ({len(reasons)} of {asked} models are not ready)" if asked > 1 else ""
+        super().__init__(reasons[0] + more)
+        self.reasons = tuple(reasons)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request made definite: models are constructed (not loaded), data are hashed, metrics are checked."""
+    """A request made definite: models are constructed (not loaded), data are hashed, metrics are checked.
+
+    ``not_ready`` has the models that were left out since they lack packages or weights, by label, with the reason.
+    """
 
     request: Request
     models: tuple[Model, ...]
@@ -60,6 +72,7 @@ class Plan:
     skipped: dict[str, str]
     setting: Setting
     device: str
+    not_ready: dict[str, str] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
 
@@ -97,8 +110,7 @@ def make_plan(request: Request) -> Plan:
                 f"two models would both be called '{label}'; name one otherwise (files:label=NAME) or leave it out"
             )
     seen = {m.label: _seen_in_training(m, records, request) for m in models}
-    for model in models:
-        model.check_ready()
+    models, not_ready = _ready(models, strict=request.strict)
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
     names, skipped = choose_metrics(request.metrics, setting, strict=request.strict)
     data = {
@@ -138,9 +150,21 @@ def make_plan(request: Request) -> Plan:
         folders[model.label] = (
             request.out / safe_name(model.label) if request.out is not None else Path("runs") / safe_name(name)
         )
-    return Plan(
-        request, models, protocol, dataset, records, names, skipped, setting, device, runs=runs, folders=folders
-    )
+    return Plan(request, models, protocol, dataset, records, names, skipped, setting, device, not_ready, runs, folders)
+
+
+def _ready(models: Sequence[Model], *, strict: bool) -> tuple[tuple[Model, ...], dict[str, str]]:
+    """The models that can run here, and the others with the reason; NotReady if there are others and ``strict``, or
+    nothing else."""
+    reasons: dict[str, str] = {}
+    for model in models:
+        try:
+            model.check_ready()
+        except Unavailable as error:
+            reasons[model.label] = str(error)
+    if reasons and (strict or len(reasons) == len(models)):
+        raise NotReady([*reasons.values()], len(models))
+    return tuple(m for m in models if m.label not in reasons), reasons
 
 
 def _check_numbers(request: Request) -> None:

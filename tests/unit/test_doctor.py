@@ -79,11 +79,11 @@ def test_a_torch_that_does_not_start_is_a_line(
 def test_a_probe_that_fails_is_a_line(
     probe: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def raising() -> Any:
+    def raising(*_: Any) -> Any:
         raise error
 
     for other in ("_embedded", "_models", "_plugins", "_licences"):  # quick: they read files
-        monkeypatch.setattr(doctor, other, lambda: iter(()))
+        monkeypatch.setattr(doctor, other, lambda *_: iter(()))
     monkeypatch.setattr(doctor, probe, raising)
     (line,) = problems(look(tmp_path))
     assert "could not be looked at: " in line.found and type(error).__name__ in line.found

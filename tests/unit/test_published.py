@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from bench import doctor
 from bench.check.models import check_model
+from bench.cli.ls import _models
+from bench.cli.run import command as run
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable
 from bench.models import (
@@ -23,7 +28,10 @@ from bench.models import (
     resize,
     whole_number,
 )
-from bench.models.call import Model, lacking
+from bench.models.call import Model
+from bench.models.ready import lacking, missing, next_step
+from bench.run.plan import Request, make_plan
+from tests.conftest import write_dataset
 
 WEIGHTS = {"theirs.pth": {"bytes": 2_000_000_000, "sha256": "", "licence": "MIT", "source": "https://x.y/theirs.pth"}}
 THEIRS = ModelSpec(
@@ -59,7 +67,8 @@ def specs(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> dict[str, ModelSpec
 def test_random_weights_need_no_files_and_have_another_name(specs: Any) -> None:
     real, tiny, random = Model("theirs"), Model("theirs:weights=random,size=tiny"), Model("theirs:weights=random")
     assert [m.label for m in (real, tiny, random)] == ["theirs", "theirs-random-tiny", "theirs-random-full"]
-    assert real.missing() == ["theirs.pth (about 2.0 GB)"] and tiny.missing() == []
+    assert missing(real.spec) == ["theirs.pth (about 2.0 GB)"] and missing(tiny.spec) == []
+    assert next_step(real.spec) == "rfbench weights fetch theirs"
     tiny.check_ready()
     with pytest.raises(Unavailable, match=r"weights missing: theirs.pth \(about 2.0 GB\).*weights fetch"):
         real.check_ready()
@@ -109,7 +118,7 @@ def test_a_missing_package_is_known_before_anything_is_loaded(specs: Any) -> Non
     model = Model("theirs:weights=random")
     with pytest.raises(Unavailable, match=r"is not installed; pip install 'rfbench\[theirs\]' installs it"):
         model.check_ready()
-    assert model.missing() == lacking(requires)
+    assert missing(model.spec) == lacking(requires) and next_step(model.spec) == "pip install 'rfbench[theirs]'"
     report = check_model("theirs")
     assert report.missing and not report.count("fail")
     specs["theirs"] = dataclasses.replace(THEIRS, requires=requires)
@@ -129,3 +138,40 @@ def test_numbers_of_options_are_checked(text: str) -> None:
             number({"eta": wrong}, "eta", 0, 1)
     assert number({"eta": "0.95"}, "eta", 0, 1) == 0.95
     assert choice({"nir": "band"}, "nir", "band", "copy_red") == "band"
+
+
+def test_a_run_leaves_out_what_is_not_ready_and_strict_stops_before_anything_is_computed(
+    specs: Any, tmp_path: Path
+) -> None:
+    others = {"weights": {"others.pth": WEIGHTS["theirs.pth"] | {"bytes": 5_000_000}}, "name": "others"}
+    specs["others"] = dataclasses.replace(THEIRS, **others)
+    data = write_dataset(tmp_path / "data", count=1)
+    words = ["--protocol", "paired", "--data", str(data), "--metrics", "psnr_rgb", "--workers", "0"]
+    words += [w for name in ("theirs", "others", "bicubic") for w in ("--model", name)] + [
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(run, [*words, "--strict"], standalone_mode=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.return_value == 2 and len(errors) == 2 and not done.stdout and not (tmp_path / "out").exists()
+    assert errors[0].startswith(
+        "error: model theirs: weights missing: theirs.pth (about 2.0 GB); 'rfbench weights fetch"
+    )
+    assert errors[1].startswith("error: model others: weights missing: others.pth (about 5 MB);")
+    done = CliRunner().invoke(run, words, standalone_mode=False)
+    assert done.return_value == 2 and "bicubic" in done.stdout and "theirs" not in done.stdout, done.stderr
+    assert sum(line.startswith("warning: left out: model ") for line in done.stderr.splitlines()) == 2
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["bicubic"]
+    with pytest.raises(Unavailable, match=r"model theirs: weights missing.*\(2 of 2 models are not ready\)"):
+        make_plan(Request(("theirs", "others"), data=str(data)))
+
+
+def test_ls_and_doctor_say_what_is_missing_and_how_large_it_is(specs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "names", lambda kind: ["bicubic", "theirs"])
+    headings, rows = _models(None)
+    here = {row[0]: row[headings.index("here")] for row in rows}
+    assert here == {"bicubic": "ready", "theirs": "theirs.pth (about 2.0 GB) (rfbench weights fetch theirs)"}
+    monkeypatch.setattr(doctor, "_ours", lambda kind: ["bicubic", "theirs"])
+    ready, line = doctor._models(None)
+    assert ready.found == "ready: bicubic" and line.state == "note" and line.next_step == "rfbench weights fetch theirs"
+    assert line.found == "theirs (x4, R G B, MIT) lacks theirs.pth (about 2.0 GB)"

@@ -1,0 +1,51 @@
+"""What a model lacks on this machine: packages and pretrained files, and the commands that bring them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import weights
+from bench.models.spec import ModelSpec
+
+
+def missing(spec: ModelSpec, weights_dir: Path | None = None) -> list[str]:
+    """What a model lacks here, a short text each with the size of files; empty where nothing is missing.
+
+    No file is hashed: one of the right name is taken for it.
+    """
+    files = [
+        f"{entry.file} ({entry.size})"
+        for entry in weights.of_model(spec.name, spec.weights).values()
+        if not weights.places(entry, weights_dir)
+    ]
+    return [*lacking(spec.requires), *files]
+
+
+def lacking(requires: Sequence[str]) -> list[str]:
+    """Which of these requirements (``opensr-model==1.0.8``) are not installed here, or in another version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in requires:
+        requirement = Requirement(text)
+        try:
+            here = version(requirement.name)
+        except PackageNotFoundError:
+            found.append(f"the package {text} is not installed")
+            continue
+        if not requirement.specifier.contains(here, prereleases=True):
+            found.append(f"the package {requirement.name} is here in version {here}, expected {text}")
+    return found
+
+
+def install(spec: ModelSpec) -> str:
+    """The command that brings the packages that a spec requires."""
+    return f"pip install 'rfbench[{spec.extra}]'" if spec.extra else f"pip install {' '.join(spec.requires)}"
+
+
+def next_step(spec: ModelSpec) -> str:
+    """The command that brings what is missing: packages first, since the files are of no use without them."""
+    return install(spec) if lacking(spec.requires) else f"rfbench weights fetch {spec.name}"
