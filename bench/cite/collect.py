@@ -101,6 +101,12 @@ class _Run(FinishedRun):
         rows = [_object(row.get("metrics")) for row in self.summary["rows"].values()]
         return [m for m in self.plan["metrics"] if any(_object(r.get(m)).get("value") is not None for r in rows)]
 
+    def identity(self, metric: str) -> str:
+        """A computed metric's identity as it stands with the value, with what was fitted on the references."""
+        rows = [_object(_object(row.get("metrics")).get(metric)) for row in self.summary["rows"].values()]
+        found = next((r.get("identity") for r in rows if r.get("value") is not None), None)
+        return one_line(found if isinstance(found, str) else self.plan["metrics"][metric]["identity"], 600)
+
     def reason(self, metric: str) -> str:
         """Why a metric has no value."""
         rows = [_object(_object(row.get("metrics")).get(metric)) for row in self.summary["rows"].values()]
@@ -372,7 +378,7 @@ def _identities(runs: Sequence[_Run]) -> Iterator[Identity]:
         yield Identity("run", run.label, f"plan {_text(run.record['plan_sha256'], 64)}")
     for run in runs:
         for name in run.computed():
-            yield Identity("metric", _text(name, 60), one_line(run.plan["metrics"][name]["identity"]))
+            yield Identity("metric", _text(name, 60), run.identity(name))
 
 
 def _licences(runs: Sequence[_Run]) -> Iterator[Licence]:

@@ -11,7 +11,7 @@ import importlib.util
 import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +25,8 @@ Group = Literal["fidelity", "perceptual", "realism", "physics", "uncertainty"]
 GROUPS: tuple[Group, ...] = ("fidelity", "perceptual", "realism", "physics", "uncertainty")
 Need = Literal["reference", "distribution", "lr", "pan", "reflectance"]
 Features = dict[str, np.ndarray]
+WEIGHTS, FIT = "w:", "fit:"
+"""How the parts of an identity begin that hold hashes: of pretrained weights, and of a model fitted on references."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,17 @@ class Score:
 
 @dataclass(frozen=True)
 class SetScore:
-    """The value of a set of images; ``per_image`` where each image has a share of its own (same order)."""
+    """The value of a set of images; ``per_image`` where each image has a share of its own (same order).
+
+    ``fit`` is the short hash of what was fitted on the set's references, and becomes part of the value's identity;
+    ``fitted`` is that model, kept with the run.
+    """
 
     value: float
     per_image: tuple[float | None, ...] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    fit: str = ""
+    fitted: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,8 @@ class Metric(ABC):
     level : ``image`` (``value``) or ``set`` (``features`` and ``reduce``).
     display : whether it looks at the rounded display images; then ``q8`` is part of its identity.
     needs : ``reference``, ``distribution``, ``lr``, ``pan`` and/or ``reflectance``.
+    fits_references : whether ``reduce`` fits a model on the references of all images of the set, also of those whose
+        prediction failed: their features come from ``reference_features``.
     masks : whether it can leave invalid pixels out; otherwise an image that has some is a reason.
     min_side_px : the smallest height and width it works on.
     weights_files : names in the committed list of weights.
@@ -140,6 +150,13 @@ class Metric(ABC):
     citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
     revision : raised whenever our own part changes a number.
     parameters : parts of the signature, such as ``("gauss11,1.5", "popcov", "range1")``.
+    equation : its formula in one line of plain text.
+    bounds : the lowest and the highest value that any images can have.
+    perfect : the value of an image that equals its reference; None where there is no such value.
+    symmetric : whether prediction and reference may be exchanged without changing the value; None is no claim.
+    on_satellite : for a score without reference or from networks of photographs: what it can mean on a satellite image.
+
+    The docstring is its definition, with a paragraph that begins ``Source:`` and one that begins ``Traps:``.
     """
 
     name: ClassVar[str]
@@ -150,6 +167,7 @@ class Metric(ABC):
     level: ClassVar[Literal["image", "set"]] = "image"
     display: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = ("reference",)
+    fits_references: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     min_side_px: ClassVar[int] = 1
     min_images: ClassVar[int] = 1
@@ -160,10 +178,16 @@ class Metric(ABC):
     parameters: tuple[str, ...] = ()
     summary: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    perfect: ClassVar[float | None] = None
+    symmetric: ClassVar[bool | None] = None
+    on_satellite: ClassVar[str] = ""
 
     def __init__(self, setting: Setting = Setting()) -> None:
         self.setting = setting
         self.planned_identity: str | None = None  # what ``identity`` was when a run was planned
+        self.planned_fit: str | None = None  # the fit that a value must come from, where one is asked for
         self._ready = False
 
     # --- what a subclass writes -------------------------------------------------------------------------------
@@ -183,18 +207,30 @@ class Metric(ABC):
         """What a set metric keeps of one image: small float arrays by name."""
         raise TypeError(f"{type(self).__name__} keeps no features")
 
+    def reference_features(self, reference: Reference, state: Any) -> Features:
+        """Of an image without a prediction, for a metric that ``fits_references``: what the fit needs of it."""
+        raise TypeError(f"{type(self).__name__} keeps no features of references")
+
     def reduce(self, features: Sequence[Features]) -> SetScore:
-        """The score of a set of images from their features, in the order of the images' ids."""
+        """The score of a set of images from their features, in the order of the images' ids.
+
+        For a metric that ``fits_references`` the last ones may be ``reference_features``.
+        """
         raise TypeError(f"{type(self).__name__} does not reduce")
 
     # --- what the harness calls -------------------------------------------------------------------------------
 
-    def identity(self) -> str:
-        """A one-line signature that holds all that can change the number; a paper can print it."""
+    def identity(self, fit: str = "") -> str:
+        """A one-line signature that holds all that can change the number; a paper can print it.
+
+        ``fit`` is ``SetScore.fit``, known once the set's references are.
+        """
         parts = [self.name, *self.parameters]
+        if fit:
+            parts.append(FIT + fit)
         hashes = self.weights_hashes()
         if hashes:
-            parts.append("w:" + "+".join(hashes))
+            parts.append(WEIGHTS + "+".join(hashes))
         if self.display:
             parts.append(f"q{self.setting.quantise}" if self.setting.quantise else "qnone")
         if self.setting.border_px:
@@ -238,24 +274,40 @@ class Metric(ABC):
             return Score(reason=one_line(error))
         except Exception as error:  # as in assess
             return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
-        if not all(np.isfinite(a).all() for a in found.values()):
-            return Score(reason="its features are not finite")
-        return found
+        return _finite(found)
 
-    def combine(self, features: Sequence[Features]) -> SetScore | Score:
-        """The score of a set from the features of its images, or a reason."""
-        if len(features) < self.min_images:
-            return Score(reason=f"needs at least {self.min_images} images, found {len(features)}")
+    def gather_reference(self, reference: Reference) -> Features | Score:
+        """The features of a reference alone for a metric that ``fits_references``, or a reason."""
         try:
-            result = self.reduce(features)
+            found = self.reference_features(reference, self._prepare(None, reference))
         except Unavailable as error:
             return Score(reason=one_line(error))
         except Exception as error:  # as in assess
             return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
-        return result if math.isfinite(result.value) else Score(reason=f"not a finite number ({result.value})")
+        return _finite(found)
 
-    def _prepare(self, estimate: Estimate, reference: Reference) -> Any:
-        why = self._unmet(estimate, reference)
+    def combine(self, features: Sequence[Features], others: Sequence[Features] = ()) -> SetScore | Score:
+        """The score of a set from the features of its images, or a reason.
+
+        ``others`` are ``reference_features`` of the set's images that have no prediction: a fit on references must not
+        depend on what a model could do.
+        """
+        if len(features) < self.min_images:
+            return Score(reason=f"needs at least {self.min_images} images, found {len(features)}")
+        try:
+            result = self.reduce([*features, *others] if self.fits_references else features)
+        except Unavailable as error:
+            return Score(reason=one_line(error))
+        except Exception as error:
+            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
+        if self.planned_fit not in (None, result.fit):
+            return Score(reason=f"these references give the fit {result.fit}, expected {self.planned_fit}")
+        if not math.isfinite(result.value):
+            return Score(reason=f"not a finite number ({result.value})")
+        return result if result.per_image is None else replace(result, per_image=result.per_image[: len(features)])
+
+    def _prepare(self, estimate: Estimate | None, reference: Reference) -> Any:
+        why = self._unmet_by(reference) or (self._unmet(estimate, reference) if estimate is not None else None)
         if why:
             raise Unavailable(why)
         if not self._ready:
@@ -270,19 +322,29 @@ class Metric(ABC):
             reference.cache[self.name] = self.reference_state(reference)
         return reference.cache[self.name]
 
-    def _unmet(self, estimate: Estimate, reference: Reference) -> str | None:
-        in_display = self.display or "distribution" in self.needs
+    def _unmet_by(self, reference: Reference) -> str | None:
+        """Why the metric cannot work with a reference, whatever the prediction."""
         if "reference" in self.needs:
             if reference.hr is None and reference.display is None:
                 return "no reference image"
-            if in_display and reference.display is None:
+            if self._in_display and reference.display is None:
                 return "the reference has no bands R G B"
-        if in_display and not estimate.display.size:
-            return "the prediction has no bands R G B"
+            if reference.display is not None and not self._large_enough(*reference.display.shape[:2]):
+                return self._too_small(*reference.display.shape[:2])
         if "lr" in self.needs and reference.lr is None:
             return "no LR image"
         if "pan" in self.needs and reference.pan is None:
             return "no panchromatic image"
+        if not self.masks and not reference.valid.all():
+            return f"{int((~reference.valid).sum())} pixels without data; this metric needs a whole image"
+        if not reference.valid.any():
+            return "no pixel with data"
+        return None
+
+    def _unmet(self, estimate: Estimate, reference: Reference) -> str | None:
+        """Why the metric cannot work with a prediction."""
+        if self._in_display and not estimate.display.size:
+            return "the prediction has no bands R G B"
         if "distribution" in self.needs and estimate.std is None:
             return f"no predictive distribution ({estimate.no_distribution})"
         if "reflectance" in self.needs:
@@ -290,16 +352,28 @@ class Metric(ABC):
                 return "the model does not predict reflectance"
             if reference.hr is None or reference.hr.unit != "reflectance":
                 return "the reference is not in reflectance"
-        height, width = estimate.size
-        if min(height, width) < self.min_side_px:
-            return f"image of {height}x{width} px is smaller than {self.min_side_px} px"
-        if not self.masks and not reference.valid.all():
-            return f"{int((~reference.valid).sum())} pixels without data; this metric needs a whole image"
-        if not reference.valid.any():
-            return "no pixel with data"
+        if not self._large_enough(*estimate.size):
+            return self._too_small(*estimate.size)
         # A metric that skips what it cannot compare would hide the NaN of a broken prediction.
-        seen = [estimate.display if in_display else None, estimate.image.values if estimate.image else None]
+        seen = [estimate.display if self._in_display else None, estimate.image.values if estimate.image else None]
         seen += [estimate.mean, estimate.std] if "distribution" in self.needs else []
         if any(a is not None and not np.isfinite(a).all() for a in seen):
             return "the prediction holds values that are not finite"
         return None
+
+    @property
+    def _in_display(self) -> bool:
+        """Whether it looks at RGB in display range, rounded or not."""
+        return self.display or "distribution" in self.needs
+
+    def _large_enough(self, height: int, width: int) -> bool:
+        return min(height, width) >= self.min_side_px
+
+    def _too_small(self, height: int, width: int) -> str:
+        return f"image of {height}x{width} px is smaller than {self.min_side_px} px"
+
+
+def _finite(features: Features) -> Features | Score:
+    if not all(np.isfinite(a).all() for a in features.values()):
+        return Score(reason="its features are not finite")
+    return features

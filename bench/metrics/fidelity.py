@@ -48,6 +48,10 @@ class PsnrRgb(Metric):
     package = "skimage"
     parameters = ("rgb", "peak1", "cap100")
     summary = "Peak signal-to-noise ratio of RGB"
+    equation = "10 log10(1 / MSE), MSE = mean over pixels and channels of (x - y)^2"
+    bounds = (0.0, IDENTICAL_DB)
+    perfect = IDENTICAL_DB
+    symmetric = True
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The PSNR of the valid pixels."""
@@ -75,6 +79,10 @@ class PsnrY(Metric):
     package = "skimage"
     parameters = ("bt601y16-235", "peak255", "cap100")
     summary = "Peak signal-to-noise ratio of the luma (BT.601, 16 to 235)"
+    equation = "10 log10(255^2 / MSE), MSE = mean over pixels of (Y(x) - Y(y))^2"
+    bounds = (0.0, IDENTICAL_DB)
+    perfect = IDENTICAL_DB
+    symmetric = True
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The PSNR of the valid pixels' luma."""
@@ -117,6 +125,13 @@ class SsimRgb(Metric):
     package = "skimage"
     parameters = ("gauss11,1.5", "popcov", "range1")
     summary = "Structural similarity of RGB, Gaussian window"
+    equation = (
+        "(2 m_x m_y + C1)(2 c_xy + C2) / ((m_x^2 + m_y^2 + C1)(v_x + v_y + C2)), C1 = 0.01^2, C2 = 0.03^2, "
+        "mean over windows"
+    )
+    bounds = (-1.0, 1.0)
+    perfect = 1.0
+    symmetric = True
     citation = "wang2004ssim"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
@@ -169,6 +184,13 @@ class Fsim(Metric):
     licence = "PolyForm Noncommercial (pyiqa)"
     parameters = ("luma", "pool256")
     summary = "Feature similarity of the luma"
+    equation = (
+        "sum S_PC S_G PC_m / sum PC_m, S = (2 a b + T) / (a^2 + b^2 + T), T_PC = 0.85, T_G = 160, "
+        "PC_m = max(PC_x, PC_y)"
+    )
+    bounds = (0.0, 1.0)
+    perfect = 1.0
+    symmetric = True
     citation = "zhang2011fsim"
     chromatic: ClassVar[bool] = False
 
@@ -284,5 +306,9 @@ class Fsimc(Fsim):
     title = "FSIMc"
     parameters = ("chromatic", "pool256")
     summary = "Feature similarity with chroma"
+    equation = "sum S_PC S_G |S_I S_Q|^0.03 PC_m / sum PC_m, T_I = T_Q = 200, the rest as fsim"
+    bounds = (0.0, 1.0)
+    perfect = 1.0
+    symmetric = True
     citation = "zhang2011fsim"
     chromatic = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,16 @@ class Niqe(Metric):
     weights_files = ("niqe_modelparameters.mat",)
     parameters = ("live", "yiq", "block96")
     summary = "No-reference quality from texture statistics, LIVE model"
+    equation = (
+        "sqrt((m - m_0)' ((S + S_0) / 2)^-1 (m - m_0)), m and S of the image's blocks, m_0 and S_0 of photographs"
+    )
+    bounds = (0.0, math.inf)
+    on_satellite = (
+        "Its model is of sharp photographs from the ground. On a satellite image a low value says that local "
+        "texture resembles theirs: noise and invented detail can lower it, and smooth ground (snow, water, "
+        "bare soil) raises it whatever the quality. It cannot say whether what is seen is there. Compare "
+        "models on the same images only, and look at niqe_ref."
+    )
     citation = "mittal2013niqe"
 
     def setup(self) -> None:
@@ -77,13 +88,15 @@ class NiqeRef(Metric):
     The published procedure of the LIVE release: blocks of 96x96 px of every reference, of these the ones whose
     sharpness (mean local standard deviation) is above 0.75 of the image's sharpest, one Gaussian for all. Then
     for each prediction the distance of eq. 10 between that Gaussian and the one of its own blocks, and the mean over
-    images. Features are those of ``niqe`` (pyiqa's code). Lower is better.
+    images. Features are those of ``niqe`` (pyiqa's code). Lower is better. The references are those of the whole set,
+    also where a model failed, and their order does not matter; the hash of the fit is part of a value's identity.
 
     Source: as ``niqe``, section II-B; ``estimatemodelparam.m`` of the release.
 
-    Traps: a value belongs to its set of references (``fit_sha256`` in the details) and cannot be compared across
-    datasets. The references' own score is not 0. A fit needs 37 sharp blocks (``blocks`` in the details) and is
-    rough below a few hundred. Blocks without texture, where a feature is undefined, are left out.
+    Traps: a value belongs to its set of references (``fit:`` in the identity) and cannot be compared across datasets.
+    The references' own score is not 0. A fit needs 37 sharp blocks (``blocks`` in the details) and is rough below a few
+    hundred. Blocks without texture, where a feature is undefined, are left out; the release leaves out the
+    feature alone from the mean, which differs on pictures with flat parts only.
     """
 
     name = "niqe_ref"
@@ -93,10 +106,20 @@ class NiqeRef(Metric):
     level = "set"
     min_side_px = BLOCK_PX
     min_images = 2
+    fits_references = True
     package = "pyiqa"
     licence = "PolyForm Noncommercial (pyiqa)"
     parameters = ("fit-references", "sharp0.75", "yiq", "block96")
     summary = "NIQE with its model fitted on the references"
+    equation = (
+        "mean over images of sqrt((m - m_0)' ((S + S_0) / 2)^-1 (m - m_0)), m_0 and S_0 of the references' sharp blocks"
+    )
+    bounds = (0.0, math.inf)
+    on_satellite = (
+        "The distance from the texture of this dataset's own HR images, so sensor and landscape are the right "
+        "ones, and smooth ground counts against nobody. It is of texture alone: an image of the right grain "
+        "in the wrong places scores well. Few or small references make the fit rough (blocks in the details)."
+    )
     citation = "mittal2013niqe"
 
     def setup(self) -> None:
@@ -114,8 +137,12 @@ class NiqeRef(Metric):
         prediction, _ = block_features(estimate.display)
         if not len(prediction):
             raise Unavailable(_FLAT)
+        return {"prediction": prediction, **self.reference_features(reference, state)}
+
+    def reference_features(self, reference: Reference, state: Any) -> Features:
+        """Block features of the reference and their sharpness."""
         blocks, sharpness = state
-        return {"prediction": prediction, "reference": blocks, "reference_sharpness": sharpness}
+        return {"reference": blocks, "reference_sharpness": sharpness}
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """Fit on the references' sharp blocks, then the mean distance of the predictions."""
@@ -126,12 +153,19 @@ class NiqeRef(Metric):
                 f"the references have {len(blocks)} sharp blocks of {BLOCK_PX}x{BLOCK_PX} px; a fit of "
                 f"{_FEATURES} features needs at least {_FEATURES + 1}"
             )
+        blocks = blocks[np.lexsort(blocks.T)]  # sums depend on the order of their terms in the last digits
         mean, covariance = _gaussian(blocks)
-        distances = [distance(mean, covariance, *_gaussian(f["prediction"])) for f in features]
+        distances = [
+            distance(mean, covariance, *_gaussian(f["prediction"])) if "prediction" in f else None for f in features
+        ]
+        found = [d for d in distances if d is not None]
+        fit = fit_hash(mean, covariance)
         return SetScore(
-            float(np.mean(distances)),
+            float(np.mean(found)),
             per_image=tuple(distances),
-            details={"fit_sha256": _fit_hash(mean, covariance), "blocks": len(blocks), "images": len(features)},
+            details={"fit_sha256": fit, "blocks": len(blocks), "images": len(found), "references": len(features)},
+            fit=fit[:8],
+            fitted={"mean": mean, "covariance": covariance},
         )
 
 
@@ -186,7 +220,9 @@ def distance(mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, o
     return float(np.sqrt(max(difference @ inverse @ difference, 0.0)))
 
 
-def _fit_hash(mean: np.ndarray, covariance: np.ndarray) -> str:
-    """A hash of the fit to six digits, so that it is the same on machines that differ in the last ones."""
-    text = ",".join(f"{v:.5e}" for v in (*mean, *covariance.ravel()))
-    return hashlib.sha256(text.encode()).hexdigest()
+def fit_hash(mean: np.ndarray, covariance: np.ndarray) -> str:
+    """The SHA-256 of a fit to a millionth of its deviations: the same on machines that differ in the last digits."""
+    deviation = np.sqrt(np.maximum(np.diag(covariance), np.finfo(np.float64).tiny))
+    texts = [f"{d:.6e} {m / d:.6f}" for m, d in zip(mean, deviation, strict=True)]
+    texts += [f"{c + 0.0:.6f}" for c in np.round(covariance / np.outer(deviation, deviation), 6).ravel()]
+    return hashlib.sha256(",".join(texts).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,6 +46,10 @@ class LpipsAlex(Metric):
     weights_files = ("alexnet-owt-7be5be79.pth", "LPIPS_v0.1_alex-df73285e.pth")
     parameters = ("v0.1", "alex")
     summary = "Learned perceptual distance, AlexNet"
+    equation = "sum over layers of mean over space of w . (f(x) - f(y))^2, f of unit length over channels"
+    bounds = (0.0, math.inf)
+    perfect = 0.0
+    symmetric = True
     citation = "zhang2018lpips krizhevsky2014alexnet"
     net: ClassVar[str] = "alex"
     constructor: ClassVar[str] = "alexnet"
@@ -124,6 +129,13 @@ class Dists(Metric):
     weights_files = ("vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth")
     parameters = ("vgg", "noresize")
     summary = "Structure and texture distance, VGG16"
+    equation = (
+        "1 - sum over features of (alpha l + beta s), l = (2 m_x m_y + c) / (m_x^2 + m_y^2 + c), "
+        "s = (2 c_xy + c) / (v_x + v_y + c), c = 1e-6"
+    )
+    bounds = (0.0, math.inf)
+    perfect = 0.0
+    symmetric = True
     citation = "ding2022dists simonyan2015vgg"
 
     def setup(self) -> None:

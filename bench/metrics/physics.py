@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -39,6 +40,10 @@ class SamRgb(Metric):
     masks = True
     parameters = ("rgb", "deg", "skip0")
     summary = "Spectral angle of RGB"
+    equation = "mean over pixels of 180/pi arccos(u.v / (|u| |v|))"
+    bounds = (0.0, 90.0)
+    perfect = 0.0
+    symmetric = True
     citation = "kruse1993sips"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
@@ -63,6 +68,10 @@ class SamRefl(Metric):
     masks = True
     parameters = ("refl", "sharedbands", "deg", "skip0")
     summary = "Spectral angle of reflectance, all shared bands"
+    equation = "mean over pixels of 180/pi arccos(u.v / (|u| |v|))"
+    bounds = (0.0, 180.0)
+    perfect = 0.0
+    symmetric = True
     citation = "kruse1993sips"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
@@ -126,6 +135,13 @@ class De00(Metric):
     package = "colour"
     parameters = ("srgb", "d65", "2deg", "k1,1,1")
     summary = "CIEDE2000 colour difference"
+    equation = (
+        "mean over pixels of sqrt((dL'/S_L)^2 + (dC'/S_C)^2 + (dH'/S_H)^2 + R_T (dC'/S_C)(dH'/S_H)), "
+        "k_L = k_C = k_H = 1"
+    )
+    bounds = (0.0, math.inf)
+    perfect = 0.0
+    symmetric = True
     citation = "sharma2005ciede2000"
 
     def setup(self) -> None:
@@ -181,6 +197,13 @@ class DLambda(Metric):
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "p1", "uqi-gauss11,1.5")
     summary = "Spectral distortion against the LR bands"
+    equation = "mean over pairs of bands b != c of |Q(F_b, F_c) - Q(M_b, M_c)|"
+    bounds = (0.0, 2.0)
+    on_satellite = (
+        "Made for sharpened satellite bands. It holds relations between bands against those of the LR image: "
+        "small where the colours of the LR were kept, also where they are wrong against the HR, and where "
+        "nothing was sharpened at all."
+    )
     citation = "alparone2008qnr wang2002uqi"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
@@ -213,6 +236,12 @@ class DS(Metric):
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "sobel", "q1", "uqi-gauss11,1.5")
     summary = "Spatial distortion against the panchromatic image"
+    equation = "mean over bands b of |Q(grad F_b, grad P) - Q(grad M_b, grad P)|"
+    bounds = (0.0, 2.0)
+    on_satellite = (
+        "Made for sharpened satellite bands with their own PAN of the same moment. It measures change of the "
+        "agreement with PAN, not gain: doing nothing scores 0."
+    )
     citation = "alparone2008qnr wang2002uqi"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
@@ -236,6 +265,12 @@ class Qnr(Metric):
     min_side_px = WINDOW
     parameters = ("ms-bicubic", "sobel", "p1,q1", "uqi-gauss11,1.5")
     summary = "Quality with no reference, of pansharpening"
+    equation = "(1 - D_lambda)(1 - D_s)"
+    bounds = (-1.0, 1.0)
+    on_satellite = (
+        "Made for pansharpening. It asks whether LR colours and PAN edges were kept; doing nothing to the LR "
+        "scores 1, so it is no measure of super-resolution by itself."
+    )
     citation = "alparone2008qnr wang2002uqi"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:

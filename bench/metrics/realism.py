@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,16 @@ class FidTf(_Inception):
     title = "FID"
     parameters = ("inception-v3-compat", "2048", "tf1resize", "cov-unbiased")
     summary = "Frechet inception distance, TensorFlow-compatible"
+    equation = "|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))"
+    bounds = (0.0, math.inf)
+    perfect = 0.0
+    symmetric = True
+    on_satellite = (
+        "The network knows photographs of objects, not bands, scales or landscapes from above. It tells two "
+        "sets of images apart by colour, blur and texture, which orders methods on one dataset at one number "
+        "of images; its size means nothing, and differences below those of resampled images mean nothing "
+        "either."
+    )
     citation = "heusel2017fid szegedy2016inception"
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
@@ -120,6 +131,16 @@ class KidTf(_Inception):
     title = "KID"
     parameters = ("inception-v3-compat", "2048", "tf1resize", "poly3,1/d,1", "unbiased", "all")
     summary = "Kernel inception distance, TensorFlow-compatible"
+    equation = (
+        "mean k(x, x') + mean k(y, y') - 2 mean k(x, y), k(x, y) = (x.y / 2048 + 1)^3, "
+        "pairs of one image with itself left out"
+    )
+    symmetric = True
+    on_satellite = (
+        "As fid_tf: it orders methods on one dataset by colour, blur and texture as a network of photographs "
+        "sees them. Unbiased, so values at different numbers of images may be compared, with their scatter in "
+        "mind."
+    )
     citation = "binkowski2018kid szegedy2016inception"
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
@@ -196,6 +217,14 @@ class ManiqaKoniq(Metric):
     weights_files = ("ckpt_koniq10k.pt",)
     parameters = ("koniq", "scale0.8", "crops20grid", "up225")
     summary = "No-reference quality by MANIQA (KonIQ-10k)"
+    equation = "sum w s / sum w over the patches of all crops, scores s and weights w of the network"
+    bounds = (0.0, math.inf)
+    on_satellite = (
+        "People judged photographs from the web; nobody judged satellite images. What it likes (contrast, "
+        "sharp edges, vivid colour) is not what a sensor would have seen, and haze, snow and shade lower it "
+        "whatever the quality. Use it beside a metric with reference, on the same images, and never as the "
+        "only one."
+    )
     citation = "yang2022maniqa hosu2020koniq"
     scale: ClassVar[float] = 0.8
 
@@ -311,6 +340,10 @@ class LogspecL1(Metric):
     min_side_px = 16
     parameters = ("rgb", "meanfree", "hann-periodic", "rings1..min/2", "ln", "floor8bit")
     summary = "Difference of radially averaged log power spectra"
+    equation = "mean over channels and rings k of |ln P_x(k) - ln P_y(k)|, P the radially averaged power and the floor"
+    bounds = (0.0, math.inf)
+    perfect = 0.0
+    symmetric = True
 
     def reference_state(self, reference: Reference) -> np.ndarray:
         """The reference's spectrum."""

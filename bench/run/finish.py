@@ -13,6 +13,7 @@ import numpy as np
 from bench.core.files import digest
 from bench.metrics.base import Features, Metric, Score
 from bench.metrics.scorer import POINT, metric_class
+from bench.protocols.base import Task
 from bench.run.plan import Plan
 from bench.store import FORMAT, RunFolder
 
@@ -36,7 +37,7 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
     all_features: dict[str, np.ndarray] = {}
     for kind in kinds:
         sets = {
-            name: _reduce(metric, kind, done, folder, all_features)
+            name: _reduce(plan, metric, kind, done, folder, all_features)
             for name, metric in metrics.items()
             if metric.level == "set" and name not in plan.skipped
         }
@@ -68,7 +69,12 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
 
 
 def _reduce(
-    metric: Metric, kind: str, done: Sequence[dict[str, Any]], folder: RunFolder, kept: dict[str, np.ndarray]
+    plan: Plan,
+    metric: Metric,
+    kind: str,
+    done: Sequence[dict[str, Any]],
+    folder: RunFolder,
+    kept: dict[str, np.ndarray],
 ) -> tuple[dict[str, Any], list[float | None]]:
     """A set metric over the images that have its features: its summary, and each image's share where it has one."""
     prefix = f"{kind}/{metric.name}/"
@@ -81,6 +87,7 @@ def _reduce(
     shares: list[float | None] = [None] * len(done)
     if not features:
         return {}, shares
+    others = _other_references(plan, metric, set(present)) if metric.fits_references else []
     for key in features[0]:
         arrays = [f[key] for f in features]
         if all(a.shape == arrays[0].shape for a in arrays):
@@ -88,21 +95,50 @@ def _reduce(
         else:  # blocks of images of several sizes: one after the other, with where each begins
             kept[prefix + key] = np.concatenate(arrays)
             kept[prefix + key + ":rows"] = np.array([len(a) for a in arrays], np.int64)
-    found, of_each = reduced(metric, features)
+    fitted: dict[str, np.ndarray] = {}
+    found, of_each = reduced(metric, features, others, fitted)
+    kept |= {f"{prefix}fitted:{key}": array for key, array in fitted.items()}
     if of_each is not None:
         by_id = dict(zip(present, of_each, strict=True))
         shares = [by_id.get(item["id"]) for item in done]
     return found, shares
 
 
-def reduced(metric: Metric, features: Sequence[Features]) -> tuple[dict[str, Any], Sequence[float | None] | None]:
-    """A set metric of the features of its images: value, n, reason, details; and each image's share if it has one."""
-    result = metric.combine(features)
+def _other_references(plan: Plan, metric: Metric, present: set[str]) -> list[Features]:
+    """The features of the references whose images have none, so that a fit is the same for all models of a dataset."""
+    from bench.run.execute import prepare_task  # which imports this module
+
+    found = []
+    for record in plan.records:
+        if record.id not in present:
+            task = prepare_task(plan.protocol, plan.dataset, record)
+            features = metric.gather_reference(task.reference) if isinstance(task, Task) else None
+            if features is not None and not isinstance(features, Score):
+                found.append(features)
+    return found
+
+
+def reduced(
+    metric: Metric,
+    features: Sequence[Features],
+    others: Sequence[Features] = (),
+    fitted: dict[str, np.ndarray] | None = None,
+) -> tuple[dict[str, Any], Sequence[float | None] | None]:
+    """A set metric of the features of its images: value, n, reason, details; and each image's share if it has one.
+
+    ``others`` are features of references alone, for a metric that fits them; ``fitted`` takes its model, whose hash is
+    in the identity of such a value.
+    """
+    result = metric.combine(features, others)
     if isinstance(result, Score):
         return {"value": None, "n": len(features), "reason": result.reason}, None
     found: dict[str, Any] = {"value": result.value, "n": len(features), "reason": None}
     if result.details:
         found["details"] = dict(result.details)
+    if result.fit:
+        found["identity"] = metric.identity(result.fit)
+    if fitted is not None:
+        fitted |= result.fitted
     return found, result.per_image
 
 

@@ -223,14 +223,15 @@ def _document(plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], ite
     metrics = {name: metric_class(name)(plan.setting) for name in names}
     done = [item for item in items if item.error is None]
     found: dict[str, list[dict[str, Any]]] = {}
-    summary = {}
+    summary, identities = {}, {}
     for name, metric in metrics.items():
         found[name] = [_of_image(item, name, skipped.get(name)) for item in done]
         of_set = None
         if metric.level == "set" and name not in skipped:
             of_set = _reduce(metric, done, found[name])
         cell = summarised(metric, found[name], of_set, skipped.get(name))
-        summary[name] = {k: v for k, v in cell.items() if k != "identity"}
+        identities[name] = cell.pop("identity")
+        summary[name] = cell
         for of_image in found[name]:
             if "value" not in of_image:
                 of_image.setdefault("reason", (of_set or {}).get("reason") or OF_THE_SET)
@@ -240,7 +241,7 @@ def _document(plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], ite
         "format": FORMAT,
         "images": [_image(item, names, by_image.get(item.match.id)) for item in items],
         "summary": summary,
-        "identities": {name: described[name]["identity"] for name in names},
+        "identities": identities,
         "metrics": {n: {k: described[n][k] for k in ("title", "unit", "direction", "group")} for n in names},
         "failed": [as_text(item.match.id) for item in items if item.error is not None],
         "unmatched": {"pred": plan.only_pred, "ref": plan.only_ref},

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.core import registry
-from bench.core.errors import RfbenchError, one_line, unknown
+from bench.core.errors import NotComparable, RfbenchError, one_line, unknown
 from bench.metrics.base import GROUPS
 from bench.metrics.scorer import DEFAULT
 from bench.store import FinishedRun, RunFolder, read_finished, refuse_to_mix
@@ -246,7 +246,15 @@ def _refuse_to_mix(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> None:
 def _column(runs: Sequence[FinishedRun], name: str) -> Column:
     found = _described(runs, name)
     title, unit, direction, group = (one_line(found[k], 40) for k in ("title", "unit", "direction", "group"))
-    return Column(name, title, unit, direction, group, one_line(found["identity"]))
+    # What was fitted on a dataset's references is known at a run's end only, and stands with the value.
+    cells = [row["metrics"].get(name) for run in runs for row in run.summary["rows"].values()]
+    made = sorted({one_line(c["identity"], 600) for c in cells if c and c["value"] is not None})
+    if len(made) > 1:
+        raise NotComparable(
+            f"{name}: found values of two identities, {made[0]} and {made[1]}, expected one; leave the metric out "
+            "(--metrics), or run the models again with one set of versions"
+        )
+    return Column(name, title, unit, direction, group, made[0] if made else one_line(found["identity"]))
 
 
 def _kinds(run: FinishedRun) -> list[str]:

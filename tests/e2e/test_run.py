@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
-from bench.core.errors import RfbenchError
+from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import safe_name
 from bench.run.execute import execute
 from bench.run.plan import Request, make_plan
@@ -219,3 +220,30 @@ def test_hr_only_and_lr_only_data(dataset: Path, tmp_path: Path) -> None:
     assert summary is not None
     cell = summary["rows"]["sample"]["metrics"]["psnr_rgb"]
     assert cell["value"] is None and cell["reason"] == "no reference image"
+
+
+def test_a_fit_on_references_does_not_depend_on_where_a_model_failed(tmp_path: Path, plugin: Path) -> None:
+    """niqe_ref is fitted on all references of the dataset; two models of one table are held against one fit."""
+    pytest.importorskip("pyiqa")
+    from bench.tables.build import build_table
+
+    data = write_dataset(tmp_path / "data", count=5, hr_px=(288, 288))
+    options = {"metrics": ("niqe_ref",)}
+    whole, failing = run(data, tmp_path / "out", "bicubic", "noisy:fail_on=im2", **options)
+    one, other = (f.summary()["rows"]["sample"]["metrics"]["niqe_ref"] for f in (whole, failing))
+    assert one["identity"] == other["identity"]
+    assert f"|fit:{one['details']['fit_sha256'][:8]}|" in one["identity"]
+    assert (one["n"], other["n"], other["details"]["references"]) == (5, 4, 5)
+    assert other["details"]["blocks"] == one["details"]["blocks"]
+    kept, expected = (load_file(f.path / "features.safetensors") for f in (failing, whole))
+    assert kept["sample/niqe_ref/fitted:covariance"].shape == (36, 36)
+    assert kept["sample/niqe_ref/fitted:mean"] == pytest.approx(expected["sample/niqe_ref/fitted:mean"])
+
+    table = build_table([whole, failing])
+    assert table.columns[0].identity == one["identity"]
+    summary = json.loads((failing.path / "summary.json").read_text())
+    fitted = summary["rows"]["sample"]["metrics"]["niqe_ref"]
+    fitted["identity"] = fitted["identity"].replace("|fit:", "|fit:0")
+    (failing.path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(NotComparable, match="niqe_ref: found values of two identities"):
+        build_table([whole, failing])

@@ -84,10 +84,16 @@ def test_sharpness_is_the_mean_local_deviation() -> None:
     assert whole / doubled == pytest.approx(np.full(4, 2.0), rel=0.02)
 
 
-def test_fit_on_references(setting: Setting) -> None:
+@pytest.fixture(scope="module")
+def gathered(setting: Setting) -> list[Any]:
+    """The features of eight images that are their own references."""
+    return [NiqeRef(setting).gather(*pair(textured(s, 288, 288))) for s in range(8)]
+
+
+def test_fit_on_references(setting: Setting, gathered: list[Any]) -> None:
     metric = NiqeRef(setting)
     references = [textured(s, 288, 288) for s in range(8)]
-    own = metric.combine([metric.gather(*pair(r)) for r in references])
+    own = metric.combine(gathered)
     blurred = [np.float32(gaussian_filter(r, (1.5, 1.5, 0))) for r in references]
     worse = metric.combine([metric.gather(*pair(r, b)) for r, b in zip(references, blurred, strict=True)])
     assert isinstance(own, SetScore) and isinstance(worse, SetScore)
@@ -103,6 +109,147 @@ def test_fit_on_references(setting: Setting) -> None:
     other = niqe.block_features(blurred[0])[0]
     by_hand = niqe.distance(*fit, other.mean(axis=0), np.cov(other, rowvar=False))
     assert worse.per_image[0] == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_the_order_of_references_does_not_matter(setting: Setting, gathered: list[Any]) -> None:
+    metric, features = NiqeRef(setting), gathered
+    there, back = metric.combine(features), metric.combine(features[::-1])
+    assert isinstance(there, SetScore) and isinstance(back, SetScore)
+    assert there.fit == back.fit and there.per_image == back.per_image[::-1]
+    assert all((there.fitted[k] == back.fitted[k]).all() for k in ("mean", "covariance"))
+
+
+def test_references_without_a_prediction_belong_to_the_fit(setting: Setting, gathered: list[Any]) -> None:
+    """Two models, one of which failed on an image, are held against one fit."""
+    metric = NiqeRef(setting)
+    whole = metric.combine(gathered)
+    some = metric.combine(gathered[:7], [metric.gather_reference(pair(textured(7, 288, 288))[1])])
+    less = metric.combine(gathered[:7])
+    assert whole.fit == some.fit != less.fit
+    assert some.per_image == whole.per_image[:7] and some.details["images"] == 7 and some.details["references"] == 8
+    assert "smaller than 96 px" in str(metric.gather_reference(pair(textured(0, 95, 200))[1]).reason)
+
+    metric.planned_fit = whole.fit
+    assert metric.combine(gathered) == whole
+    other = metric.combine(gathered[:7])
+    assert other.reason == f"these references give the fit {less.fit}, expected {whole.fit}"
+
+
+def test_a_fit_s_hash_survives_rounding_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(1, 2, (200, 36))
+    mean, covariance = niqe._gaussian(blocks)
+    same = niqe.fit_hash(mean * (1 + 1e-12), covariance * (1 - 1e-12))
+    assert niqe.fit_hash(mean, covariance) == same
+    moved = mean.copy()
+    moved[3] += 1e-4
+    assert niqe.fit_hash(moved, covariance) != same
+    assert niqe.fit_hash(mean, covariance * 1.001) != same
+
+
+# --- the published procedure, written out -----------------------------------------------------------------------------
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    """MATLAB's ``imresize(image, 0.5)``: bicubic of a = -0.5, stretched by two, edges mirrored."""
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        d = np.abs((np.arange(-3, 5) - 0.5) / 2)  # from the middle between two pixels
+        kernel = np.where(d <= 1, 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2) * (d < 2)
+        padded = np.pad(x, ((3, 4), (0, 0)), mode="symmetric")
+        return sum(k * padded[i : i + len(x) : 2] for i, k in enumerate(kernel / kernel.sum()))
+
+    return rows(rows(image).T).T
+
+
+def normalised(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean-subtracted, contrast-normalised coefficients and the local deviation, 7x7 Gaussian of sigma 7/6."""
+    from scipy.ndimage import correlate
+
+    line = np.exp(-0.5 * (np.arange(-3, 4) / (7 / 6)) ** 2)
+    window = np.outer(line, line) / line.sum() ** 2
+    mean = correlate(image, window, mode="nearest")
+    deviation = np.sqrt(np.abs(correlate(image**2, window, mode="nearest") - mean**2))
+    return (image - mean) / (deviation + 1), deviation
+
+
+def asymmetric(x: np.ndarray) -> tuple[float, float, float]:
+    """Shape and the two scales of an asymmetric generalised Gaussian, by moments, shapes in steps of 0.001."""
+    from scipy.special import gamma
+
+    shapes = np.arange(0.2, 10.001, 0.001)
+    ratios = gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
+    left, right = np.sqrt((x[x < 0] ** 2).mean()), np.sqrt((x[x > 0] ** 2).mean())
+    g = left / right
+    r = np.abs(x).mean() ** 2 / (x**2).mean() * (g**3 + 1) * (g + 1) / (g**2 + 1) ** 2
+    shape = shapes[((ratios - r) ** 2).argmin()]
+    scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
+    return shape, left * scale, right * scale
+
+
+def described(block: np.ndarray) -> list[float]:
+    from scipy.special import gamma
+
+    shape, left, right = asymmetric(block)
+    found = [shape, (left + right) / 2]
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        shape, left, right = asymmetric(block * np.roll(block, shift, (0, 1)))
+        found += [shape, (right - left) * gamma(2 / shape) / gamma(1 / shape), left, right]
+    return found
+
+
+def by_the_paper(display: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mittal, Soundararajan, Bovik 2013, sections II-A to II-D, in NumPy and SciPy alone: features and sharpness."""
+    image = np.rint(display.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) * 255)
+    high, wide = (n // 96 for n in image.shape)
+    image = image[: 96 * high, : 96 * wide]
+    features, sharpness = [], []
+    for scale, side in ((image, 96), (halved(image), 48)):
+        coefficients, deviation = normalised(scale)
+        corners = [(i * side, j * side) for j in range(wide) for i in range(high)]
+        features.append([described(coefficients[i : i + side, j : j + side]) for i, j in corners])
+        sharpness.append([deviation[i : i + side, j : j + side].mean() for i, j in corners])
+    return np.concatenate(features, axis=1), np.array(sharpness[0])
+
+
+def test_the_fit_is_the_published_procedure_written_out(setting: Setting) -> None:
+    """Features, sharp blocks, fit and distance against an implementation that shares no code with pyiqa's."""
+    references = [textured(s, 288, 288, blur=1 + s % 3) for s in range(10)]
+    found = [by_the_paper(r) for r in references]
+    for reference, (features, sharpness) in zip(references, found, strict=True):
+        ours, sharp = niqe.block_features(reference)
+        np.testing.assert_allclose(sharp, sharpness, rtol=1e-5)  # pyiqa's window is of single precision
+        # shapes are searched in steps of 0.001, of which rounding may take the next
+        np.testing.assert_allclose(ours, features, rtol=5e-3, atol=2e-3)
+        assert np.median(np.abs(ours / features - 1)) < 1e-5
+    blocks = np.concatenate([f[s > 0.75 * s.max()] for f, s in found])
+    mean, covariance = blocks.mean(axis=0), np.cov(blocks, rowvar=False)
+    guesses = [np.float32(np.rint(255 * gaussian_filter(r, (1, 1, 0))) / 255) for r in references]
+
+    def by_hand(display: np.ndarray) -> float:
+        own = by_the_paper(display)[0]
+        inverse = np.linalg.pinv((covariance + np.cov(own, rowvar=False)) / 2)
+        difference = mean - own.mean(axis=0)
+        return float(np.sqrt(difference @ inverse @ difference))
+
+    metric = NiqeRef(setting)
+    score = metric.combine([metric.gather(*pair(r, g)) for r, g in zip(references, guesses, strict=True)])
+    assert score.details["blocks"] == len(blocks)
+    assert score.per_image[:3] == pytest.approx([by_hand(g) for g in guesses[:3]], rel=2e-3)
+    deviation = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(score.fitted["mean"], mean, atol=1e-3 * deviation.max())
+    np.testing.assert_allclose(score.fitted["mean"] / deviation, mean / deviation, atol=5e-3)
+
+
+def test_the_written_out_procedure_meets_the_live_model(setting: Setting) -> None:
+    """With the model of the LIVE release the implementation above gives pyiqa's NIQE: it is NIQE that is fitted."""
+    mean, covariance = model(setting)
+    display = textured(3, 288, 384)
+    own = by_the_paper(display)[0]
+    inverse = np.linalg.pinv((covariance + np.cov(own, rowvar=False)) / 2)
+    difference = mean - own.mean(axis=0)
+    by_hand = float(np.sqrt(difference @ inverse @ difference))
+    assert Niqe(setting).assess(*pair(display)).value == pytest.approx(by_hand, rel=2e-3)
 
 
 def test_too_few_blocks_is_a_reason(setting: Setting) -> None:
