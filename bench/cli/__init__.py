@@ -19,6 +19,7 @@ _VERBS = {
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "cite": ("bench.cli.cite", "Say what a methods section needs of runs: identities, licences, BibTeX."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
+    "metrics": ("bench.cli.metrics", "Say what a metric is: definition, range, needs, references, traps."),
     "weights": ("bench.cli.weights", "List, fetch and verify the pretrained files of metrics and models."),
     "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),
     "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong with it."),

@@ -55,7 +55,11 @@ class SamRgb(Metric):
 class SamRefl(Metric):
     """Spectral angle in reflectance, over all bands that prediction and reference share (at least two).
 
-    Definition and traps as ``sam_rgb``; not rounded, and not touched by the display's normalisation. PAN is left out.
+    Definition as ``sam_rgb``; not rounded, and not touched by the display's normalisation. PAN is left out.
+
+    Source: as ``sam_rgb``.
+
+    Traps: as ``sam_rgb``; and offsets: haze, or a baseline's +1000 left in, makes spectra alike and angles small.
     """
 
     name = "sam_refl"
@@ -253,7 +257,9 @@ class DS(Metric):
 class Qnr(Metric):
     """Quality with no reference: ``(1 - D_lambda)(1 - D_s)`` of ``d_lambda`` and ``d_s``; 1 is best.
 
-    Source and traps as these two: not comparable with a QNR whose D_s is Alparone's.
+    Source: as these two.
+
+    Traps: those of its parts; not comparable with a QNR whose D_s is Alparone's.
     """
 
     name = "qnr"

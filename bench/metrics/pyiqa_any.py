@@ -22,6 +22,11 @@ from bench.metrics.networks import as_tensor, inference, quietly, safe_loading
 
 SEED = 123
 _OF_SETS = ("FID", "InceptionScore")  # types of network that look at folders
+_NO_REFERENCE = (
+    "Made from what people think of photographs, or from photographs alone; nobody judged satellite images. It may "
+    "order blur and artefacts, and takes haze, snow, shade and smooth ground for faults. It cannot say whether what is "
+    "seen is there. Use it beside a metric with reference, on the same images."
+)
 
 
 @functools.cache
@@ -44,8 +49,14 @@ def pyiqa_metric(name: str) -> type[Metric]:
     compared = found["metric_mode"] == "FR"
     needs: tuple[Need, ...] = ("reference",) if compared else ()
     direction: Literal["up", "down"] = "down" if found.get("lower_better") else "up"
+    options = ", ".join(f"{key}={value}" for key, value in found["metric_opts"].items())
+    extent = found.get("score_range")
     attributes = {
-        "__doc__": f"pyiqa's ``{name}``, {'full' if compared else 'no'}-reference. {_Pyiqa.__doc__}",
+        "__doc__": (
+            f"pyiqa's ``{name}``, {'full' if compared else 'no'}-reference, made with {one_line(options)}"
+            + (f"; pyiqa gives its range as {one_line(extent, 40)}.\n\n    " if extent else ".\n\n    ")
+            + str(_Pyiqa.__doc__)
+        ),
         "__module__": __name__,
         "name": f"pyiqa:{name}",
         "title": name,
@@ -54,6 +65,7 @@ def pyiqa_metric(name: str) -> type[Metric]:
         "needs": needs,
         "parameters": (found["metric_mode"],),
         "summary": f"pyiqa's {name} ({'full' if compared else 'no'}-reference)",
+        "on_satellite": "" if compared else _NO_REFERENCE,
         "pyiqa_name": name,
     }
     return type(f"Pyiqa_{name}", (_Pyiqa,), attributes)
@@ -66,6 +78,11 @@ class _Pyiqa(Metric):
     in the caches of pyiqa, torch.hub and the Hugging Face hub, and are not downloaded: without them the metric is a
     reason that names the file. What is there is read as tensors only, and a file whose name holds the beginning of its
     hash, as most do, must have that hash.
+
+    Source: pyiqa's page on it; cite its authors, and pyiqa.
+
+    Traps: pyiqa's names are not those of papers: its ``ssim`` is of luma and its ``psnr`` of RGB; its number moves with
+    its version, which is recorded beside the run.
     """
 
     name = "pyiqa"
@@ -74,6 +91,7 @@ class _Pyiqa(Metric):
     group = "perceptual"
     package = "pyiqa"
     licence = "PolyForm Noncommercial (pyiqa)"
+    citation = "chen2022pyiqa"
     pyiqa_name: str
     _files: dict[str, str] | None = None
 

@@ -7,6 +7,7 @@ level, 1/255, are raised to it, since a deterministic pixel would make every sco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,8 @@ class Nll(_Gaussian):
     unit = "nats"
     parameters = ("gauss", "mean", "floor1/255")
     summary = "Negative log-likelihood, Gaussian"
+    equation = "mean of ln(sigma sqrt(2 pi)) + (y - mu)^2 / (2 sigma^2)"
+    bounds = (math.log(math.sqrt(2.0 * math.pi) / 255.0), math.inf)
     citation = "gneiting2007scoring"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
@@ -70,6 +73,8 @@ class Crps(_Gaussian):
     title = "CRPS"
     parameters = ("gauss", "mean", "floor1/255")
     summary = "Continuous ranked probability score, Gaussian"
+    equation = "mean of sigma (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)), z = (y - mu) / sigma"
+    bounds = (0.0, math.inf)
     citation = "gneiting2007scoring gneiting2005emos"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
@@ -96,6 +101,8 @@ class Ece(_Gaussian):
     level = "set"
     parameters = ("gauss", "quantiles0.05..0.95/0.05", "floor1/255")
     summary = "Expected calibration error of quantiles"
+    equation = "mean over the levels p of |share of y <= mu + sigma ppf(p) - p|"
+    bounds = (0.0, 0.5)
     citation = "kuleshov2018calibrated"
 
     def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
