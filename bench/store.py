@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+OF_THE_SET = "one number for all images; it is in summary.json"
+"""The reason beside an image in ``scores.parquet`` that has features for a metric and no number of its own."""
+ROWS = ":rows"
+"""Ends the name of the feature that says how many rows of another belong to each image."""
 _MAX_CELLS = 2**26  # of scores.parquet: a million images of thirty metrics
 
 
@@ -265,6 +269,30 @@ class RunFolder:
         except Exception as error:  # pyarrow and pandas have errors of their own
             raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
 
+    def features(self, kind: str, metric: str) -> list[dict[str, np.ndarray]]:
+        """What a set metric kept of each image that it has features of, in the order of the ids; empty without any.
+
+        Parameters
+        ----------
+        kind : the estimate, ``sample`` or ``mean``.
+        """
+        from safetensors import safe_open
+
+        path, prefix = self.path / "features.safetensors", f"{kind}/{metric}/"
+        if not path.is_file():
+            return []
+        try:
+            with safe_open(path, framework="numpy") as file:
+                found = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+            # Blocks of images of several sizes lie one after the other, with how many rows each has.
+            rows = {k.removesuffix(ROWS): np.cumsum(v)[:-1] for k, v in found.items() if k.endswith(ROWS)}
+            parts = {
+                k: np.split(v, rows[k]) if k in rows else list(v) for k, v in found.items() if not k.endswith(ROWS)
+            }
+            return [dict(zip(parts, images, strict=True)) for images in zip(*parts.values(), strict=True)]
+        except Exception as error:
+            raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
+
     def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:
         """Write features and summary, then drop the items (kept while an image has failed, to be tried again)."""
         from safetensors.numpy import save
@@ -361,7 +389,10 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
     return digest(plan)
 
 
-def refuse_to_mix(a: Mapping[str, Any], b: Mapping[str, Any], name_a: str, name_b: str) -> None:
+def refuse_to_mix(
+    a: Mapping[str, Any], b: Mapping[str, Any], name_a: str, name_b: str,
+    verdict: str = "these runs cannot stand in one table", advice: str = "make a table of each",
+) -> None:  # fmt: skip
     """Raise NotComparable unless two plans may stand in one table: same data, protocol, seed-independent settings and
     identities of the metrics they share."""
     parts = []
@@ -371,4 +402,4 @@ def refuse_to_mix(a: Mapping[str, Any], b: Mapping[str, Any], name_a: str, name_
         first, second = a["metrics"][metric]["identity"], b["metrics"][metric]["identity"]
         parts += differences(first, second, name_a, name_b, f"metric {metric}")
     if parts:
-        raise NotComparable(f"these runs cannot stand in one table: {'; '.join(parts[:3])}; make a table of each")
+        raise NotComparable(f"{verdict}: {'; '.join(parts[:3])}; {advice}")

@@ -17,6 +17,7 @@ _VERBS = {
     "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
     "score": ("bench.cli.score", "Score images that another program wrote, by file name."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
+    "compare": ("bench.cli.compare", "Say whether one model is better than another, and how sure that is."),
     "cite": ("bench.cli.cite", "Say what a methods section needs of runs: identities, licences, BibTeX."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
     "metrics": ("bench.cli.metrics", "Say what a metric is: definition, range, needs, references, traps."),

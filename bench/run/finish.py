@@ -15,9 +15,8 @@ from bench.metrics.base import Features, Metric, Score
 from bench.metrics.scorer import POINT, metric_class
 from bench.protocols.base import Task
 from bench.run.plan import Plan
-from bench.store import FORMAT, RunFolder
+from bench.store import FORMAT, OF_THE_SET, ROWS, RunFolder
 
-OF_THE_SET = "one number for all images; it is in summary.json"
 FACT = "fact:"
 """What the columns of a model's facts begin with."""
 LABELS = {"sample": "{}", "mean": "{}@mean"}
@@ -94,7 +93,7 @@ def _reduce(
             kept[prefix + key] = np.stack(arrays)
         else:  # blocks of images of several sizes: one after the other, with where each begins
             kept[prefix + key] = np.concatenate(arrays)
-            kept[prefix + key + ":rows"] = np.array([len(a) for a in arrays], np.int64)
+            kept[prefix + key + ROWS] = np.array([len(a) for a in arrays], np.int64)
     fitted: dict[str, np.ndarray] = {}
     found, of_each = reduced(metric, features, others, fitted)
     kept |= {f"{prefix}fitted:{key}": array for key, array in fitted.items()}

@@ -146,7 +146,7 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     data = first["data"]
     images = len(data["ids"])
     labels = _labels(found)
-    owners = [(i, run, kind) for i, run in enumerate(found) for kind in _kinds(run)]
+    owners = [(i, run, kind) for i, run in enumerate(found) for kind in _kinds(run)]  # as bench.stats.pairing has them
     rows = [
         Row(
             label=one_line(run.summary["rows"][kind]["label"], 80) + labels[i],
@@ -173,11 +173,19 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     )
 
 
-def shown(metric: str, value: float) -> str:
-    """The text of a value: decimals by metric, four significant digits for others and for giants."""
+def shown(metric: str, value: float, more: int = 0) -> str:
+    """The text of a value: decimals by metric, four significant digits for others and for giants.
+
+    ``more`` adds decimals where they are fixed, for differences.
+    """
     decimals = _DECIMALS.get(metric)
-    text = f"{value:#.4g}".rstrip(".") if decimals is None or abs(value) >= 1e6 else f"{value:.{decimals}f}"
+    text = f"{value:#.4g}".rstrip(".") if decimals is None or abs(value) >= 1e6 else f"{value:.{decimals + more}f}"
     return text.lstrip("-") if float(text) == 0 else text
+
+
+def resolution(metric: str) -> float:
+    """One unit of the last decimal that is shown of a metric; 0 where the decimals depend on the value."""
+    return 10.0 ** -_DECIMALS[metric] if metric in _DECIMALS else 0.0
 
 
 def ranks(texts: Sequence[str], direction: str) -> list[Rank]:

@@ -18,7 +18,7 @@ FORMAT = 1
 _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"  # there is no q above the line
 
 
-def _about(table: Table) -> str:
+def about(table: Table) -> str:
     """What the numbers were measured on, in one sentence."""
     count = f"{table.images} image{'s' * (table.images != 1)}"
     captions = table.protocol_options.get("captions")
@@ -59,12 +59,12 @@ def to_markdown(table: Table) -> str:
         below.append(f"**{markdown_text(column.title)}** {f'({markdown_text(unit)}) ' if unit else ''}{arrow}")
     cells = [_markdown_column([row.cells[j] for row in table.rows]) for j in range(len(table.columns))]
     rows = [above, below, *([markdown_text(r.label), *texts] for r, *texts in zip(table.rows, *cells, strict=True))]
-    widths = [max(3, *(_columns_wide(row[j]) for row in rows)) for j in range(len(below))]
+    widths = [max(3, *(columns_wide(row[j]) for row in rows)) for j in range(len(below))]
 
     def line(cells: Sequence[str]) -> str:
         # Texts to the left, numbers to the right, as the rule below the first row tells GitHub.
         padded = [
-            c + " " * (w - _columns_wide(c)) if j == 0 else " " * (w - _columns_wide(c)) + c
+            c + " " * (w - columns_wide(c)) if j == 0 else " " * (w - columns_wide(c)) + c
             for j, (c, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return f"| {' | '.join(padded)} |"
@@ -75,7 +75,7 @@ def to_markdown(table: Table) -> str:
     used = _ranks_used(table)
     if used:
         lines.append("- **best**" + (", <ins>second</ins>" if "second" in used else "") + " of each column, as shown")
-    lines += [f"- {markdown_text(text)}" for text in (_about(table), *table.notes) if text]
+    lines += [f"- {markdown_text(text)}" for text in (about(table), *table.notes) if text]
     lines += ["", *fenced([column.identity for column in table.columns])]
     return "\n".join(lines)
 
@@ -108,7 +108,7 @@ def markdown_text(text: str) -> str:
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)
 
 
-def _columns_wide(text: str) -> int:
+def columns_wide(text: str) -> int:
     """How many columns of a terminal a text takes."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) != 0 for c in text)
@@ -153,7 +153,7 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
         "\\begin{table}[tbp]",
         # Stacks stand flush left, so that the names of their rows do.
         "\\centering" if len(panels) == 1 else "\\raggedright",
-        f"\\caption{{{latex_text(_about(table))}.{f' {marks}.' if marks else ''}}}",
+        f"\\caption{{{latex_text(about(table))}.{f' {marks}.' if marks else ''}}}",
         "\\label{tab:rfbench}\\vspace{1ex}",
         f"\\{size.name}\\setlength{{\\tabcolsep}}{{{size.gap:g}pt}}",
     ]

@@ -50,7 +50,9 @@ def test_the_method_stands_alone() -> None:
     [("core", "data"), ("data", "protocols"), ("data", "run"), ("metrics", "run"), ("models", "run"),
      ("metrics", "tables"), ("run", "score"), ("run", "tables"), ("run", "cli"), ("tables", "score"),
      ("tables", "cli"), ("score", "cli"), ("check", "run"), ("check", "cli"), ("models", "check"),
-     ("metrics", "check"), ("data", "check"), ("cite", "run"), ("cite", "cli")],
+     ("metrics", "check"), ("data", "check"), ("cite", "run"), ("cite", "cli"),
+     ("stats", "run"), ("stats", "tables"), ("stats", "compare"), ("metrics", "stats"), ("tables", "compare"),
+     ("compare", "run"), ("compare", "cli")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
     for path in files(f"bench/{before}"):
@@ -60,7 +62,7 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["run", "score", "table", "ls", "metrics", "weights", "data", "validate", "export", "plot", "check", "doctor",
-     "cite", "train", "upscale"],
+     "cite", "compare", "train", "upscale"],
 )  # fmt: skip
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"
