@@ -18,11 +18,8 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-
-Sides = Literal["two", "less", "greater"]
 
 LEAST_SCENES = 6
 """With fewer scenes no two-sided test by signs can reach p < 0.05 (2 / 2^5 = 0.06), and no interval keeps its word."""
@@ -49,8 +46,8 @@ class Inference:
     n, scenes : the images and scenes behind it.
     std : standard deviation over images (n - 1); None for one image, and for a set's one number.
     low, high : the interval at ``LEVEL``; None with a ``reason``.
-    p : for "the value is 0", None with fewer than ``LEAST_SCENES`` scenes; ``p_interval`` and ``p_flip`` are the two it
-        is the larger of.
+    p : two-sided, for "the value is 0"; None with fewer than ``LEAST_SCENES`` scenes. ``p_interval`` and ``p_flip`` are
+        the two of which it is the larger.
     smallest : the smallest true value that data of this size and spread show at p < 0.05 in 80 % of cases; for fewer
         than ``LEAST_SCENES`` what a t-test would show, None for one scene.
     note : what a reader of the interval should know.
@@ -72,7 +69,7 @@ class Inference:
     bias: float | None = None
 
 
-def mean_of(values: Sequence[float] | np.ndarray, scenes: Sequence[str], sides: Sides = "two") -> Inference:
+def mean_of(values: Sequence[float] | np.ndarray, scenes: Sequence[str]) -> Inference:
     """The mean of ``values``, one an image, with its interval and its p-value.
 
     The order of images does not matter, and no other metric or pair: resamples come from the names of the scenes.
@@ -81,7 +78,6 @@ def mean_of(values: Sequence[float] | np.ndarray, scenes: Sequence[str], sides: 
     ----------
     values : finite numbers; differences of two models, say.
     scenes : the scene of each.
-    sides : whether p is for a mean other than 0 (``two``), below (``less``) or above it (``greater``).
 
     Raises
     ------
@@ -105,7 +101,7 @@ def mean_of(values: Sequence[float] | np.ndarray, scenes: Sequence[str], sides: 
     if count < LEAST_SCENES:
         reason = f"{count} scenes, an interval needs at least {LEAST_SCENES}"
         return Inference(value, len(x), count, std, smallest=smallest, reason=reason)
-    p_flip = _flip(sums, tuple(unique), sides)
+    p_flip = float(flipped(sums[:, None], *_signs(tuple(unique)))[0])
     note = FEW if count < FEW_SCENES else None
     if error <= 1e-14 * abs(value):  # every image has the same number
         p = 1.0 if value == 0 else p_flip
@@ -114,9 +110,9 @@ def mean_of(values: Sequence[float] | np.ndarray, scenes: Sequence[str], sides: 
     if moved < LEAST_SCENES:
         reason = f"only {moved} of {count} scenes differ, an interval needs at least {LEAST_SCENES} that do"
         return Inference(value, len(x), count, std, p=p_flip, p_flip=p_flip, smallest=smallest, reason=reason)
-    ratios = studentised(residuals[:, None], sizes[:, None], resamples(tuple(unique)))[:, 0]
-    low, high = (float(q) for q in quantiles(ratios, count))
-    p_interval = _inverted(ratios, value / error, count, sides)
+    ratios = studentised(residuals[:, None], sizes[:, None], resamples(tuple(unique)))
+    low, high = (float(q[0]) for q in quantiles(ratios, count))
+    p_interval = float(inverted(ratios, np.array([value / error]), count)[0])
     p = max(p_interval, p_flip)
     interval = (value - high * error, value - low * error)
     return Inference(value, len(x), count, std, *interval, p, p_interval, p_flip, smallest, note=note)
@@ -165,30 +161,38 @@ def quantiles(ratios: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(ordered[k - 1], -far, -near), np.clip(ordered[len(ratios) - k], near, far)
 
 
-def _inverted(ratios: np.ndarray, observed: float, count: int, sides: Sides) -> float:
-    """The p-value that belongs to the interval: the bootstrap's between Student's of the ratio and of half of it."""
+def inverted(ratios: np.ndarray, observed: np.ndarray, count: int) -> np.ndarray:
+    """The two-sided p-value that belongs to the interval: the bootstrap's between Student's of the studentised mean and
+    of half of it.
+
+    Parameters
+    ----------
+    ratios : (B, R), from ``studentised``.
+    observed : (R,), the mean over its standard error.
+    """
     from scipy import stats
 
-    below = (1 + np.count_nonzero(ratios <= observed)) / (len(ratios) + 1)
-    above = (1 + np.count_nonzero(ratios >= observed)) / (len(ratios) + 1)
-    students = stats.t.cdf([observed, observed / _FARTHEST], count - 1)
-    less = float(np.clip(below, students.min(), students.max()))
-    greater = float(np.clip(above, 1.0 - students.max(), 1.0 - students.min()))
-    return float({"less": less, "greater": greater, "two": min(1.0, 2.0 * min(less, greater))}[sides])
+    below, above = ((1 + np.count_nonzero(side, axis=0)) / (len(ratios) + 1)
+                    for side in (ratios <= observed, ratios >= observed))  # fmt: skip
+    far, near = (2.0 * stats.t.sf(np.abs(observed) / by, count - 1) for by in (1.0, _FARTHEST))
+    return np.asarray(np.clip(2.0 * np.minimum(below, above), far, near))
 
 
-def _flip(sums: np.ndarray, names: tuple[str, ...], sides: Sides) -> float:
-    """The share of signs of scenes that give a sum as far from 0 as the one found, which counts as one of them."""
-    signs, exact = _signs(names)
-    found, observed = signs @ sums, float(sums.sum())
-    slack = 1e-12 * float(np.abs(sums).sum())  # equal sums that were added in another order
-    if sides == "two":
-        hits = np.count_nonzero(np.abs(found) >= abs(observed) - slack)
-    elif sides == "greater":
-        hits = np.count_nonzero(found >= observed - slack)
-    else:
-        hits = np.count_nonzero(found <= observed + slack)
-    return float(hits / len(signs) if exact else (hits + 1) / (len(signs) + 1))
+def flipped(sums: np.ndarray, signs: np.ndarray, exact: bool) -> np.ndarray:
+    """The share of signs of scenes that give a sum as far from 0 as the one found, which counts as one of them.
+
+    Parameters
+    ----------
+    sums : (G, R), of each scene the sum over its images.
+    signs : (B, G) of -1 and 1; ``exact`` says whether they are all 2^G.
+
+    Returns
+    -------
+    (R,) two-sided p-values.
+    """
+    slack = 1e-12 * np.abs(sums).sum(axis=0)  # equal sums that were added in another order
+    hits = np.count_nonzero(np.abs(signs @ sums) >= np.abs(sums.sum(axis=0)) - slack, axis=0)
+    return np.asarray(hits / len(signs) if exact else (hits + 1) / (len(signs) + 1))
 
 
 @functools.cache

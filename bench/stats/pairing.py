@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import sha256
-from bench.stats.means import Inference, Sides, mean_of
+from bench.stats.means import Inference, mean_of
 from bench.store import OF_THE_SET, RunFolder
 
 if TYPE_CHECKING:
@@ -123,12 +123,12 @@ def one_of(estimates: Estimates, metric: str) -> Inference | None:
     return mean_of([values[i] for i in ids], [estimates.scenes[i] for i in ids])
 
 
-def pair(a: Estimates, b: Estimates, metric: str, sides: Sides = "two") -> Paired:
+def pair(a: Estimates, b: Estimates, metric: str) -> Paired:
     """A metric of ``a`` minus that of ``b``, over the images that both have."""
     if metric not in a.plan["metrics"] or metric not in b.plan["metrics"]:
         return Paired(reason="not part of both runs")
     if a.is_of_the_set(metric) or b.is_of_the_set(metric):
-        return _pair_sets(a, b, metric, sides)
+        return _pair_sets(a, b, metric)
     mine, theirs = a.values[metric], b.values[metric]
     ids = tuple(sorted(mine.keys() & theirs.keys()))
     reasons = Counter(_reason(a, b, metric, i) for i in sorted({*a.scenes, *b.scenes} - set(ids)))
@@ -138,11 +138,11 @@ def pair(a: Estimates, b: Estimates, metric: str, sides: Sides = "two") -> Paire
     differences = tuple(mine[i] - theirs[i] for i in ids)
     scenes = tuple(a.scenes[i] for i in ids)
     means = [math.fsum(side[i] for i in ids) / len(ids) for side in (mine, theirs)]
-    inference = mean_of(differences, scenes, sides)
+    inference = mean_of(differences, scenes)
     return Paired(ids, scenes, differences, means[0], means[1], inference, left_out=dict(reasons))
 
 
-def _pair_sets(a: Estimates, b: Estimates, metric: str, sides: Sides) -> Paired:
+def _pair_sets(a: Estimates, b: Estimates, metric: str) -> Paired:
     from bench.metrics.base import SetScore
     from bench.stats.sets import set_difference
 
@@ -165,7 +165,7 @@ def _pair_sets(a: Estimates, b: Estimates, metric: str, sides: Sides) -> Paired:
     _check_scenes(a, b, common)
     first, second = ([side[i] for i in common] for side in found)
     scenes = tuple(a.scenes[i] for i in common)
-    inference = set_difference(rule, first, second, scenes, sides)
+    inference = set_difference(rule, first, second, scenes)
     if isinstance(inference, str):
         return Paired(reason=inference, left_out=dict(reasons))
     numbers = [rule.combine(side) for side in (first, second)]

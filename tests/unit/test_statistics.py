@@ -46,13 +46,10 @@ def test_darwin_s_maize() -> None:
 
 
 def test_the_flips_are_scipy_s() -> None:
-    for seed, sides in ((0, "two"), (1, "less"), (2, "greater")):
+    for seed in range(3):
         x = np.random.default_rng(seed).normal(0.4, 1, 9)
-        words = {"two": "two-sided", "less": "less", "greater": "greater"}[sides]
-        theirs = stats.permutation_test(
-            (x,), np.mean, permutation_type="samples", alternative=words, n_resamples=np.inf
-        )
-        assert mean_of(x, apart(9), sides).p_flip == pytest.approx(theirs.pvalue)  # type: ignore[arg-type]
+        theirs = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert mean_of(x, apart(9)).p_flip == pytest.approx(theirs.pvalue)
 
 
 def test_random_flips_are_near_all_flips() -> None:
@@ -165,7 +162,6 @@ def test_order_and_sign() -> None:
     mirrored = mean_of(-x, scenes)
     assert found.low is not None and found.high is not None
     assert (mirrored.low, mirrored.high, mirrored.p) == pytest.approx((-found.high, -found.low, found.p))
-    assert mean_of(x, scenes, "less").p == mean_of(-x, scenes, "greater").p
 
 
 def test_twice_the_same_image_in_a_scene_is_no_evidence() -> None:
