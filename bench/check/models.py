@@ -227,6 +227,8 @@ class _ModelChecks:
             self.model.load()
             self.model.adapter.prepare(_CAPTIONS if self.model.spec.supports_prompt else ())
         except RfbenchError as error:
+            if error.__cause__ is not None:
+                raise
             raise Skipped(str(error), missing=True) from None
         return f"on {self.device} in {self._dtype()}"
 

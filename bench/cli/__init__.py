@@ -22,6 +22,7 @@ _VERBS = {
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
     "metrics": ("bench.cli.metrics", "Say what a metric is: definition, range, needs, references, traps."),
     "weights": ("bench.cli.weights", "List, fetch and verify the pretrained files of metrics and models."),
+    "envs": ("bench.cli.envs", "List, build and remove the environments of models that need one of their own."),
     "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),
     "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong with it."),
     "export": ("bench.cli.export", "Write a run's predictions as PNG images."),

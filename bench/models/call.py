@@ -32,6 +32,7 @@ from bench.protocols.base import Policy, Task
 _FOR_PEOPLE = (
     "summary", "licence", "option_licences", "allows", "citation", "paper", "status", "verified", "unverified",
     "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
+    "environment",
 )  # fmt: skip
 _SMALLEST_TILE_PX = 8
 _STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile
@@ -122,6 +123,7 @@ class Model:
             raise RfbenchError(f"model {name}: {spec.adapter} is no bench.models.Adapter; derive it from that class")
         self.adapter = adapter
         self.spec = adapter.specialise(spec)
+        adapter.spec = self.spec
         self._weights = weights.of_model(name, self.spec.weights)
         self._weights_dir = weights_dir
         adapter._find_weights = self._find_weights
@@ -145,6 +147,10 @@ class Model:
         packages = lacking(self.spec.requires)
         if packages:
             raise Unavailable(f"model {self.label}: {packages[0]}; {install(self.spec)} installs it")
+        try:
+            self.adapter.check()
+        except RfbenchError as error:
+            raise Unavailable(f"model {self.label}: {error}") from None
         for file in self._weights:
             try:
                 self._find_weights(file)
@@ -426,4 +432,4 @@ def _free_memory() -> None:
 
 def _item_error(label: str, error: Exception) -> ItemError:
     kind = "" if isinstance(error, RfbenchError) else f"{type(error).__name__}: "
-    return ItemError(f"{label}: {kind}{one_line(error, 200)}")
+    return ItemError(f"{label}: {kind}{one_line(error, 400)}")

@@ -1,4 +1,4 @@
-"""What a model lacks on this machine: packages and pretrained files, and the commands that bring them."""
+"""What a model lacks on this machine: packages, a guest's environment, files, and the commands that bring them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import weights
+from bench.envs import checkout, environment
 from bench.models.spec import ModelSpec
 
 
@@ -19,7 +20,18 @@ def missing(spec: ModelSpec, weights_dir: Path | None = None) -> list[str]:
         for entry in weights.of_model(spec.name, spec.weights).values()
         if not weights.places(entry, weights_dir)
     ]
-    return [*lacking(spec.requires), *files]
+    return [*lacking(spec.requires), *_guest(spec), *files]
+
+
+def _guest(spec: ModelSpec) -> list[str]:
+    """What a model that runs in a guest lacks of it; a run looks closer."""
+    asked = spec.environment
+    if asked is None:
+        return []
+    absent = [] if environment.find(asked) else [f"its environment ({asked.requirements})"]
+    if asked.checkout and not checkout.place(spec.name, spec.commit).is_dir():
+        absent.append(f"a checkout of {spec.upstream} at {spec.commit[:12]}")
+    return absent
 
 
 def lacking(requires: Sequence[str]) -> list[str]:
@@ -48,4 +60,6 @@ def install(spec: ModelSpec) -> str:
 
 def next_step(spec: ModelSpec) -> str:
     """The command that brings what is missing: packages first, since the files are of no use without them."""
-    return install(spec) if lacking(spec.requires) else f"rfbench weights fetch {spec.name}"
+    if lacking(spec.requires):
+        return install(spec)
+    return f"rfbench envs build {spec.name}" if _guest(spec) else f"rfbench weights fetch {spec.name}"

@@ -13,6 +13,7 @@ import numpy as np
 from bench.core.errors import RfbenchError
 from bench.core.image import RGB, Array
 from bench.core.seeds import noise_field
+from bench.envs.environment import Environment
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,8 @@ class ModelSpec:
         among several files: leave only those it needs. A model that lacks one is left out of a run, which says so. The
         hashes are part of the model's identity.
     citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
+    environment : an environment and process of its own, for a model whose packages, module names or licence must stay
+        out of this process; its ``adapter`` is then ``"bench.models.guest:GuestAdapter"`` or a subclass.
     """
 
     name: str
@@ -105,6 +108,7 @@ class ModelSpec:
     extra: str = ""
     citation: str = ""
     revision: int = 1
+    environment: Environment | None = None
 
     def largest_tile_px(self, scale: float) -> int | None:
         """The longest side in LR pixels that the model takes at once where an answer is ``scale`` times as fine."""
@@ -202,6 +206,8 @@ class Adapter(ABC):
         self.options = options
 
     _find_weights: Callable[[str], Path] | None = None  # given by ``bench.models.call.Model``
+    spec: ModelSpec | None = None
+    """The model's spec as the options make it; given by the harness after ``specialise``."""
 
     def weights_path(self, file: str) -> Path:
         """Where a file of ``ModelSpec.weights`` lies, its SHA-256 just verified; for ``load``.
@@ -241,6 +247,16 @@ class Adapter(ABC):
     def output_side(self) -> Side | None:
         """What a display answer's numbers stand for: the HR side of the training data; None where unknown."""
         return None
+
+    def check(self) -> None:
+        """RfbenchError where something is missing that the model needs beside its weights; before anything runs."""
+
+    def session(self) -> dict[str, Any]:
+        """What a run's ``host.json`` should say of how the model ran here, and what no number depends on."""
+        return {}
+
+    def close(self) -> None:
+        """Give back what ``load`` took, at the end of a run; ``load`` may be called again."""
 
     def load(self, device: str, dtype: str) -> None:
         """Bring the model to ``device`` (``cpu``, ``cuda``) in ``dtype`` (``float32``, ``float16``, ``bfloat16``)."""

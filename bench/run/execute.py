@@ -160,7 +160,7 @@ def _run_batches(
                 mine = facts.setdefault(model.label, {"predicted": 0, "predict_s": 0.0})
                 mine["predicted"] += len(tasks)
                 mine["predict_s"] = round(mine["predict_s"] + time.perf_counter() - started, 6)
-                mine["retreats"] = model.retreats
+                mine |= {"retreats": model.retreats} | model.adapter.session()
             progress.advance("predict", len(records))
             progress.advance("score", len(records) - len(tasks))
             for job in jobs.values():
@@ -170,6 +170,8 @@ def _run_batches(
                 for done, scores in scoring.submit(job, _score, job.task, job.answers, plan.protocol):
                     _commit(folders, done, scores)
                     progress.advance("score")
+        for model in models:
+            model.adapter.close()
         for done, scores in scoring.drain():
             _commit(folders, done, scores)
             progress.advance("score")

@@ -1,0 +1,238 @@
+"""``rfbench envs``: the environments and checkouts of models that run in a guest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.models.spec import ModelSpec
+
+_EPILOG = """\b
+Examples:
+  rfbench envs ls
+  rfbench envs build samsr
+  rfbench envs build samsr --checkout /media/stick/SAMSR   (on a machine without network)
+  rfbench envs rm samsr
+  rfbench envs rm --unused
+
+\b
+All lie below $RFBENCH_ENVS, else ~/.cache/rfbench/envs.
+"""
+
+
+@click.group("envs", epilog=_EPILOG)
+def command() -> None:
+    """List, build and remove the environments of models that cannot live in rfbench's process.
+
+    Such a model has its own packages, made by uv from a requirements file of fixed versions, and perhaps a checkout of
+    its authors' code at a fixed commit. Two models with the same file share one environment.
+    """
+
+
+@command.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with packages and paths.")
+def ls(as_json: bool) -> None:
+    """List who needs an environment, and what of it is here.
+
+    Environments that no registered model asks for come last.
+    """
+    from bench.envs import environment
+    from bench.weights import megabytes
+
+    here = {b.key: b for b in environment.built()}
+    rows = [_row(spec, here) for spec in _guests().values()]
+    used = {row["environment"] for row in rows}
+    rows += [
+        {"model": None, "environment": b.key, "state": "unused", "python": b.python, "bytes": b.bytes,
+         "packages": list(b.packages), "requirements": b.requirements, "path": str(b.path), "checkout": None}
+        for b in here.values() if b.key not in used
+    ]  # fmt: skip
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    headings = ("model", "environment", "state", "python", "size", "checkout", "requirements")
+    shown = [
+        (r["model"] or "-", r["environment"], r["state"], r["python"],
+         megabytes(r["bytes"]) if r["bytes"] is not None else "-", r["checkout"] or "-", r["requirements"])
+        for r in rows
+    ]  # fmt: skip
+    widths = [max(len(line[i]) for line in [headings, *shown]) for i in range(len(headings))]
+    for line in [headings, *shown]:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    missing = [r["model"] for r in rows if r["model"] and (r["state"] != "built" or "missing" in (r["checkout"] or ""))]
+    if missing:
+        print(f"next: rfbench envs build {' '.join(missing)}", file=sys.stderr)
+
+
+def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
+    from bench.core.errors import RfbenchError, one_line
+    from bench.envs import checkout
+
+    asked = spec.environment
+    assert asked is not None
+    try:
+        key = asked.key()
+    except RfbenchError as error:
+        key = f"broken: {one_line(error, 80)}"
+    found = here.get(key)
+    state = None
+    if asked.checkout:
+        try:
+            checkout.need(spec.name, spec.commit)
+            state = spec.commit[:12]
+        except RfbenchError as error:
+            state = f"{spec.commit[:12]} {'missing' if 'missing' in str(error) else 'wrong'}"
+    return {
+        "model": spec.name,
+        "environment": key,
+        "state": "built" if found else "missing",
+        "python": found.python if found else asked.python_version,
+        "bytes": found.bytes if found else None,
+        "packages": list(found.packages) if found else None,
+        "requirements": asked.requirements,
+        "path": str(found.path) if found else None,
+        "checkout": state,
+    }
+
+
+@command.command("build")
+@click.argument("names", nargs=-1, metavar="MODEL...")
+@click.option("--all", "every", is_flag=True, help="Of every registered model that needs one.")
+@click.option(
+    "--checkout",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A clone of upstream that you have, for a machine without network; one MODEL only.",
+)
+def build(names: tuple[str, ...], every: bool, source: Path | None) -> int:
+    """Make a model's environment, and fetch its upstream.
+
+    The checkout is at the commit that the model's spec names. What is here already stays. A command that was
+    interrupted may be repeated. Exit code 2 if one could not be made; the others are there then.
+    """
+    from bench.core.errors import RfbenchError, one_line
+
+    specs = _chosen(names, every)
+    if source is not None:
+        if len(specs) != 1:
+            raise RfbenchError("--checkout is one model's clone; name that model alone")
+        if not specs[0].environment or not specs[0].environment.checkout:
+            raise RfbenchError(f"--checkout: {specs[0].name} needs no checkout; leave the option out")
+    failed = 0
+    for spec in specs:
+        try:
+            _build(spec, source)
+        except RfbenchError as error:
+            if len(specs) == 1:
+                raise
+            failed += 1
+            print(f"error: {one_line(error, 600)}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _build(spec: ModelSpec, source: Path | None) -> None:
+    from bench.core.errors import one_line
+    from bench.core.licences import restriction
+    from bench.envs import checkout, environment
+    from bench.weights import megabytes
+
+    asked = spec.environment
+    assert asked is not None
+    restricted = restriction(spec.licence)
+    if restricted:
+        print(f"note: {spec.name}: {one_line(spec.licence, 200)}: {restricted}", file=sys.stderr)
+    if asked.checkout:
+        folder, is_new = checkout.make(spec.name, spec.upstream, spec.commit, source)
+        text = f"at {spec.commit[:12]}, {megabytes(environment.folder_bytes(folder))} in {folder}"
+        click.echo(f"{spec.name}: checkout {'made' if is_new else 'is here'}, {text}")
+    if environment.find(asked) is None:
+        count = sum(1 for line in asked.requirements_text().splitlines() if line.strip() and line.lstrip()[0] != "#")
+        print(f"{spec.name}: uv installs {count} requirements; this may take minutes", file=sys.stderr)
+    built, is_new = environment.build(spec.name, asked)
+    text = f"Python {built.python}, {len(built.packages)} packages, {megabytes(built.bytes)} in {built.path}"
+    click.echo(f"{spec.name}: environment {'made' if is_new else 'is here'}, {text}")
+
+
+@command.command("rm")
+@click.argument("names", nargs=-1, metavar="[MODEL|ENVIRONMENT]...")
+@click.option("--unused", is_flag=True, help="Every environment that no registered model asks for.")
+def rm(names: tuple[str, ...], unused: bool) -> None:
+    """Remove environments and the models' checkouts.
+
+    An environment that another registered model shares stays.
+    """
+    from bench.core.errors import RfbenchError, unknown
+    from bench.envs import checkout, environment
+    from bench.weights import megabytes
+
+    if not names and not unused:
+        raise RfbenchError("nothing is named; give models, environments, or --unused")
+    guests, here = _guests(), {b.key: b for b in environment.built()}
+    keys = {name: _key(spec) for name, spec in guests.items()}
+    for name in names:
+        if name not in guests and name not in here:
+            hint = "'rfbench envs ls' lists them"
+            raise unknown("model with an environment, or environment,", name, [*guests, *here], hint=hint)
+    gone = [key for key in here if key in names or (unused and key not in keys.values())]
+    for name in (n for n in names if n in guests):
+        folder = checkout.place(name, guests[name].commit)
+        if folder.is_dir():
+            environment.remove(folder)
+            click.echo(f"{name}: checkout removed")
+        sharing = [other for other, key in keys.items() if key == keys[name] and other not in names]
+        if sharing and keys[name] in here:
+            click.echo(f"{name}: environment {keys[name]} stays, since {', '.join(sharing)} needs it")
+        elif keys[name] in here:
+            gone.append(keys[name])
+    for key in dict.fromkeys(gone):
+        environment.remove(here[key].path)
+        click.echo(f"environment {key} removed, {megabytes(here[key].bytes)}")
+
+
+def _key(spec: ModelSpec) -> str:
+    from bench.core.errors import RfbenchError
+
+    assert spec.environment is not None
+    try:
+        return spec.environment.key()
+    except RfbenchError:  # 'rfbench envs ls' says what is broken
+        return ""
+
+
+def _guests() -> dict[str, ModelSpec]:
+    """The registered models that ask for an environment, by name."""
+    from bench.core import registry
+    from bench.core.errors import RfbenchError
+
+    found = {}
+    for name in registry.names("models"):
+        try:
+            spec = registry.load("models", name)
+        except RfbenchError:
+            continue  # 'rfbench ls models' says what is broken
+        if getattr(spec, "environment", None) is not None:
+            found[name] = spec
+    return found
+
+
+def _chosen(names: tuple[str, ...], every: bool) -> list[ModelSpec]:
+    from bench.core import registry
+    from bench.core.errors import RfbenchError, unknown
+
+    guests = _guests()
+    if every == bool(names):
+        raise RfbenchError("name models, or give --all; 'rfbench envs ls' lists those that need an environment")
+    for name in names:
+        if name in guests:
+            continue
+        if name in registry.points("models"):
+            raise RfbenchError(f"the model {name} runs in rfbench's own process and needs no environment")
+        raise unknown("model with an environment", name, guests, hint="'rfbench envs ls' lists them")
+    return [guests[n] for n in dict.fromkeys(names)] if names else list(guests.values())
