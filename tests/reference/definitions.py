@@ -1,0 +1,147 @@
+"""What computes each metric, where definitions of its name differ, and why ours was chosen: the words of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The prose of one metric.
+
+    Attributes
+    ----------
+    paper : its equation in the paper's appendix; empty for what the paper does not have.
+    by : what computes it.
+    differs : where others compute something else under this name, and why ours was chosen.
+    """
+
+    paper: str
+    by: str
+    differs: str
+
+
+DEFINITIONS = {
+    "psnr_rgb": Definition(
+        "PSNR",
+        "scikit-image",
+        "Channels are not said in the paper; RGB together is what scikit-image gives and Y what many papers print, up "
+        "to 30 dB more on one pair (`psnr_y`). A set's value is the mean of the images' dB, not the dB of the mean "
+        "error (torchmetrics' default). Identical images are 100 dB, since a table has no infinity.",
+    ),
+    "psnr_y": Definition(
+        "",
+        "our luma, PSNR by scikit-image",
+        "Three lumas are in use: 16 to 235 unrounded (MATLAB's of doubles, EDSR, BasicSR, SwinIR; ours), the same "
+        "rounded to 8 bit, and 0 to 255 (pyiqa), which is always 1.32 dB less.",
+    ),
+    "ssim_rgb": Definition(
+        "SSIM",
+        "scikit-image, with every setting of Wang et al. 2004 named",
+        "scikit-image's own defaults are a 7x7 uniform window and sample covariances (0.641 for 0.673 on TID2013 I03); "
+        "MATLAB's ssim.m and piq halve images from 384 px on; pyiqa takes luma and raises negative terms to 0.",
+    ),
+    "fsim": Definition(
+        "FSIM, eq. 22",
+        "pyiqa, luminance only",
+        "The paper's equation has no chroma, so this is FSIM; pyiqa's and piq's default is FSIMc (`fsimc`). The metric "
+        "of this name in image-similarity-measures is another one (0.33 where the authors' code says 0.69).",
+    ),
+    "fsimc": Definition(
+        "",
+        "pyiqa",
+        "A negative product of the chromatic similarities has no real power 0.03: the authors' MATLAB code takes the "
+        "real part of the complex one, pyiqa and piq the magnitude's, as here; 2e-4 apart on strong noise, nothing on "
+        "most pictures.",
+    ),
+    "lpips_alex": Definition(
+        "LPIPS",
+        "lpips, version 0.1",
+        "The trunk is part of the name, since the paper leaves it open (VGG as an example, AlexNet in its training); "
+        "version 0.0 is not comparable.",
+    ),
+    "lpips_vgg": Definition("LPIPS", "lpips, version 0.1", "As `lpips_alex`."),
+    "dists": Definition(
+        "DISTS, eq. 23",
+        "DISTS-pytorch",
+        "Eq. 23 is a sketch; the authors' code is followed, without the shrinking of their demo.",
+    ),
+    "fid_tf": Definition(
+        "FID, eq. 26",
+        "torch-fidelity's features; the distance is ours (a small SVD)",
+        "The resize to 299 px is the original TensorFlow one, as in the published FID values; pytorch-fid resizes "
+        "otherwise (half-pixel bilinear), clean-fid with antialiasing: 225.4 against 220.6 on five pairs. Biased "
+        "upwards for few images, so the number of images is part of any value.",
+    ),
+    "kid_tf": Definition(
+        "",
+        "torch-fidelity's features; the estimate is ours",
+        "All images at once instead of random subsets of 1000, so that no seed enters; not multiplied by 1000.",
+    ),
+    "niqe": Definition(
+        "NIQE, eq. 24",
+        "pyiqa, with the LIVE release's model",
+        "MATLAB's toolbox function has another model (7.2 where LIVE's has 15.8). Luma is YIQ's: BasicSR's YCbCr "
+        "is 4e-4 apart, MATLAB's rgb2gray 6e-3 on a heavily distorted picture: they round luma between two levels "
+        "otherwise.",
+    ),
+    "niqe_ref": Definition(
+        "",
+        "pyiqa's features; fit and distance are ours",
+        "The published procedure with the references in place of the photographs.",
+    ),
+    "maniqa_koniq": Definition(
+        "MANIQA",
+        "pyiqa's network, each distinct crop once",
+        "pyiqa's fixed grid of 20 crops and one mean over all patches; the official code has 20 random crops and the "
+        "mean of their scores (about 1e-3 from run to run), and stops below 225 px, where pyiqa enlarges.",
+    ),
+    "maniqa_pipal": Definition(
+        "",
+        "pyiqa's network, each distinct crop once",
+        "As `maniqa_koniq`, with the checkpoint and scale that papers on super-resolution use.",
+    ),
+    "sam_rgb": Definition(
+        "SAM",
+        "our own code, in float64",
+        "Degrees, not radians (torchmetrics); over bands, not over pixels (sewar); pixels where a spectrum is zero "
+        "have no angle and are left out, where torchmetrics gives NaN. An arc tangent instead of an arc cosine keeps "
+        "the digits of small angles.",
+    ),
+    "sam_refl": Definition(
+        "SAM", "our own code, in float64", "As `sam_rgb`, of reflectance in all bands that both sides have."
+    ),
+    "de00": Definition(
+        "ΔE00, eq. 28-34",
+        "colour-science",
+        "The paper does not say how RGB becomes Lab: sRGB, D65, 2 degree observer here. D50 moves a photograph's mean "
+        "from 15.5 to 15.8.",
+    ),
+    "d_lambda": Definition(
+        "D_λ, eq. 38",
+        "our own code",
+        "The LR is brought to the fused size, as eq. 38 says; torchmetrics and sewar take it at its own (0.127 for "
+        "0.021 on one case). Q has the Gaussian window of SSIM as in torchmetrics; the original has 8x8 uniform.",
+    ),
+    "d_s": Definition(
+        "D_s, eq. 39",
+        "our own code",
+        "Eq. 39 compares gradients at the fused size (Sobel's here; the paper names none); Alparone's original, in "
+        "torchmetrics, compares the bands themselves at two scales. Two metrics of one name.",
+    ),
+    "qnr": Definition("QNR", "our own code", "With the two above, so not comparable with a QNR of Alparone's D_s."),
+    "nll": Definition(
+        "NLL, eq. 35",
+        "our own code",
+        "Eq. 35 is a sum over samples; here it is their mean, which does not grow with the image. Deviations below one "
+        "grey level (1/255) are raised to it.",
+    ),
+    "ece": Definition(
+        "ECE, eq. 36-37",
+        "our own code",
+        "The paper leaves the levels open: 0.05 to 0.95 in steps of 0.05, equal weights. uncertainty-toolbox has 100 "
+        "from 0 to 1, both ends included, which are always met and make the number smaller.",
+    ),
+    "crps": Definition("", "our own code", "The closed form for a Gaussian, not the ensemble's."),
+    "logspec_l1": Definition("", "our own code", "Our own definition; nobody else computes it."),
+}

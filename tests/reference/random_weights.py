@@ -1,0 +1,172 @@
+"""Weight files full of seeded random numbers, so that two implementations can be given the same network.
+
+The official trunks are hundreds of megabytes and cannot be had everywhere. What a trained network and a random one
+share is everything but the numbers: layers, order, padding, scaling, pooling. Files lie in a folder of this process
+and are accepted in place of the listed ones only within ``accepted``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from bench import weights
+from bench.core.files import sha256
+from bench.metrics.base import Setting
+from bench.metrics.networks import replaced
+from tests.reference.pictures import clean, need
+from tests.reference.texture_equations import niqe_blocks
+
+ALEXNET, VGG16 = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth"
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+KONIQ, PIPAL = "ckpt_koniq10k.pt", "MANIQA_PIPAL-ae6d356b.pth"
+NIQE_MODEL = "niqe_modelparameters.mat"
+State = dict[str, Any]
+
+
+@functools.cache
+def _folder() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="rfbench-random-weights-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+@contextlib.contextmanager
+def accepted(*files: str) -> Iterator[Setting]:
+    """Within the block the random files stand for the listed ones of these names; gives the setting to use."""
+    entries = dict(weights.listed())
+    for file in files:
+        entries[file] = dataclasses.replace(entries[file], sha256=_written(file))
+    with mock.patch.object(weights, "listed", lambda: entries):
+        yield Setting(weights_dir=_folder())
+
+
+@functools.cache
+def state(file: str) -> State:
+    """The tensors of a random file, by name."""
+    return _random(_LAYOUTS[file](), zlib.crc32(file.encode()), 0.3 if file in (KONIQ, PIPAL) else 2.0)
+
+
+@functools.cache
+def niqe_model() -> tuple[np.ndarray, np.ndarray]:
+    """A mean near that of our own pictures' features and some covariance: (36,) and (36, 36)."""
+    blocks = np.concatenate([niqe_blocks(clean(192, 192, seed))[0] for seed in range(3)])
+    factor = np.random.default_rng(36).normal(0, 0.1, (36, 72))
+    return blocks.mean(axis=0) + factor[:, 0], factor @ factor.T
+
+
+@functools.cache
+def _written(file: str) -> str:
+    """Write a random file; its SHA-256."""
+    path = _folder() / file
+    if file == NIQE_MODEL:
+        from scipy.io import savemat
+
+        mean, covariance = niqe_model()
+        savemat(path, {"mu_prisparam": mean[None], "cov_prisparam": covariance})
+    else:
+        import torch
+
+        torch.save(state(file), path)
+    return sha256(path)
+
+
+def _random(layout: State, seed: int, gain: float) -> State:
+    """Values for every tensor of a layout: weights of variance gain / inputs, statistics near 0 and 1.
+
+    2 keeps the activations of rectified networks up; 0.3 is what transformers start from, whose attention would else
+    be so hard that rounding decides.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(shape: Any) -> Any:
+        return torch.randn(shape, generator=generator)
+
+    made: State = {}
+    for name, tensor in layout.items():
+        if not tensor.is_floating_point():
+            made[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        elif name.endswith("running_var"):
+            made[name] = 1 + 0.2 * normal(tensor.shape).abs()
+        elif tensor.ndim >= 2:
+            made[name] = normal(tensor.shape) * (gain / tensor[0].numel()) ** 0.5
+        else:
+            centre = 1.0 if name.endswith("weight") else 0.0
+            made[name] = centre + 0.1 * normal(tensor.shape)
+    return made
+
+
+def _trunk(constructor: str) -> State:
+    import torch
+    import torchvision
+
+    with torch.device("meta"):
+        features = getattr(torchvision.models, constructor)(weights=None).features
+    return {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+
+
+def _inception() -> State:
+    need("torch_fidelity")
+    import torch
+    from torch_fidelity import feature_extractor_inceptionv3 as module
+
+    extractor = module.FeatureExtractorInceptionV3
+    with (
+        replaced(module, load_state_dict_from_url=lambda *args, **kwargs: {}),
+        replaced(extractor, load_state_dict=lambda *args, **kwargs: None),
+        torch.device("meta"),
+    ):
+        return dict(extractor("inception-v3-compat", ["2048"]).state_dict())
+
+
+NARROW = {"embed_dim": 24, "dim_mlp": 24, "num_heads": [4, 4]}
+"""MANIQA with a 32nd of its width; its 12 blocks, patches, attention over channels and windows are the real ones."""
+
+
+@contextlib.contextmanager
+def narrow_maniqa() -> Iterator[Callable[..., Any]]:
+    """Within the block pyiqa's MANIQA is built narrow, whoever builds it; gives its constructor."""
+    need("pyiqa", "timm")
+    import timm
+    from pyiqa.archs import maniqa_arch
+
+    create, plain = timm.create_model, maniqa_arch.MANIQA
+
+    def small_backbone(name: str, pretrained: bool = False, **kwargs: Any) -> Any:
+        return create(name, **{**kwargs, "pretrained": False, "embed_dim": NARROW["embed_dim"], "num_heads": 3})
+
+    def build(**kwargs: Any) -> Any:
+        return plain(**{**kwargs, "pretrained": False, **NARROW}).eval()
+
+    with replaced(timm, create_model=small_backbone), replaced(maniqa_arch, MANIQA=build):
+        yield build
+
+
+def _maniqa() -> State:
+    import torch
+
+    with narrow_maniqa() as build:
+        state = build(scale=0.8).state_dict()
+    return {f"module.{name}": torch.as_tensor(tensor) for name, tensor in state.items()}
+
+
+_LAYOUTS: dict[str, Callable[[], State]] = {
+    ALEXNET: functools.partial(_trunk, "alexnet"),
+    VGG16: functools.partial(_trunk, "vgg16"),
+    INCEPTION: _inception,
+    KONIQ: _maniqa,
+    PIPAL: _maniqa,
+}
