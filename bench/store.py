@@ -7,7 +7,7 @@
 ``predictions/``   one safetensors an image: float32 ``samples`` or ``mean`` (and ``std``), unit and bands as header,
                    ``native_...`` before a resize to the grid, ``map:NAME`` (H, W) what else a model says of each pixel
 ``scores.parquet`` at the end: one row an image and estimate, a column a metric, ``METRIC:reason`` where it is empty,
-                   ``fact:NAME`` what else a model says of each image
+                   ``fact:NAME`` what else a model, or registration, says of each image
 ``features.safetensors``  at the end: what set metrics (FID, ECE) kept of each image, in the order of the ids
 ``summary.json``   last: the aggregates, with n, reasons and identities
 =================  ====================================================================================================

@@ -80,3 +80,11 @@ class Image:
     def crop(self, height: int, width: int) -> Image:
         """The top left ``height`` x ``width`` pixels."""
         return replace(self, values=self.values[:height, :width], valid=self.valid[:height, :width])
+
+
+def quantised(display: Array, bits: int | None) -> Array:
+    """Display values rounded once to ``bits`` (half to even, as numpy rounds), or unchanged for None."""
+    if bits is None:
+        return display
+    levels = np.float32(2**bits - 1)
+    return np.asarray(np.rint(display * levels) / levels, np.float32)

@@ -124,11 +124,3 @@ class Fitted:
         """What is stored beside the image's scores."""
         return {"form": self.form, "bands": list(self.bands), "low": list(self.low), "high": list(self.high),
                 "gamma": self.gamma}  # fmt: skip
-
-
-def quantised(display: Array, bits: int | None) -> Array:
-    """Display values rounded once to ``bits`` (half to even, as numpy rounds), or unchanged for None."""
-    if bits is None:
-        return display
-    levels = np.float32(2**bits - 1)
-    return np.asarray(np.rint(display * levels) / levels, np.float32)

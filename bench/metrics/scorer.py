@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bench.core import registry
 from bench.core.errors import RfbenchError, unknown
 from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
+from bench.metrics.registered import SUFFIX, can_register, facts_of, registered
 
 # The paper's columns (decisions: names). `all` stands for every registered metric.
 DEFAULT = (
@@ -21,18 +22,22 @@ POINT = "the mean of the draws is one image, not a distribution; its model's own
 
 @dataclass
 class ItemScores:
-    """The scores and features of one image, by estimate (``sample``, ``mean``) and metric."""
+    """The scores and features of one image, by estimate (``sample``, ``mean``) and metric; ``facts`` that metrics found
+    of an estimate, by name."""
 
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     features: dict[str, dict[str, Features]] = field(default_factory=dict)
+    facts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def metric_class(name: str) -> type[Metric]:
-    """The class that ``name`` stands for, ``pyiqa:NAME`` included."""
-    if name.startswith("pyiqa:"):
+    """The class that ``name`` stands for, ``pyiqa:NAME`` and ``NAME_reg`` included."""
+    if name.startswith("pyiqa:") and not name.endswith(SUFFIX):
         from bench.metrics.pyiqa_any import pyiqa_metric
 
         return pyiqa_metric(name.removeprefix("pyiqa:"))
+    if name.endswith(SUFFIX) and name not in registry.points("metrics"):
+        return registered(metric_class(name.removesuffix(SUFFIX)))
     found = registry.load("metrics", name)
     if not (isinstance(found, type) and issubclass(found, Metric)):
         raise RfbenchError(f"the metric '{name}' registers no subclass of bench.metrics.base.Metric")
@@ -42,17 +47,20 @@ def metric_class(name: str) -> type[Metric]:
 
 
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics of ``--metrics``, in order and once each; ``default`` and ``all`` are understood."""
+    """The metrics of ``--metrics``, in order and once each; ``default``, ``all`` and ``registered`` (those of the
+    default set after registration) are understood."""
     found: list[str] = []
     for name in names or ("default",):
         if name == "default":
             found += DEFAULT
         elif name == "all":
             found += [*DEFAULT, *registry.names("metrics")]
-        elif name.startswith("pyiqa:") or name in registry.points("metrics"):
+        elif name == "registered":
+            found += [n + SUFFIX for n in DEFAULT if can_register(metric_class(n))]
+        elif name.startswith("pyiqa:") or name.removesuffix(SUFFIX) in registry.points("metrics"):
             found.append(name)
         else:
-            known = [*registry.points("metrics"), "default", "all"]
+            known = [*registry.points("metrics"), "default", "all", "registered"]
             raise unknown("metric", name, known, hint="'rfbench ls metrics' lists them")
     return tuple(dict.fromkeys(found))
 
@@ -87,6 +95,8 @@ class Scorer:
                 for kind, estimate in of_model.items():
                     _score(metric, kind, estimate, reference, found[label])
             reference.cache.pop(metric.name, None)
+        for label, of_model in estimates.items():
+            found[label].facts.update({kind: facts_of(estimate, reference) for kind, estimate in of_model.items()})
         return found
 
 

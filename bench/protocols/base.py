@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal, overload
 import numpy as np
 
 from bench.core.errors import ItemError, RfbenchError
-from bench.core.image import RGB, Array, Image, Mask
+from bench.core.image import RGB, Array, Image, Mask, quantised
 from bench.core.resample import resize
 from bench.data.dataset import FILES, Pair
-from bench.data.normalise import Fitted, Normalisation, quantised
+from bench.data.normalise import Fitted, Normalisation
 from bench.data.readers import Series
 from bench.metrics.base import Reference
 

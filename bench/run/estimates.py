@@ -6,8 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from bench.core.image import RGB, Array, Image
-from bench.data.normalise import quantised
+from bench.core.image import RGB, Array, Image, quantised
 from bench.metrics.base import Estimate
 from bench.models.call import Answer
 from bench.protocols.base import Protocol, Task, cut, cut_image

@@ -252,6 +252,7 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
             "notes": [*task.notes, *answer.notes, *_notes(found)],
             "prediction_sha256": job.hashes[label],
             "facts": answer.facts,
+            "facts_of_estimate": found.facts,
             "scores": {
                 kind: {
                     name: {"value": s.value} if s.reason is None else {"reason": s.reason}

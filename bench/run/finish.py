@@ -183,7 +183,7 @@ def summarised(
 
 
 def _columns(metrics: Sequence[str], items: Iterable[dict[str, Any]]) -> list[str]:
-    facts = sorted({name for item in items for name in item.get("facts", {})})
+    facts = sorted({name for item in items for kind in LABELS for name in _facts(item, kind)})
     plain = [
         "id",
         "scene_id",
@@ -222,4 +222,9 @@ def _rows(plan: Plan, items: dict[str, dict[str, Any]], kinds: Sequence[str]) ->
                 )
                 row[metric] = math.nan if value is None else float(value)
                 row[f"{metric}:reason"] = reason if value is None else None
-            yield row | {FACT + name: value for name, value in item.get("facts", {}).items()}
+            yield row | {FACT + name: value for name, value in _facts(item, kind).items()}
+
+
+def _facts(item: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What a model said of an image, and what metrics found of this estimate of it."""
+    return {**item.get("facts", {}), **item.get("facts_of_estimate", {}).get(kind, {})}

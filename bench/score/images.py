@@ -13,11 +13,10 @@ import numpy as np
 
 from bench.core.errors import ItemError, RfbenchError
 from bench.core.files import sha256
-from bench.core.image import RGB, Array, Image, Unit
+from bench.core.image import RGB, Array, Image, Unit, quantised
 from bench.data import bands as band_names
 from bench.data import readers
 from bench.data.dataset import Dataset, Record, usual_scale
-from bench.data.normalise import quantised
 from bench.metrics.base import Estimate, Reference
 from bench.models.call import PLAUSIBLE, Answer
 from bench.protocols.base import Protocol, cut, cut_image

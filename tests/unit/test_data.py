@@ -10,12 +10,12 @@ import pytest
 from PIL import Image as Pillow
 
 from bench.core.errors import RfbenchError
-from bench.core.image import Image
+from bench.core.image import Image, quantised
 from bench.data import bands, readers
 from bench.data.dataset import FolderDataset, Side, read_image
 from bench.data.layouts import import_layout
 from bench.data.make import write_geotiff, write_scenes
-from bench.data.normalise import Normalisation, quantised
+from bench.data.normalise import Normalisation
 from tests.conftest import write_rows
 
 

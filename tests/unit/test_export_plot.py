@@ -16,7 +16,7 @@ from bench.cli.export import command as export_command
 from bench.cli.plot import command as plot_command
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import safe_name, sha256, write_json
-from bench.data.normalise import quantised
+from bench.core.image import quantised
 from bench.run.execute import execute
 from bench.run.pictures import eight_bit, export
 from bench.run.plan import Request, make_plan
