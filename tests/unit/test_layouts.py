@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -679,6 +680,8 @@ def test_a_site_without_its_large_file_or_an_expert_says_so(tmp_path: Path) -> N
     (source / "02_UserResults/#02/Peel_digitized.shp").write_bytes(b"nonsense")
     for path in (source / "02_UserResults").glob("*/Bykovsky*"):
         path.unlink()
+    shutil.copytree(source / "01_Setup/Bykovsky", source / "01_Setup/[B]ykovsky")  # no pattern that fits the other
+    shapefile(source / "02_UserResults/#01/[B]ykovsky_digitized.shp", [])
     pairs, notes = imported(tmp_path, "rts-experts", experts, offset=-1000.0)
     peel = pairs["Peel"]
     assert peel.hr is None and peel.lr is not None and peel.lr.size == (20, 21) and peel.mask is not None
@@ -687,6 +690,8 @@ def test_a_site_without_its_large_file_or_an_expert_says_so(tmp_path: Path) -> N
     np.testing.assert_array_equal(peel.mask, ((y > 40) & (y < 120))[:, None] & ((x > 40) & (x < 160)))
     assert "Peel has an LR alone" in notes and "is a Git LFS pointer and not the image" in notes
     assert "one expert less, #02: " in notes and "Bykovsky has no mask" in notes and pairs["Bykovsky"].mask is None
+    empty = pairs["[B]ykovsky"].mask
+    assert empty is not None and not empty.any() and "at least 1 of 1 experts" in notes
 
 
 def test_sites_that_do_not_meet_are_not_paired(tmp_path: Path) -> None:

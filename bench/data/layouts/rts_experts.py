@@ -8,6 +8,7 @@ covers. The mask is what at least half of a site's experts drew.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,7 +201,7 @@ def _votes(builder: Builder, results: Path, site: str, side: _Side) -> Mask | No
     """Where at least half of the experts drew a slump; None (with a note) where nobody's file can be read."""
     votes, experts = np.zeros(side.size, np.uint16), 0
     assert side.place.crs is not None
-    for path in sorted(results.glob(f"*/{site}_digitized.shp")):
+    for path in sorted(results.glob(f"*/{glob.escape(site)}_digitized.shp")):
         try:
             votes += read_polygons(path).mask(side.size, side.place.crs, side.bounds)
             experts += 1
