@@ -290,7 +290,7 @@ class RunFolder:
                 k: np.split(v, rows[k]) if k in rows else list(v) for k, v in found.items() if not k.endswith(ROWS)
             }
             return [dict(zip(parts, images, strict=True)) for images in zip(*parts.values(), strict=True)]
-        except Exception as error:
+        except Exception as error:  # as in read_prediction
             raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
 
     def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:

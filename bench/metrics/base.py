@@ -298,7 +298,7 @@ class Metric(ABC):
             result = self.reduce([*features, *others] if self.fits_references else features)
         except Unavailable as error:
             return Score(reason=one_line(error))
-        except Exception as error:
+        except Exception as error:  # as in assess
             return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
         if self.planned_fit not in (None, result.fit):
             return Score(reason=f"these references give the fit {result.fit}, expected {self.planned_fit}")
