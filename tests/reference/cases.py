@@ -85,6 +85,12 @@ def score(name: str, pair: Pair, setting: Setting | None = None) -> float:
     return score_of(name, *pictures.held(pair), setting=setting)
 
 
+def published(name: str, pair: Callable[[], Pair], value: float) -> Values:
+    """The metric of a public pair beside what was published for it; the weights are asked for before the pair."""
+    ready(name)
+    return score(name, pair()), value
+
+
 def score_of(name: str, estimate: pictures.Estimate, reference: Reference, setting: Setting | None = None) -> float:
     """The metric ``name`` of an estimate."""
     metric = ready(name, setting)

@@ -10,7 +10,7 @@ from typing import Any
 from bench import weights
 from bench.metrics.networks import given_trunk, quietly
 from tests.reference import network_equations, pictures, random_weights
-from tests.reference.cases import Case, Values, score, tensors
+from tests.reference.cases import Case, Values, published, score, tensors
 from tests.reference.cases_fidelity import GOLDHILL, TID
 from tests.reference.pictures import calibration_pair, need, noisy_pair
 from tests.reference.random_weights import ALEXNET, VGG16, accepted
@@ -132,7 +132,7 @@ CASES = [
         for pair, value in (("I03", 0.7237), ("I06", 0.05079))
     ),
     Case("lpips_vgg", "published", "the official code on its repository's example pair, as moono/lpips-tf2.x prints it",
-         lambda: (score("lpips_vgg", _zhang()), 0.569), 6e-4, note="official weights; published to three decimals"),
+         lambda: published("lpips_vgg", _zhang, 0.569), 6e-4, note="official weights; published to three decimals"),
     Case("dists", "equation", "eq. 6-8 of Ding et al. in float64, a random trunk in both", _dists_equation, 1e-5,
          note="ours computes in float32"),
     Case("dists", "library", "pyiqa's network, a random trunk in both", _dists_pyiqa, 1e-6),
@@ -148,5 +148,5 @@ CASES = [
         for pair, value in (("I03", 0.4742), ("I06", 0.06825))
     ),
     Case("dists", "published", "the official code on goldhill and its JPEG, by piq's tests",
-         lambda: (score("dists", _goldhill()), 0.19509), 1e-3, note="official weights; grey brought to RGB"),
+         lambda: published("dists", _goldhill, 0.19509), 1e-3, note="official weights; grey brought to RGB"),
 ]  # fmt: skip
