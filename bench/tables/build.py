@@ -26,6 +26,7 @@ _DECIMALS = {
     "fid_tf": 2, "kid_tf": 4, "niqe": 2, "niqe_ref": 2, "maniqa_koniq": 3, "maniqa_pipal": 3, "logspec_l1": 3,
     "sam_rgb": 2, "sam_refl": 2, "de00": 2, "d_lambda": 3, "d_s": 3, "qnr": 3, "nll": 3, "ece": 3, "crps": 4,
 }  # fmt: skip
+_ENOUGH_FOR_FID = 10_000  # what its authors' code advises at the least (bioinf-jku/TTUR, README)
 # What may tell two runs of one model apart, and how a label says it.
 _SETTINGS = {"seed": "seed {}", "draws": "{} draws", "dtype": "{}", "device": "{}", "batch_size": "batch {}"}
 
@@ -169,7 +170,7 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
         columns=columns,
         rows=tuple(rows),
         footnotes=footnotes,
-        notes=tuple(_notes(found)),
+        notes=(*_notes(found), *_on_fid(columns, rows)),
     )
 
 
@@ -227,6 +228,9 @@ def _order(runs: Sequence[FinishedRun], asked: Sequence[str] | None) -> list[str
         names = list(dict.fromkeys(asked))
     else:
         names = [n for n in DEFAULT if n in known] + sorted(known.keys() - set(DEFAULT))
+    if {"fid_tf", "kid_tf"} <= set(names) and asked is None:  # KID is what FID's bias is read against
+        names.remove("kid_tf")
+        names.insert(names.index("fid_tf") + 1, "kid_tf")
     groups: list[str] = [*GROUPS]
 
     def group(name: str) -> int:
@@ -412,6 +416,18 @@ def _notes(runs: Sequence[FinishedRun]) -> Iterable[str]:
                 f"{_label(run)}: {_seen(run)} of the {len(run.plan['data']['ids'])} images were among those it was "
                 "trained on (--allow-train); its row says nothing about new images"
             )
+
+
+def _on_fid(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
+    """Of how many images FID is, without which it means nothing, and that KID lacks its bias."""
+    names = [column.metric for column in columns]
+    if "fid_tf" not in names:
+        return
+    counts = sorted({c.n for row in rows if (c := row.cells[names.index("fid_tf")]).value is not None})
+    if counts:
+        few = " and biased upwards for so few" if counts[0] < _ENOUGH_FOR_FID else ""
+        kid = "KID beside it is not biased" if "kid_tf" in names else "KID (kid_tf) is not biased"
+        yield f"FID is of {' or '.join(map(str, counts))} images{few}: compare it at equal numbers only; {kid}"
 
 
 def _packages(software: Mapping[str, Any]) -> Mapping[str, Any]:

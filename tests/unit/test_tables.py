@@ -162,6 +162,27 @@ def test_means_of_fewer_images_say_so_and_are_not_ranked(four: list[RunFolder]) 
     assert any("2 of 24 images failed (scene-03, scene-07)" in note for note in table.notes)
 
 
+def test_fid_says_of_how_many_images_it_is_and_kid_stands_beside_it(
+    four: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "kid_tf", ("KID", "", "down", "realism", "kid_tf|all|r1"))
+    told = (
+        "FID is of 22 or 24 images and biased upwards for so few: compare it at equal numbers only; KID (kid_tf) is not"
+    )
+    assert any(note.startswith(told) for note in build_table(four).notes)
+    assert not any("FID" in note for note in build_table(four, ["psnr_rgb"]).notes)
+    values: Values = {"niqe": 5.0, "fid_tf": 87.1, "kid_tf": 0.021, "maniqa_koniq": 0.4}
+    table = build_table([fake(tmp_path, "a", values), fake(tmp_path, "b", values)])
+    assert [c.metric for c in table.columns] == ["fid_tf", "kid_tf", "niqe", "maniqa_koniq"]
+    for written in (to_markdown(table), to_latex(table)):
+        assert "FID is of 24 images and biased upwards" in written and "KID beside it is not biased" in written
+    assert any("FID is of 24 images" in note for note in json.loads(to_json(table))["notes"])
+    many = build_table([fake(tmp_path, "c", values, n={"fid_tf": 20_000})])
+    assert any(note.startswith("FID is of 20000 images: compare") for note in many.notes)
+    nothing = build_table([fake(tmp_path, "d", values | {"fid_tf": None})])
+    assert not any(note.startswith("FID") for note in nothing.notes)
+
+
 def test_where_all_lack_the_same_images_they_are_ranked(tmp_path: Path) -> None:
     runs = [fake(tmp_path, m, {"psnr_rgb": v}, n={"psnr_rgb": 20}) for m, v in (("a", 1.0), ("b", 2.0))]
     table = build_table(runs)
