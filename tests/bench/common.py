@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import psutil
 
-from bench.core import provenance
+from bench.core import provenance, registry
 
 SLEEPER = """
 import time
@@ -24,11 +25,12 @@ class Sleeper(Adapter):
 """
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
     """One line about the machine and the versions."""
-    facts, versions = provenance.machine("cpu"), provenance.software()
+    facts, versions = provenance.machine(device), provenance.software()
     torch = versions["packages"]["torch"]
-    return f"{facts['processor']}, {facts['cores']} cores; Python {versions['python']}, torch {torch}"
+    accelerator = f"{facts['accelerator']}, driver {facts['driver']}, CUDA {facts['cuda']}; " if device != "cpu" else ""
+    return f"{accelerator}{facts['processor']}, {facts['cores']} cores; Python {versions['python']}, torch {torch}"
 
 
 def install_sleeper(site: Path) -> Path:
@@ -39,6 +41,21 @@ def install_sleeper(site: Path) -> Path:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: rfbench-sleeper\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[rfbench.models]\nsleeper = rfbench_sleeper:SPEC\n")
     return site
+
+
+def register(site: Path) -> None:
+    """Make the parts of a checkout that is not installed known to this process and those it starts, as pip would."""
+    if registry.points("metrics"):
+        return
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    information = site / f"rfbench-{declared['version']}.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rfbench\nVersion: {declared['version']}\n")
+    groups = declared["entry-points"].items()
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups]
+    (information / "entry_points.txt").write_text("\n".join(lines))
+    sys.path.append(str(site))
+    registry.points.cache_clear()
 
 
 def repeat_scenes(folder: Path, count: int) -> Path:

@@ -1,0 +1,440 @@
+"""How fast the metrics are: our set against the libraries on a processor, or images per second on a GPU.
+
+On a processor, in one run on the same images: each library called image by image as its documentation shows
+(``tests.bench.peers``, in a process with torch's default threads), and our scoring processes for one model and for
+four, the same code that ``rfbench run`` and ``rfbench score`` use. Then what the goals ask for one by one: the share of
+each metric, the networks against their bare backbones, MANIQA, the distance step. Official weights are not needed:
+random ones do the same work. ``--out docs/speed.md`` writes what was printed.
+
+With ``--device cuda`` only ours is measured, MANIQA included, and held against the same on the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from PIL import Image as Picture
+
+from bench.core import provenance
+from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
+from bench.metrics.scorer import DEFAULT, ItemScores, Scorer, metric_class
+from bench.run.scoring import Scoring, usual_workers
+from tests.bench import random_weights
+from tests.bench.common import machine, register
+
+random_weights.use()  # in the scoring processes, which import this module
+
+MODELS = 4
+WITHOUT = ("maniqa_koniq", "nll", "ece")  # minutes an image on a processor; no library call, no distribution here
+PIXELWISE = ("psnr_rgb", "ssim_rgb", "sam_rgb", "de00")
+_Lines = list[str]
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def make_images(folder: Path, n: int, size: int) -> None:
+    """``ref/`` and ``model0/`` to ``model3/``: n smooth random pictures of size x size px, noisy in four ways."""
+    from scipy.ndimage import gaussian_filter
+
+    for i in range(n):
+        random = np.random.default_rng(i)
+        clean = gaussian_filter(random.random((size, size, 3)), (2, 2, 0))
+        clean = (clean - clean.min()) / np.ptp(clean)
+        _write(folder / "ref" / f"{i:05d}.png", clean)
+        for m in range(MODELS):
+            _write(folder / f"model{m}" / f"{i:05d}.png", clean + random.normal(0, 0.02 * (m + 1), clean.shape))
+
+
+def _write(path: Path, display: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Picture.fromarray(np.uint8(np.rint(np.clip(display, 0, 1) * 255))).save(path, compress_level=1)
+
+
+def read(folder: Path, i: int, models: int) -> tuple[Reference, dict[str, dict[str, Estimate]]]:
+    """A reference and what each model made of it, from their files."""
+    sides = [np.float32(Picture.open(folder / s / f"{i:05d}.png")) / np.float32(255) for s in ("ref", *_names(models))]
+    reference, *displays = sides
+    valid = np.ones(reference.shape[:2], bool)
+    return (
+        Reference(f"{i:05d}", f"{i:05d}", reference, reference, None, None, None, valid),
+        {name: {"sample": Estimate(d, d)} for name, d in zip(_names(models), displays, strict=True)},
+    )
+
+
+def _names(models: int) -> list[str]:
+    return [f"model{m}" for m in range(models)]
+
+
+# --- ours -------------------------------------------------------------------------------------------------------------
+
+
+def score(scorer: Scorer, folder: Path, i: int, models: int) -> dict[str, ItemScores]:
+    """An image by all models, in a scoring process."""
+    found = scorer.score_models(*read(folder, i, models))
+    for label, of_model in found.items():
+        for name, s in of_model.scores["sample"].items():
+            assert s.value is not None, f"{label}, {name}: {s.reason}"
+    return found
+
+
+def whole_set(folder: Path, n: int, models: int, names: Sequence[str], setting: Setting, workers: int) -> float:
+    """Seconds that the scoring processes take for n images of some models, the sets' metrics included."""
+    identities = {name: metric_class(name)(setting).identity() for name in names}
+    sets = [m for name in names if (m := metric_class(name)(setting)).level == "set"]
+    features: dict[tuple[str, str], dict[int, Features]] = {}
+    with Scoring[int, dict[str, ItemScores]](identities, setting, workers) as pool:
+        for _ in range(2 * workers):  # every process loads its networks
+            list(pool.submit(0, score, folder, 0, models))
+        list(pool.drain())
+        started = time.perf_counter()
+
+        def keep(finished: Iterator[tuple[int, dict[str, ItemScores]]]) -> None:
+            for i, found in finished:
+                for label, of_model in found.items():
+                    for metric in sets:
+                        features.setdefault((label, metric.name), {})[i] = of_model.features["sample"][metric.name]
+
+        for i in range(n):
+            keep(pool.submit(i, score, folder, i, models))
+        keep(pool.drain())
+        for label in _names(models):
+            for metric in sets:
+                of_set = features[label, metric.name]
+                assert isinstance(metric.combine([of_set[i] for i in range(n)]), SetScore) or n < metric.min_images
+        return time.perf_counter() - started
+
+
+def shares(folder: Path, names: Sequence[str], setting: Setting, images: int) -> dict[str, tuple[float, float]]:
+    """Of each metric the milliseconds an image takes for the first model and for every further one, in one thread."""
+    scorer = Scorer(names, setting)
+    spent = {name: np.zeros((images, 2)) for name in names}
+    for i in range(-1, images):
+        reference, estimates = read(folder, max(i, 0), 2)
+        for metric in scorer.metrics:
+            for m, label in enumerate(_names(2)):
+                started = time.perf_counter()
+                _one(metric, estimates[label]["sample"], reference)
+                if i >= 0:
+                    spent[metric.name][i, m] = time.perf_counter() - started
+            reference.cache.pop(metric.name, None)
+    return {name: tuple(1000 * np.median(s, axis=0)) for name, s in spent.items()}  # type: ignore[misc]
+
+
+def _one(metric: Metric, estimate: Estimate, reference: Reference) -> float | Features:
+    found = metric.assess(estimate, reference) if metric.level == "image" else metric.gather(estimate, reference)
+    if isinstance(found, dict):
+        return found
+    assert found.value is not None, f"{metric.name}: {found.reason}"
+    return found.value
+
+
+# --- single goals -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch with so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fastest(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of each call, the best of some rounds in which they take turns; the first round is not counted."""
+    best = dict.fromkeys(calls, float("inf"))
+    for i in range(rounds + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if i:
+                best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def against_backbones(folder: Path, setting: Setting) -> _Lines:
+    """Metrics with networks against their backbones alone, both images, one thread."""
+    import torch
+    import torchvision
+
+    from bench.metrics.networks import as_tensor
+
+    reference, estimates = read(folder, 0, 1)
+    estimate = estimates["model0"]["sample"]
+    assert reference.display is not None
+    images = [as_tensor(d, "cpu") for d in (estimate.display, reference.display)]
+    eight_bit = [(x * 255).round().to(torch.uint8) for x in images]
+    inception = metric_class("fid_tf")(setting)
+    inception.setup()
+    weights = str(setting.weights_dir / random_weights.INCEPTION)  # type: ignore[operator]
+    extractor = type(inception._network)  # type: ignore[attr-defined]
+    plain = extractor("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
+    vgg = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])[:30]
+    alexnet = torchvision.models.AlexNet().features[:12]
+    backbones = {
+        "lpips_alex": (alexnet, images),
+        "lpips_vgg": (vgg, images),
+        "dists": (vgg, images),
+        "fid_tf": (plain, eight_bit),
+    }
+    lines = ["| metric | backbone alone, ms | metric, ms | ratio |", "|---|---|---|---|"]
+    for name, (network, inputs) in backbones.items():
+        metric = metric_class(name)(setting)
+        network.eval()
+
+        def bare(network: Any = network, inputs: Any = inputs) -> None:
+            with torch.inference_mode():
+                for x in inputs:
+                    network(x)
+
+        def ours(metric: Metric = metric) -> None:
+            reference.cache.clear()
+            estimate.cache.clear()
+            _one(metric, estimate, reference)
+
+        with threads(1):
+            found = fastest({"bare": bare, "ours": ours}, 6)
+        ratio = found["ours"] / found["bare"]
+        lines.append(f"| {name} | {1000 * found['bare']:.0f} | {1000 * found['ours']:.0f} | {ratio:.2f} |")
+    return lines
+
+
+def maniqa(setting: Setting, *, pyiqa_too: bool) -> _Lines:
+    """MANIQA against pyiqa at 150x200 px, where 20 crops are 5, and against its own products above 224 px."""
+    import torch
+
+    from bench.metrics.networks import as_tensor
+
+    metric = metric_class("maniqa_koniq")(setting)
+    lines = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_images(folder, 1, 200)
+        reference, estimates = read(folder, 0, 1)
+    square = estimates["model0"]["sample"].display
+    wide = np.ascontiguousarray(square[:150])
+    _one(metric, Estimate(square, square), reference)  # loads the network
+    cores = provenance.cores()
+    with threads(cores):
+        started = time.perf_counter()
+        ours = _one(metric, Estimate(wide, wide), _of(wide))
+        five = time.perf_counter() - started
+        started = time.perf_counter()
+        _one(metric, Estimate(square, square), reference)
+        one = time.perf_counter() - started
+        lines.append(f"ours, 200x200 px (1 distinct crop): {one:.1f} s; 150x200 px (5 distinct crops): {five:.1f} s")
+        if pyiqa_too:
+            network = random_weights.maniqa_network().eval()
+            network.load_state_dict(torch.load(setting.weights_dir / random_weights.MANIQA, weights_only=True))  # type: ignore[operator]
+            with torch.no_grad():
+                started = time.perf_counter()
+                theirs = float(network(as_tensor(wide, "cpu")))
+                twenty = time.perf_counter() - started
+            lines.append(
+                f"pyiqa (20 crops at every size): {twenty:.1f} s; ours is {twenty / five:.1f} times faster at 150x200 "
+                f"px, {twenty / one:.1f} times at 200x200 px; |ours - pyiqa| = {abs(ours - theirs):.1e}"  # type: ignore
+            )
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            _one(metric, Estimate(square, square), reference)
+    spent = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
+    products = sum(t for key, t in spent.items() if any(p in key for p in _PRODUCTS))
+    ratio = sum(spent.values()) / products
+    lines.append(f"a crop takes {ratio:.2f} times its own convolutions and products (profiled, {cores} threads)")
+    return lines
+
+
+_PRODUCTS = ("aten::addmm", "aten::bmm", "aten::mm", "conv", "scaled_dot_product")
+
+
+def _of(display: np.ndarray) -> Reference:
+    return Reference("a", "a", display, display, None, None, None, np.ones(display.shape[:2], bool))
+
+
+def distances() -> _Lines:
+    """The step from features to FID and KID, one thread."""
+    lines = ["| images | FID, s | KID, s |", "|---|---|---|"]
+    for n in (200, 1000, 3000):
+        random = np.random.default_rng(0)
+        features = [{s: random.random(2048, np.float32) for s in ("prediction", "reference")} for _ in range(n)]
+        steps = {
+            name: functools.partial(metric_class(name)(Setting()).combine, features) for name in ("fid_tf", "kid_tf")
+        }
+        found = fastest(steps, 2 if n < 2000 else 1)
+        lines.append(f"| {n} | {found['fid_tf']:.2f} | {found['kid_tf']:.2f} |")
+    return lines
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+
+def on_processor(given: argparse.Namespace, folder: Path, setting: Setting) -> _Lines:
+    """Our set against the libraries."""
+    names = [m for m in DEFAULT if m not in WITHOUT]
+    workers = given.workers or min(4, provenance.cores())
+    lines: _Lines = []
+    wanted = given.only or ("set", "backbones", "maniqa", "distances")
+    if "set" in wanted:
+        peer_images = min(given.peers, given.n)
+        peers = _peers(folder, peer_images, given.n)
+        ours = {k: whole_set(folder, given.n, k, names, setting, workers) / given.n for k in (1, MODELS)}
+        with threads(1):
+            parts = shares(folder, names, setting, min(given.n, 9))
+        lines += _set_table(given, peers, peer_images, ours, parts, workers)
+    if "backbones" in wanted:
+        lines += ["", "## Networks against their backbones", "", _BACKBONES, "", *against_backbones(folder, setting)]
+    if "distances" in wanted:
+        lines += ["", "## From features to FID and KID", "", _DISTANCES, "", *distances()]
+    if "maniqa" in wanted:
+        lines += ["", "## MANIQA", "", *(f"- {line}" for line in maniqa(setting, pyiqa_too=True))]
+    return lines
+
+
+_BACKBONES = "Both images of a pair through torchvision's or torch-fidelity's network and nothing else; one thread."
+_DISTANCES = "2,048 features an image, one thread. Goal: under 1 s for 1,000 images."
+
+
+def _peers(folder: Path, images: int, n: int) -> dict[str, Any]:
+    """The libraries, in a process with the threads and the waiting that torch has by default."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "OPENBLAS_", "MKL_"))}
+    words = [sys.executable, "-m", "tests.bench.peers", str(folder), str(images), str(n)]
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def _set_table(
+    given: argparse.Namespace, peers: dict[str, Any], peer_images: int, ours: dict[int, float],
+    parts: dict[str, tuple[float, float]], workers: int,
+) -> _Lines:  # fmt: skip
+    n, size, per_call = given.n, given.size, peers["ms"]
+    step_ms = 1000 * peers["distance_s"] / n
+    library = sum(per_call.values()) + step_ms
+    first, further = (sum(p[i] for p in parts.values()) for i in (0, 1))
+    lines = [
+        f"## The whole set without MANIQA, {n} images of {size}x{size} px",
+        "",
+        f"Libraries: {peer_images} of the images, one after the other, {peers['threads']} threads; every further model "
+        "costs the same again. FID's distance step was measured apart, on random features of all "
+        f"{n} images ({peers['distance_s']:.0f} s). Ours: {workers} scoring processes of one thread, all {n} images.",
+        "",
+        "| | libraries, ms an image | ours, ms an image | ratio |",
+        "|---|---|---|---|",
+    ]
+    for k, seconds in ours.items():
+        mine = 1000 * seconds
+        lines.append(f"| K = {k} model{'s' * (k > 1)} | {k * library:.0f} | {mine:.0f} | {k * library / mine:.2f} |")
+    lines += [
+        "",
+        "A library's call, and ours in one thread: for the first model, and for each further one.",
+        "",
+        "| metric | library, ms | share | ours, first, ms | share, K = 1 | further, ms | share, K = 4 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    four = first + 3 * further
+    for name, (one, more) in parts.items():
+        lines.append(
+            f"| {name} | {per_call[name]:.1f} | {100 * per_call[name] / library:.0f} % | {one:.1f} | "
+            f"{100 * one / first:.0f} % | {more:.1f} | {100 * (one + 3 * more) / four:.0f} % |"
+        )
+    lines.append(f"| FID's distance step | {step_ms:.1f} | {100 * step_ms / library:.0f} % | | | | |")
+    together = sum(parts[name][0] for name in PIXELWISE)
+    lines += ["", f"PSNR, SSIM, SAM and ΔE00 together: {together:.1f} ms an image (goal: under 40 ms at 256x256 px)."]
+    return lines
+
+
+def on_gpu(given: argparse.Namespace, folder: Path, setting: Setting) -> _Lines:
+    """Images per second of the whole set, MANIQA included; what dominates; how far the device moves a score."""
+    names = [m for m in DEFAULT if m not in ("nll", "ece")]
+    workers = given.workers or usual_workers()
+    lines = [f"## On a GPU, {given.n} images of {given.size}x{given.size} px, MANIQA included", ""]
+    for k in (1, MODELS):
+        seconds = whole_set(folder, given.n, k, names, setting, workers)
+        lines.append(f"- K = {k}: {k * given.n / seconds:.2f} scored images per second ({workers} scoring processes)")
+    with threads(1):
+        parts = shares(folder, names, setting, min(given.n, 5))
+    total = sum(p[0] for p in parts.values())
+    lines += ["", "| metric | first model, ms | share | further, ms |", "|---|---|---|---|"]
+    lines += [f"| {m} | {a:.1f} | {100 * a / total:.0f} % | {b:.1f} |" for m, (a, b) in parts.items()]
+    dominant = max(parts, key=lambda name: parts[name][0])
+    lines += ["", f"{dominant} dominates: {100 * parts[dominant][0] / total:.0f} % of one process's time.", ""]
+    return lines + moved_by_the_device(setting, names)
+
+
+def moved_by_the_device(setting: Setting, names: Sequence[str]) -> _Lines:
+    """One pair of 200x200 px (one crop of MANIQA) scored on both devices."""
+    with tempfile.TemporaryDirectory() as name:
+        make_images(Path(name), 1, 200)
+        reference, estimates = read(Path(name), 0, 1)
+    estimate = estimates["model0"]["sample"]
+    lines = ["| metric | processor | GPU | difference |", "|---|---|---|---|"]
+    for name in names:
+        values = []
+        for device in ("cpu", setting.device):
+            reference.cache.clear()
+            estimate.cache.clear()
+            metric = metric_class(name)(Setting(device, setting.weights_dir))
+            values.append(_one(metric, estimate, reference))
+        a, b = values
+        if isinstance(a, dict) and isinstance(b, dict):
+            scale = np.abs(a["prediction"]).max()
+            gap = np.abs(a["prediction"] - b["prediction"]).max() / scale
+            lines.append(f"| {name} (features) | | | {gap:.1e} of the largest |")
+        else:
+            lines.append(f"| {name} | {a:.7f} | {b:.7f} | {abs(a - b):.1e} |")  # type: ignore[operator]
+    return lines
+
+
+def main() -> None:
+    """Measure, print, and perhaps write."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.metrics", description=__doc__)
+    parser.add_argument("--n", type=int, default=200, help="images")
+    parser.add_argument("--size", type=int, default=256, help="their side, px")
+    parser.add_argument("--peers", type=int, default=40, help="of these images the libraries get only so many")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for ours alone with MANIQA")
+    parser.add_argument("--workers", type=int, help="scoring processes")
+    parser.add_argument("--only", nargs="*", choices=("set", "backbones", "distances", "maniqa"), help="on a processor")
+    parser.add_argument("--out", type=Path, help="a Markdown file to write")
+    given = parser.parse_args()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        register(place / "site")
+        on_a_gpu = given.device != "cpu"
+        wants_maniqa = on_a_gpu or not given.only or "maniqa" in given.only
+        random_weights.install(place / "weights", maniqa=wants_maniqa)
+        make_images(place / "images", given.n, given.size)
+        setting = Setting(given.device, place / "weights")
+        measure = on_gpu if on_a_gpu else on_processor
+        lines = ["# Speed of the metrics", "", f"`python -m {' '.join(['tests.bench.metrics', *sys.argv[1:]])}`"]
+        lines += ["", f"{machine(given.device)}. {_WEIGHTS}", "", *measure(given, place / "images", setting)]
+    lines += ["", f"The whole took {(time.perf_counter() - started) / 60:.1f} minutes."]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if given.out:
+        given.out.write_text(text)
+
+
+_WEIGHTS = "Networks have random weights, which do the same work as the official ones; their scores mean nothing."
+
+
+if __name__ == "__main__":
+    main()
