@@ -52,9 +52,17 @@ def scene(height: int, width: int, seed: int = 0, noise: float = _NOISE, spread:
     n = (max(1, height // 4), max(1, width // 4))
     lr = Image(np.ascontiguousarray(truth[: n[0], : n[1]]), "reflectance", _BANDS, np.ones(n, bool))
     reference = Reference(f"check_{seed}", f"check_{seed}", rounded, truth[:, :, :3], hr, pan, lr, valid)
-    std = np.full((height, width, 3), noise if spread is None else spread, np.float32)
     image = Image(guess, "reflectance", _BANDS, valid)
-    return Estimate(guessed, guess[:, :, :3], image, guess[:, :, :3], std), reference
+    estimate = Estimate(guessed, guess[:, :, :3], image, guess[:, :, :3])
+    return spread_by(estimate, noise if spread is None else spread), reference
+
+
+def spread_by(estimate: Estimate, deviation: float) -> Estimate:
+    """The estimate with that deviation in every pixel, and with four draws that have its mean and this deviation."""
+    assert estimate.mean is not None
+    steps = np.array([-1.5, -0.5, 0.5, 1.5]) / np.std([-1.5, -0.5, 0.5, 1.5], ddof=1)
+    draws = np.stack([estimate.mean + np.float32(deviation * step) for step in steps])
+    return dataclasses.replace(estimate, std=np.full_like(estimate.mean, deviation), draws=draws)
 
 
 def measure(metric: Metric, *pairs: Pair) -> Score:
@@ -355,7 +363,7 @@ class _MetricChecks:
             nothing = dataclasses.replace(reference, display=None, display_float=None, hr=None)
             without["reference"] = estimate, nothing
         if "distribution" in self.kind.needs:
-            without["distribution"] = dataclasses.replace(estimate, mean=None, std=None), reference
+            without["distribution"] = dataclasses.replace(estimate, mean=None, std=None, draws=None), reference
         if "lr" in self.kind.needs:
             without["lr"] = estimate, dataclasses.replace(reference, lr=None)
         if "pan" in self.kind.needs:
@@ -428,20 +436,23 @@ class _MetricChecks:
 
 def _equal_spread(pair: Pair) -> Pair:
     """With the same predicted deviation whatever the noise, so that only the error counts."""
-    assert pair[0].std is not None
-    return dataclasses.replace(pair[0], std=np.full_like(pair[0].std, 0.05)), pair[1]
+    return spread_by(pair[0], 0.05), pair[1]
 
 
 def _changed(estimate: Estimate, change: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """An estimate with all of its display arrays changed."""
     changed: dict[str, Any] = {n: change(getattr(estimate, n)) for n in ("display", "display_float", "mean", "std")}
+    if estimate.draws is not None:
+        changed["draws"] = np.stack([change(draw) for draw in estimate.draws])
     return dataclasses.replace(estimate, **changed)
 
 
 def _arrays(pair: Pair) -> list[np.ndarray]:
     estimate, reference = pair
     images = [i.values for i in (estimate.image, reference.hr, reference.pan, reference.lr) if i is not None]
-    arrays = (estimate.display, estimate.display_float, estimate.mean, estimate.std, reference.display)
+    arrays = (
+        estimate.display, estimate.display_float, estimate.mean, estimate.std, estimate.draws, reference.display
+    )  # fmt: skip
     return [a for a in (*arrays, reference.display_float, reference.valid) if a is not None] + images
 
 

@@ -98,7 +98,7 @@ def _page(about: dict[str, Any], width: int) -> Iterator[str]:
 
 def _range(about: dict[str, Any]) -> str:
     low, high = about["range"]
-    unit = f" {about['unit']}" if about["unit"] else ""
+    unit = f" ({about['unit']})" if about["unit"] else ""
     if low is None and high is None:
         bounds = "not bounded"
     elif high is None:

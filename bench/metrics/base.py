@@ -75,8 +75,9 @@ class Estimate:
     image : the prediction in reflectance (or the LR's own unit) with all its bands; None for a model that
         predicts display images.
     mean, std : float32 (H, W, 3) in display units, the predictive distribution; None where there is none.
+    draws : float32 (K, H, W, 3), the draws that they are of; None where the model gave mean and deviation itself.
     no_distribution : why there is none.
-    cache : what metrics share that look at it, such as the features that FID and KID have in common.
+    cache : what metrics share that look at it, such as the features that FID and KID have in common, and faults found.
     """
 
     display: Array
@@ -84,8 +85,10 @@ class Estimate:
     image: Image | None = None
     mean: Array | None = None
     std: Array | None = None
+    draws: Array | None = None
     no_distribution: str = "a single deterministic image"
-    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    # Never copied with the rest: a copy may have other arrays.
+    cache: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -329,8 +332,13 @@ class Metric(ABC):
                 return "no reference image"
             if self._in_display and reference.display is None:
                 return "the reference has no bands R G B"
-            if reference.display is not None and not self._large_enough(*reference.display.shape[:2]):
-                return self._too_small(*reference.display.shape[:2])
+            if reference.display is not None:
+                if not self._large_enough(*reference.display.shape[:2]):
+                    return self._too_small(*reference.display.shape[:2])
+                if _FAULT not in reference.cache:
+                    reference.cache[_FAULT] = _reference_fault(reference)
+                if reference.cache[_FAULT]:
+                    return str(reference.cache[_FAULT])
         if "lr" in self.needs and reference.lr is None:
             return "no LR image"
         if "pan" in self.needs and reference.pan is None:
@@ -354,11 +362,19 @@ class Metric(ABC):
                 return "the reference is not in reflectance"
         if not self._large_enough(*estimate.size):
             return self._too_small(*estimate.size)
-        # A metric that skips what it cannot compare would hide the NaN of a broken prediction.
-        seen = [estimate.display if self._in_display else None, estimate.image.values if estimate.image else None]
-        seen += [estimate.mean, estimate.std] if "distribution" in self.needs else []
-        if any(a is not None and not np.isfinite(a).all() for a in seen):
-            return "the prediction holds values that are not finite"
+        if estimate.size != reference.valid.shape:
+            return f"the prediction has {_px(estimate.size)}, the reference {_px(reference.valid.shape)}"
+        looks_at = [
+            ("image", lambda: _image_fault(estimate)),
+            ("display", lambda: _display_fault("prediction", estimate.display, estimate.size)),
+            ("distribution", lambda: _distribution_fault(estimate)),
+        ]
+        for name, look in looks_at:
+            if name == "image" or (name == "display" and self._in_display) or name in self.needs:
+                if _FAULT + name not in estimate.cache:
+                    estimate.cache[_FAULT + name] = look()
+                if estimate.cache[_FAULT + name]:
+                    return str(estimate.cache[_FAULT + name])
         return None
 
     @property
@@ -371,6 +387,59 @@ class Metric(ABC):
 
     def _too_small(self, height: int, width: int) -> str:
         return f"image of {height}x{width} px is smaller than {self.min_side_px} px"
+
+
+_FAULT = "fault:"  # in the caches, where metrics keep their states under their names
+_ROUNDING = 1e-5  # by which a display value may be beyond [0, 1]
+
+
+def _px(size: tuple[int, ...]) -> str:
+    return f"{'x'.join(map(str, size))} px"
+
+
+def _display_fault(what: str, display: np.ndarray, size: tuple[int, ...]) -> str | None:
+    """Why an array is no RGB image of a size in display range."""
+    if display.shape != (*size, 3):
+        return f"the {what}'s display image has the shape {display.shape}, expected {(*size, 3)}"
+    # One pass each: NaN makes either extreme NaN.
+    low, high = float(display.min()), float(display.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"the {what} holds values that are not finite"
+    if low < -_ROUNDING or high > 1.0 + _ROUNDING:
+        return f"the {what}'s display values run from {low:.4g} to {high:.4g}, expected [0, 1]"
+    return None
+
+
+def _reference_fault(reference: Reference) -> str | None:
+    assert reference.display is not None
+    return _display_fault("reference", reference.display, reference.valid.shape)
+
+
+def _image_fault(estimate: Estimate) -> str | None:
+    """A metric that skips what it cannot compare would hide the NaN of a broken prediction."""
+    if estimate.image is not None and not np.isfinite(estimate.image.values).all():
+        return "the prediction holds values that are not finite"
+    return None
+
+
+def _distribution_fault(estimate: Estimate) -> str | None:
+    """Why mean, deviation and draws are no predictive distribution."""
+    for name, values in (("mean", estimate.mean), ("std", estimate.std)):
+        if values is None or values.shape != (*estimate.size, 3):
+            return (
+                f"the predicted {name} has the shape {getattr(values, 'shape', None)}, expected {(*estimate.size, 3)}"
+            )
+        if not np.isfinite(values).all():
+            return "the prediction holds values that are not finite"
+    if estimate.std is not None and estimate.std.min() < 0.0:
+        return f"the predicted deviation is negative ({float(estimate.std.min()):.4g}), so quantiles would cross"
+    draws = estimate.draws
+    if draws is not None:
+        if draws.ndim != 4 or len(draws) < 2 or draws.shape[1:] != (*estimate.size, 3):
+            return f"the draws have the shape {draws.shape}, expected two or more of {(*estimate.size, 3)}"
+        if not np.isfinite(draws).all():
+            return "the prediction holds values that are not finite"
+    return None
 
 
 def _finite(features: Features) -> Features | Score:

@@ -30,7 +30,10 @@ def estimates(answer: Answer, task: Task, protocol: Protocol) -> dict[str, Estim
         std = display.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
         average = draws.mean(axis=0, dtype=np.float64).astype(np.float32)
         return {
-            "sample": _estimate(draws[0], display[0], answer, protocol, mean, std),
+            "sample": dataclasses.replace(
+                _estimate(draws[0], display[0], answer, protocol, mean, std),
+                draws=np.stack([cut(d, protocol.border_px) for d in display]) if protocol.border_px else display,
+            ),
             "mean": _estimate(average, mean, answer, protocol, None, None),
         }
     values = answer.arrays["mean"]

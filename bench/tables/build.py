@@ -25,6 +25,7 @@ _DECIMALS = {
     "psnr_rgb": 2, "psnr_y": 2, "ssim_rgb": 3, "fsim": 3, "fsimc": 3, "lpips_alex": 3, "lpips_vgg": 3, "dists": 3,
     "fid_tf": 2, "kid_tf": 4, "niqe": 2, "niqe_ref": 2, "maniqa_koniq": 3, "maniqa_pipal": 3, "logspec_l1": 3,
     "sam_rgb": 2, "sam_refl": 2, "de00": 2, "d_lambda": 3, "d_s": 3, "qnr": 3, "nll": 3, "ece": 3, "crps": 4,
+    "crps_fair": 4, "ece_fair": 3, "cover_err_90": 3, "spread_skill_err": 3,
 }  # fmt: skip
 _ENOUGH_FOR_FID = 10_000  # what its authors' code advises at the least (bioinf-jku/TTUR, README)
 # What may tell two runs of one model apart, and how a label says it.

@@ -150,7 +150,7 @@ def test_no_reference_is_a_reason(metric: type[Metric]) -> None:
 def test_psnr_is_of_all_channels_together() -> None:
     a = picture()
     b = a.copy()
-    b[..., 0] += np.float32(0.1)
+    b[..., 0] -= np.float32(0.1)
     assert value(PsnrRgb, guess(b), held(a)) == pytest.approx(-10 * np.log10(0.01 / 3), abs=1e-5)
     assert value(PsnrY, guess(b), held(a)) == pytest.approx(-20 * np.log10(6.5481 / 255), abs=1e-5)
 
@@ -202,6 +202,31 @@ def test_others_say_how_many_pixels_are_missing(metric: type[Metric]) -> None:
     valid = np.ones((64, 80), bool)
     valid[0, :3] = False
     assert str(score(metric, guess(picture()), held(picture(), valid=valid)).reason).startswith("3 pixels without")
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", PAIRED)
+def test_bad_input_is_a_reason_that_says_what_was_found(metric: type[Metric]) -> None:
+    a = picture()
+    needing(metric)
+    assert score(metric, guess(a[:60]), held(a)).reason == "the prediction has 60x80 px, the reference 64x80 px"
+    for side in ("prediction", "reference"):
+        for factor, text in ((255.0, "run from 26 to 230, expected [0, 1]"), (np.nan, "not finite")):
+            bad = np.float32(a * factor)
+            found = score(metric, guess(bad if side == "prediction" else a), held(bad if side == "reference" else a))
+            assert found.value is None and f"the {side}" in str(found.reason) and text in str(found.reason)
+    assert "has the shape (64, 80, 1), expected (64, 80, 3)" in str(score(metric, guess(a[..., :1]), held(a)).reason)
+    overshoot = np.float32(a + np.where(a == a.max(), 1 - a.max() + 1e-6, 0))  # what rounding leaves is no error
+    assert score(metric, guess(overshoot), held(a)).value is not None
+
+
+def test_a_copy_of_an_estimate_is_looked_at_anew() -> None:
+    a = picture()
+    sound = guess(a)
+    assert value(PsnrRgb, sound, held(a)) == 100.0
+    assert "not finite" in str(score(PsnrRgb, replace(sound, display=np.full_like(a, np.nan)), held(a)).reason)
 
 
 # --- spectral angle and colour --------------------------------------------------------------------------------------
