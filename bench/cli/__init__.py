@@ -18,6 +18,7 @@ _VERBS = {
     "score": ("bench.cli.score", "Score images that another program wrote, by file name."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "compare": ("bench.cli.compare", "Say whether one model is better than another, and how sure that is."),
+    "gate": ("bench.cli.gate", "Hold a run against a golden one: a regression gate for CI."),
     "cite": ("bench.cli.cite", "Say what a methods section needs of runs: identities, licences, BibTeX."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
     "metrics": ("bench.cli.metrics", "Say what a metric is: definition, range, needs, references, traps."),

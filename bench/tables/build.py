@@ -19,6 +19,7 @@ from bench.store import FinishedRun, RunFolder, read_finished, refuse_to_mix
 
 Rank = Literal["best", "second", None]
 ABSENT = "not part of this run"
+AS_SHOWN = "as shown"
 
 # Decimals that are shown: what 24 images can tell apart, and a little more. Others get four significant digits.
 _DECIMALS = {
@@ -43,10 +44,11 @@ class Cell:
     reason : why there is no value.
     identity : the metric's signature.
     text : the value as it is shown, empty where there is none.
-    rank : best or second of its column, by the shown texts.
+    rank : best or second of its column, as ``Table.marking`` says.
     std : the standard deviation over images, where the metric has a value for each.
     note : index of the cell's footnote in ``Table.footnotes``: it is empty, or stands for fewer images than the
         table has.
+    low, high : the 95 % interval of the mean, where the table has intervals; ``interval`` as it is shown.
     """
 
     value: float | None
@@ -57,6 +59,9 @@ class Cell:
     rank: Rank = None
     std: float | None = None
     note: int | None = None
+    low: float | None = None
+    high: float | None = None
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Table:
 
     ``protocol`` is its label, ``protocol_options`` its identity; ``images`` counts the dataset's images of the runs;
     ``reads_captions`` says whether a model of the table reads any;
-    ``notes`` are lines on settings, software and failures.
+    ``notes`` are lines on settings, software and failures; ``marking`` says what best and second mean.
     """
 
     protocol: str
@@ -115,6 +120,7 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[Footnote, ...] = ()
     notes: tuple[str, ...] = ()
+    marking: str = AS_SHOWN
 
 
 def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None) -> Table:

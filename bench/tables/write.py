@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.core.errors import one_line
-from bench.tables.build import Cell, Column, Table
+from bench.tables.build import AS_SHOWN, Cell, Column, Table
 
 FORMAT = 1
 _LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"  # there is no q above the line
@@ -74,7 +74,8 @@ def to_markdown(table: Table) -> str:
     lines += [f"- {_letter(i)} {markdown_text(str(note))}" for i, note in enumerate(table.footnotes)]
     used = _ranks_used(table)
     if used:
-        lines.append("- **best**" + (", <ins>second</ins>" if "second" in used else "") + " of each column, as shown")
+        second = ", <ins>second</ins>" if "second" in used else ""
+        lines.append(f"- **best**{second} of each column, {markdown_text(table.marking)}")
     lines += [f"- {markdown_text(text)}" for text in (about(table), *table.notes) if text]
     lines += ["", *fenced([column.identity for column in table.columns])]
     return "\n".join(lines)
@@ -88,12 +89,14 @@ def fenced(texts: Sequence[str]) -> list[str]:
 
 
 def _markdown_column(cells: Sequence[Cell]) -> list[str]:
-    """The texts of a column, with room after those without a mark so that digits stand below digits."""
+    """The texts of a column, with room after those without a mark so that digits stand below digits, then intervals."""
     before = {"best": "**", "second": "<ins>", None: ""}
     behind = {"best": "**", "second": "</ins>", None: ""}
     after = [(_letter(c.note) if c.note is not None else "") + behind[c.rank] for c in cells]
     room = max(map(len, after), default=0)
-    return [f"{before[c.rank]}{c.text or '–'}{a:<{room}}" for c, a in zip(cells, after, strict=True)]
+    wide = max((len(c.interval) for c in cells), default=0)
+    behind_it = [f" {c.interval:>{wide}}" if wide else "" for c in cells]
+    return [f"{before[c.rank]}{c.text or '–'}{a:<{room}}{i}" for c, a, i in zip(cells, after, behind_it, strict=True)]
 
 
 def _letter(index: int) -> str:
@@ -123,15 +126,18 @@ _MARK_PT = 4.0  # room for a raised number behind the last column
 
 @dataclass(frozen=True)
 class _Size:
-    """A size of type: its name, the em of its proportions in points (small fonts are wider), and \tabcolsep."""
+    """A size of type: its name, the em of its proportions in points (small fonts are wider), \tabcolsep, and the
+    next smaller size with its em, in which intervals are set."""
 
     name: str
     em: float
     gap: float
+    small: str
+    small_em: float
 
 
-_SIZES = (_Size("small", 9.35, 5), _Size("footnotesize", 8.6, 4), _Size("footnotesize", 8.6, 3),
-          _Size("scriptsize", 8.1, 2.5))  # fmt: skip
+_SIZES = (_Size("small", 9.35, 5, "scriptsize", 8.1), _Size("footnotesize", 8.6, 4, "scriptsize", 8.1),
+          _Size("footnotesize", 8.6, 3, "scriptsize", 8.1), _Size("scriptsize", 8.1, 2.5, "tiny", 6.6))  # fmt: skip
 
 
 def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
@@ -146,6 +152,8 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
     used = _ranks_used(table)
     legend = {"best": "Best in bold", "second": "second underlined"}
     marks = ", ".join(text for rank, text in legend.items() if rank in used)
+    if marks and table.marking != AS_SHOWN:
+        marks += f", each {latex_text(table.marking)}"
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\providecommand{\\rfbest}[1]{\\textbf{#1}}",
@@ -159,7 +167,7 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
     ]
     for i, columns in enumerate(panels):
         lines += ["\\par\\medskip"] if i else []
-        lines += _latex_tabular(table, columns, wide_names)
+        lines += _latex_tabular(table, columns, wide_names, size)
     notes = [f"$^{{{i}}}$\\,{latex_text(str(note))}" for i, note in enumerate(table.footnotes, 1)]
     notes += [latex_text(text) for text in table.notes if text]
     notes.append("\\texttt{" + ";\n".join(latex_identity(column.identity) for column in table.columns) + "}")
@@ -173,7 +181,7 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
     return "\n".join(lines)
 
 
-def _latex_tabular(table: Table, columns: Sequence[Column], wide_names: bool) -> list[str]:
+def _latex_tabular(table: Table, columns: Sequence[Column], wide_names: bool, size: _Size) -> list[str]:
     above, rules, at = [""], [], 2
     for group, count in _spans(columns):
         above.append(f"\\multicolumn{{{count}}}{{c}}{{{latex_text(group)}}}")
@@ -189,6 +197,13 @@ def _latex_tabular(table: Table, columns: Sequence[Column], wide_names: bool) ->
     names = f"p{{{_LONGEST_NAME_PT:g}pt}}" if wide_names else "l"
     if wide_names:
         rows = [[f"\\raggedright\\hangindent=1em {row[0]}", *row[1:]] for row in rows]
+    lines = []
+    for row, texts in zip(table.rows, rows, strict=True):
+        intervals = [_latex_interval(row.cells[where[c.metric]], size) for c in columns]
+        if any(intervals):  # a line of their own, close below
+            lines += [" & ".join(texts) + " \\\\[-0.5ex]", " & ".join(["", *intervals]) + " \\\\[0.3ex]"]
+        else:
+            lines.append(" & ".join(texts) + " \\\\")
     # The last column's raised numbers stand beside it, but not beyond the rules.
     marked = any(row.cells[where[columns[-1].metric]].note is not None for row in table.rows)
     end = f"@{{\\hspace{{{_MARK_PT:g}pt}}}}" if marked else "@{}"
@@ -200,7 +215,7 @@ def _latex_tabular(table: Table, columns: Sequence[Column], wide_names: bool) ->
         " & ".join(titles) + " \\\\",
         " & ".join(units) + " \\\\",
         "\\midrule",
-        *(" & ".join(row) + " \\\\" for row in rows),
+        *lines,
         "\\bottomrule",
         "\\end{tabular}",
     ]
@@ -211,6 +226,10 @@ def _latex_cell(cell: Cell) -> str:
     text = {"best": f"\\rfbest{{{text}}}", "second": f"\\rfsecond{{{text}}}"}.get(cell.rank or "", text)
     # The mark takes no room, so that digits stay below digits.
     return text + (f"\\makebox[0pt][l]{{$^{{{cell.note + 1}}}$}}" if cell.note is not None else "")
+
+
+def _latex_interval(cell: Cell, size: _Size) -> str:
+    return f"{{\\{size.small} {cell.interval.replace('-', '$-$')}}}" if cell.interval else ""
 
 
 def _latex_title(title: str) -> str:
@@ -295,7 +314,8 @@ def _latex_width(table: Table, columns: Sequence[Column], size: _Size) -> float:
             cells = [row.cells[where[column.metric]] for row in table.rows]
             heads = max(_text_width(text, em) for text in (column.title, f"{column.unit} ↑"))
             bold = 1.1
-            widths.append(max(heads, *(_text_width(c.text, em) * (bold if c.rank == "best" else 1) for c in cells)))
+            numbers = (_text_width(c.text, em) * (bold if c.rank == "best" else 1) for c in cells)
+            widths.append(max(heads, *numbers, *(_text_width(c.interval, size.small_em) for c in cells)))
         total += max(sum(widths), _text_width(name, em) - 2 * gap * (len(widths) - 1))
     return total
 
@@ -324,11 +344,14 @@ def to_csv(table: Table) -> str:
     """One line for each row and metric, numbers at full precision, empty where there is none."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "metric", "value", "n", "reason", "identity", "direction", "unit", "group"])
+    writer.writerow(
+        ["model", "metric", "value", "n", "reason", "identity", "direction", "unit", "group", "low", "high"]
+    )
     for row in table.rows:
         for column, cell in zip(table.columns, row.cells, strict=True):
             value = "" if cell.value is None else repr(cell.value)
-            facts = (column.direction, column.unit, column.group)
+            ends = ("" if end is None else repr(end) for end in (cell.low, cell.high))
+            facts = (column.direction, column.unit, column.group, *ends)
             writer.writerow([row.label, column.metric, value, cell.n, cell.reason or "", cell.identity, *facts])
     return buffer.getvalue().rstrip("\n")
 
@@ -360,6 +383,8 @@ def to_json(table: Table) -> str:
                         "std": cell.std,
                         "rank": cell.rank,
                         "text": cell.text,
+                        "low": cell.low,
+                        "high": cell.high,
                     }
                     for column, cell in zip(table.columns, row.cells, strict=True)
                 },
@@ -367,6 +392,7 @@ def to_json(table: Table) -> str:
             for row in table.rows
         ],
         "notes": [text for text in table.notes if text],
+        "marking": table.marking,
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
 

@@ -52,7 +52,7 @@ def test_the_method_stands_alone() -> None:
      ("tables", "cli"), ("score", "cli"), ("check", "run"), ("check", "cli"), ("models", "check"),
      ("metrics", "check"), ("data", "check"), ("cite", "run"), ("cite", "cli"),
      ("stats", "run"), ("stats", "tables"), ("stats", "compare"), ("metrics", "stats"), ("tables", "compare"),
-     ("compare", "run"), ("compare", "cli"),
+     ("compare", "run"), ("compare", "cli"), ("compare", "gate"), ("stats", "gate"), ("gate", "run"), ("gate", "cli"),
      ("core", "envs"), ("envs", "models"), ("envs", "run"), ("envs", "cli")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
@@ -63,7 +63,7 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["run", "score", "table", "ls", "metrics", "weights", "data", "validate", "export", "plot", "check", "doctor",
-     "cite", "compare", "envs", "train", "upscale"],
+     "cite", "compare", "gate", "envs", "train", "upscale"],
 )  # fmt: skip
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"

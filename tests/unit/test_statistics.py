@@ -180,7 +180,7 @@ def test_few_scenes() -> None:
     assert one.smallest is None and one.reason is not None and one.reason.startswith("one scene")
     assert mean_of([1.0], ["a"]).std is None
     six = mean_of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], apart(6))
-    assert six.p_flip == 2 / 64 and six.note is not None and "fewer than 10 scenes" in six.note
+    assert six.p_flip == 2 / 64 and six.note is not None and "fewer than 12 scenes" in six.note
 
 
 def test_nothing_differs_everything_differs_alike_a_little_differs() -> None:

@@ -428,7 +428,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     values: Values = {"psnr_rgb": math.pi * 7, "fsim": 1e-17, "nll": None}
     run = fake(tmp_path, "a", values, label='comma, "quote"\nline', reasons={"nll": 'why, "so"'})
     rows = list(csv.DictReader(io.StringIO(to_csv(build_table([run])))))
-    columns = ["model", "metric", "value", "n", "reason", "identity", "direction", "unit", "group"]
+    columns = ["model", "metric", "value", "n", "reason", "identity", "direction", "unit", "group", "low", "high"]
     assert list(rows[0]) == columns
     assert {r["model"] for r in rows} == {'comma, "quote" line'}
     found = {r["metric"]: float(r["value"]) if r["value"] else None for r in rows}
