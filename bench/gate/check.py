@@ -204,7 +204,17 @@ def _differs(run: RunFolder, golden: RunFolder) -> Iterator[str]:
         if old.get(part) != new.get(part):
             yield f"{part} {old.get(part, 'unknown')} -> {new.get(part, 'unknown')}"
     plans = [{k: v for k, v in record["plan"].items() if k not in _APART} for record in (theirs, mine)]
+    names = [_model_name(plan) for plan in plans]
+    if names[0] != names[1]:  # of another model everything differs
+        yield one_line(f"model {names[0]} -> {names[1]}", 120)
+        plans = [{k: v for k, v in plan.items() if k != "model"} for plan in plans]
     yield from differences(plans[0], plans[1], "golden", "run")
+
+
+def _model_name(plan: Mapping[str, Any]) -> str:
+    """The model behind a label, as far as the record names one."""
+    spec = plan["model"].get("spec")
+    return str(spec.get("name", "")) if isinstance(spec, dict) else ""
 
 
 def _versions(software: Mapping[str, Any]) -> dict[str, str]:

@@ -53,9 +53,8 @@ def _remarks(gate: Gate) -> list[str]:
     for verdict in _judged(gate):
         if verdict.status == "held":
             continue
-        lines.append(f"{_name(verdict, gate)}: {verdict.said}")
-        if verdict.status == "moved" and verdict.images:
-            lines.append(f"{verdict.column.title}: {_images(verdict)}")
+        images = f"; {_images(verdict)}" if verdict.status == "moved" and verdict.images else ""
+        lines.append(f"{_name(verdict, gate)}: {verdict.said}{images}")
     if gate.failed:
         some = ", ".join(one_line(i, 40) for i in gate.failed[:4]) + (", ..." if len(gate.failed) > 4 else "")
         lines.append(f"images that failed: {some}")
