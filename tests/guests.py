@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
+import psutil
+
+from bench.core.errors import RfbenchError
 from bench.envs import environment
 from bench.envs.environment import Environment
 
@@ -79,6 +83,7 @@ class Noisy:
                 time.sleep(600)
         if do == "threads":
             return {"mean": np.full((1, 1, 1, 1), float(os.environ["OMP_NUM_THREADS"]), np.float32)}
+        time.sleep(float(os.environ.get("PACE_S", "0")))
         for i in range(200):
             print("step", i)
         noise = batch.noise(3, 4.0)
@@ -109,6 +114,14 @@ class Noisy:
 ENTRY_POINTS = "[rfbench.models]\nguest-noisy = rfbench_guests:GUEST\ntwin-noisy = rfbench_guests:TWIN\n"
 
 
+def uv_is_here() -> bool:
+    """Whether environments can be made."""
+    try:
+        return bool(environment.find_uv())
+    except RfbenchError:
+        return False
+
+
 def install_guests(site: Path, item_s: float = 60.0) -> Path:
     """Lay the plugin into ``site`` as an installer would."""
     package, information = site / "rfbench_guests", site / "rfbench_guests-1.0.dist-info"
@@ -132,3 +145,26 @@ def fake_environment(asked: Environment, python: str = sys.executable) -> Path:
               "requirements_sha256": asked.requirements_sha256(), "packages": [], "bytes": 1, "built": ""}  # fmt: skip
     (place / "environment.json").write_text(json.dumps(record))
     return place
+
+
+def family(folder: Path) -> list[psutil.Process]:
+    """The processes of guests whose private folder lies in ``folder``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if process.status() != psutil.STATUS_ZOMBIE and words and words[-1].startswith(f"{folder}/rfbench-guest-"):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def left_behind(folder: Path, within_s: float = 10.0) -> list[str]:
+    """What guests left in ``folder`` after a while: processes and private folders. There should be nothing."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = [*(str(p) for p in family(folder)), *(str(p) for p in folder.glob("rfbench-guest-*"))]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)

@@ -19,21 +19,26 @@ def wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Pa
     return _zip(folder / f"{name}-{version}-py3-none-any.whl", contents, information)
 
 
-def installed_wheel(folder: Path, name: str) -> Path:
-    """A wheel of a package that is installed here, from the files that its installer listed."""
+def installed_wheel(folder: Path, name: str, version: str, more: Mapping[str, str] | None = None) -> Path:
+    """A wheel of a package that is installed here, from the files that its installer listed, under another version.
+
+    ``more`` is text to add to the end of its files, by path. Its own tests are left out.
+    """
     found = importlib.metadata.distribution(name)
-    files = {
-        str(f): Path(str(f.locate())) for f in found.files or () if ".." not in f.parts and "__pycache__" not in f.parts
-    }
-    information = next(f.partition("/")[0] for f in files if f.endswith(".dist-info/METADATA"))
+    information, other = f"{found.name}-{version}.dist-info", ("/RECORD", "/INSTALLER", "/METADATA")
+    contents: dict[str, str | bytes] = {}
+    for file in found.files or ():
+        if ".." in file.parts or {"__pycache__", "tests"} & {*file.parts} or str(file).endswith(other):
+            continue
+        path = f"{information}/{Path(*file.parts[1:])}" if file.parts[0].endswith(".dist-info") else str(file)
+        contents[path] = Path(str(file.locate())).read_bytes() + (more or {}).get(path, "").encode()
+    contents[f"{information}/METADATA"] = f"Metadata-Version: 2.1\nName: {found.name}\nVersion: {version}\n"
     tags = [
         line.partition(": ")[2] for line in (found.read_text("WHEEL") or "").splitlines() if line.startswith("Tag:")
     ]
     python, abi, _ = tags[0].split("-")
     platforms = ".".join(dict.fromkeys(tag.split("-")[2] for tag in tags))
-    contents = {path: file.read_bytes() for path, file in files.items() if not path.endswith(("/RECORD", "/INSTALLER"))}
-    stem = information.removesuffix(".dist-info")
-    return _zip(folder / f"{stem}-{python}-{abi}-{platforms}.whl", contents, information)
+    return _zip(folder / f"{found.name}-{version}-{python}-{abi}-{platforms}.whl", contents, information)
 
 
 def _zip(path: Path, contents: Mapping[str, str | bytes], information: str) -> Path:

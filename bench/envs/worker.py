@@ -45,10 +45,11 @@ class GuestFailed(RfbenchError):
 
 
 class GuestLost(RfbenchError):
-    """The guest is gone: ``crashed``, ``late`` (it took too long and was ended), ``garbled`` (what it sent was no
-    answer), or ``idle`` (nothing had been asked for a while, so it ended)."""
+    """The guest is gone: ``ended`` by itself, ``killed`` by a signal (a crash in C, or from outside), ``late`` (it took
+    too long and was ended), ``garbled`` (what it sent was no answer), or ``idle`` (nothing had been asked for a while,
+    so it ended)."""
 
-    def __init__(self, message: object, how: Literal["crashed", "late", "garbled", "idle"] = "crashed") -> None:
+    def __init__(self, message: object, how: Literal["ended", "killed", "late", "garbled", "idle"] = "ended") -> None:
         super().__init__(message)
         self.how = how
 
@@ -260,7 +261,7 @@ class Worker:
         tail = self._tail()
         self._keep_log()
         self.close()
-        return GuestLost(f"its guest {how} while {doing}{tail}")
+        return GuestLost(f"its guest {how} while {doing}{tail}", "killed" if code is not None and code < 0 else "ended")
 
     def _violated(self, what: str) -> GuestLost:
         tail = self._tail()

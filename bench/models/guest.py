@@ -8,7 +8,7 @@ checks) is the sealed call's, as for any other model.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class GuestAdapter(Adapter):
         except GuestLost as error:
             self._worker = None
             if error.how != "idle":
-                self._tell(batch, error)
+                self._tell(batch.ids, error)
             if error.how in ("late", "garbled"):  # it would be so again
                 raise
             reply, found = self._again(header, arrays, limit_s)
@@ -99,8 +99,9 @@ class GuestAdapter(Adapter):
             self._worker = None
             raise RfbenchError(f"{error} (twice)") from None
 
-    def _tell(self, batch: Batch, error: GuestLost) -> None:
-        text = one_line(f"{', '.join(batch.ids[:3])}: {error}", 300)
+    def _tell(self, ids: Sequence[str], error: GuestLost) -> None:
+        where = f"{', '.join(ids[:3])}: " if ids else ""
+        text = one_line(f"{where}{error}", 300)
         self._restarts.append(text)
         log = kept_log(self._spec().name)
         print(f"warning: {self._spec().name}: {text}; it is started again (its log: {log})", file=sys.stderr)
@@ -108,10 +109,13 @@ class GuestAdapter(Adapter):
     def _running(self) -> Worker:
         return self._worker if self._worker is not None else self._start()
 
-    def _start(self) -> Worker:
+    def _start(self, *, again: bool = True) -> Worker:
         try:
             self._worker = Worker(self._launch(load=True), self._device, self._dtype)
         except (GuestFailed, GuestLost) as error:
+            if again and isinstance(error, GuestLost) and error.how == "killed":
+                self._tell((), error)
+                return self._start(again=False)
             # With a cause where the model itself is at fault, as for an adapter that cannot be imported.
             cause = None if isinstance(error, GuestFailed) and error.told else error
             raise RfbenchError(f"model {self._spec().name}: {error}") from cause

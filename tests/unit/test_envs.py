@@ -18,17 +18,10 @@ from bench.core.errors import RfbenchError, Unavailable
 from bench.envs import checkout, environment
 from bench.envs.environment import Environment
 from tests.conftest import installed
-from tests.guests import fake_environment, install_guests
+from tests.guests import fake_environment, install_guests, uv_is_here
 from tests.wheels import wheel
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-
-
-def uv_is_here() -> bool:
-    try:
-        return bool(environment.find_uv())
-    except RfbenchError:
-        return False
 
 
 needs_uv = pytest.mark.skipif(not uv_is_here(), reason="uv is not installed (pip install 'rfbench[envs]')")

@@ -9,12 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from bench.check.models import check_model, check_task
@@ -25,7 +23,7 @@ from bench.models.call import Answer, Model
 from bench.models.guest import GuestAdapter
 from bench.protocols.base import Task
 from tests.conftest import ROOT, installed
-from tests.guests import fake_environment, install_guests
+from tests.guests import fake_environment, family, install_guests, left_behind
 
 SMALL = ((12, 16), (48, 64))
 
@@ -40,24 +38,7 @@ def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         fake_environment(importlib.import_module("rfbench_guests").HOME)
         yield tmp_path
     gc.collect()
-    deadline = time.monotonic() + 10
-    while family(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not family(tmp_path), "a guest outlived its host"
-    assert not list(tmp_path.glob("rfbench-guest-*")), "a guest's folder outlived it"
-
-
-def family(folder: Path) -> list[psutil.Process]:
-    """The processes of guests whose private folder lies in ``folder``."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            if process.status() != psutil.STATUS_ZOMBIE and words and words[-1].startswith(f"{folder}/rfbench-guest-"):
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue
-    return found
+    assert not left_behind(tmp_path)
 
 
 def loaded(options: str = "", name: str = "guest-noisy") -> Model:
@@ -221,10 +202,7 @@ def test_what_a_guest_started_ends_with_it(guests: Path) -> None:
     assert isinstance(ask(model)[0], Answer)
     assert len(family(guests)) == 3  # the guest, its watcher, its child
     model.adapter.close()
-    deadline = time.monotonic() + 10
-    while family(guests) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not family(guests)
+    assert not left_behind(guests)
 
 
 HOST = """
