@@ -30,6 +30,7 @@ from bench.models.published import (
     whole_number,
 )
 from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
+from bench.models.tiling import pad, padded_size
 from bench.protocols.paired import Paired
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "id_hash",
     "load_state",
     "number",
+    "pad",
+    "padded_size",
     "randomise",
     "read_image",
     "read_json",

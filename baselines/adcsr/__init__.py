@@ -1,0 +1,1 @@
+"""AdcSR, run on diffusers' classes."""

@@ -1,0 +1,1 @@
+"""Comparisons with the original code of wrapped systems, run by hand by whoever has a checkout of it."""
