@@ -12,7 +12,7 @@ tasks hold the display images that ``upscale`` and the metrics will see.
 """
 
 from bench.core.errors import RfbenchError
-from bench.core.files import digest, id_hash, read_json, safe_name, sha256, write_json
+from bench.core.files import atomic_path, digest, id_hash, read_json, safe_name, sha256, write_json
 from bench.core.image import RGB, Array
 from bench.core.resample import resize
 from bench.data.dataset import FolderDataset, Side, read_image
@@ -50,6 +50,7 @@ __all__ = [
     "Published",
     "RfbenchError",
     "Side",
+    "atomic_path",
     "check_state",
     "choice",
     "converted",

@@ -19,7 +19,7 @@ from bench.protocols.paired import Paired
 from tests.conftest import picture
 
 OURS = ["nearest", "bilinear", "bicubic", "lanczos"]
-MODELS = [*OURS, "bicubic-affine", "rareflow:steps=1", "adcsr", "noisy", "four"]
+MODELS = [*OURS, "bicubic-affine", "rareflow:steps=1", "adcsr", "seesr", "noisy", "four"]
 
 
 def told(line: Line) -> None:

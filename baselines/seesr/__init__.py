@@ -1,0 +1,1 @@
+"""SeeSR: Stable Diffusion 2 steered by the LR image, its tags and the tokens of their tagger."""
