@@ -16,20 +16,20 @@ ADCSR = ModelSpec(
     upstream="https://github.com/Guaishou74851/AdcSR",
     commit="d0b2871e3de9f877e4aebb9bfaf23227b22ac25d",
     licence="Apache-2.0",
-    allows="code: any use with the notice kept (Apache-2.0); weights: their publisher states no licence of their own, "
-    "and they were pruned from Stable Diffusion 2.1-base (openrail++: conditions on what for)",
+    allows="code: any use with the notice kept (Apache-2.0); weights: their licence was not verified, see their hub "
+    "page; they were pruned from Stable Diffusion 2.1-base (openrail++: conditions on what for)",
     weights={
         # Sizes: 446.3 M float32 parameters; the hub's listing (378 MB). No hash is published with either.
         "net_params_200.pkl": {
             "bytes": 1_790_000_000,
             "sha256": "",
-            "licence": "none stated; derived from SD 2.1-base (openrail++)",
+            "licence": "not verified (see the hub page); pruned from SD 2.1-base (openrail++)",
             "source": f"{_HUB}/net_params_200.pkl",
         },
         "halfDecoder.ckpt": {
             "bytes": 378_000_000,
             "sha256": "",
-            "licence": "none stated; derived from SD 2.1-base (openrail++)",
+            "licence": "not verified (see the hub page); pruned from SD 2.1-base (openrail++)",
             "source": f"{_HUB}/pretrained/halfDecoder.ckpt",
         },
     },
@@ -42,7 +42,7 @@ ADCSR = ModelSpec(
     status="weights untried",
     verified=(
         "d0b2871, 2026-11-26: network and colour fix against upstream's own code on the same random weights, at the "
-        "published size and a narrow one, 16x16 to 64x32 px: at most 3.2e-5 of the answer's deviation apart "
+        "published size and a narrow one, 16x16 to 64x32 px: at most 3e-5 of the answer's deviation apart "
         "(python -m tests.upstream.adcsr CHECKOUT --full)",
         "d0b2871, 2026-11-26: the state that upstream's class saves (1076 entries, 446.3 M parameters) is converted "
         "with none missing and none left over (the same command)",

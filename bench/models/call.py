@@ -30,8 +30,8 @@ from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
 _FOR_PEOPLE = (
-    "summary", "licence", "option_licences", "allows", "citation", "paper", "status", "verified", "unverified",
-    "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
+    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "status", "verified",
+    "unverified", "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
     "environment",
 )  # fmt: skip
 _SMALLEST_TILE_PX = 8
@@ -144,9 +144,7 @@ class Model:
     def check_ready(self) -> None:
         """Unavailable, with the command that helps, unless the packages and files that the model needs are here and
         right."""
-        packages = lacking(self.spec.requires)
-        if packages:
-            raise Unavailable(f"model {self.label}: {packages[0]}; {install(self.spec)} installs it")
+        self._check_packages()
         try:
             self.adapter.check()
         except RfbenchError as error:
@@ -159,13 +157,19 @@ class Model:
                     f"model {self.label}: {error} ('rfbench weights fetch --models {self.spec.name}' gets all of them)"
                 ) from None
 
+    def _check_packages(self) -> None:
+        packages = lacking(self.spec.requires)
+        if packages:
+            raise Unavailable(f"model {self.label}: {packages[0]}; {install(self.spec)} installs it")
+
     def _find_weights(self, file: str) -> Path:
         if file not in self._weights:
             raise unknown(f"weights file of model {self.spec.name}", file, self._weights)
         return weights.find(self._weights[file], self._weights_dir)
 
     def load(self) -> None:
-        """Load weights and move the model to its device."""
+        """Load weights and move the model to its device. Unavailable where a package or a file is missing."""
+        self._check_packages()
         self.adapter.load(self.device, self.dtype)
 
     def predict(
@@ -293,8 +297,9 @@ class Model:
             if spec.bands != RGB:
                 raise ItemError("a model in display units reads the bands R G B")
             return Image(task.lr_display, "display", RGB, lr.valid, lr.gsd_m)
-        if spec.unit == "reflectance" and lr.unit != "reflectance":
-            raise ItemError(f"the model needs reflectance; the LR image is in unit '{lr.unit}'")
+        why = unfit(spec, lr.bands, lr.unit)
+        if why:
+            raise ItemError(why)
         return lr if spec.bands is None else lr.select(spec.bands)
 
     def _tiled(self, batch: Batch, tile_px: int | None) -> _Raw:
@@ -366,6 +371,17 @@ class Model:
                 raise RfbenchError(
                     f"{name} runs from {found[0]:.4g} to {found[1]:.4g}, expected {unit} of about [0, 1]"
                 )
+
+
+def unfit(spec: ModelSpec, bands: Sequence[str] | None, unit: str) -> str:
+    """Why a model cannot take an LR of these bands (None: not known) and unit, with what to do; empty where it can."""
+    if spec.unit == "reflectance" and unit != "reflectance":
+        return f"the model needs reflectance; the LR image is in unit '{unit}'"
+    lacking_bands = [b for b in spec.bands or () if bands is not None and b not in bands]
+    if lacking_bands and bands is not None:
+        remedy = spec.without_bands or "choose data that has it"
+        return f"band {', '.join(lacking_bands)} is needed; the LR image has {' '.join(bands)}; {remedy}"
+    return ""
 
 
 def _checked_facts(facts: Sequence[Mapping[str, float]], count: int) -> dict[str, np.ndarray]:

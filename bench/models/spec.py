@@ -29,7 +29,7 @@ class ModelSpec:
     ----------
     name, summary : how it is called and, in a line, what it is.
     adapter : ``"package.module:Class"``, imported only when the model runs.
-    bands : what it reads; None for every band that the LR has.
+    bands : what it reads; None for every band that the LR has. ``without_bands`` : what to do where an LR lacks some.
     unit : ``display`` (RGB in [0, 1] by the protocol's normalisation), ``reflectance``, or ``native`` (the LR's own).
     output_unit : the unit of its answer; ``native`` is the LR's own.
     scale_factors : native whole-number factors, None where it reaches any size by itself.
@@ -77,6 +77,7 @@ class ModelSpec:
     adapter: str
     summary: str = ""
     bands: tuple[str, ...] | None = RGB
+    without_bands: str = ""
     unit: Literal["display", "reflectance", "native"] = "display"
     output_unit: Literal["display", "reflectance", "native"] = "display"
     scale_factors: tuple[int, ...] | None = None

@@ -73,6 +73,7 @@ class Protocol(ABC):
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = FILES
+    lr_from: ClassVar[str] = "lr"  # the side of a record that a model's LR comes from
     normalisation: str = "declared"
     quantise: int | None = 8
     border_px: int = 0

@@ -22,6 +22,7 @@ class Bicubic4x(Protocol):
 
     name: ClassVar[str] = "bicubic-4x"
     summary: ClassVar[str] = "HR reduced 4x by an antialiased bicubic, and back"
+    lr_from: ClassVar[str] = "hr"
     reads: ClassVar[tuple[str, ...]] = ("hr", "mask")  # the LR belongs to another sensor: broken or not, it is not used
 
     def identity(self) -> dict[str, Any]:

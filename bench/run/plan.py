@@ -13,10 +13,11 @@ from bench.core import provenance, registry
 from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.core.files import id_hash, safe_name
 from bench.core.options import build, split_spec
+from bench.data.bands import parse
 from bench.data.dataset import Dataset, FolderDataset, Record
 from bench.metrics import scorer
 from bench.metrics.base import Metric, Setting
-from bench.models.call import Model
+from bench.models.call import Model, unfit
 from bench.protocols.base import Protocol
 from bench.store import FORMAT, plan_digest
 
@@ -26,7 +27,7 @@ SLOW = "takes minutes an image on a processor"
 
 
 class NotReady(Unavailable):
-    """Models lack packages or weights, and nothing is computed; ``reasons`` has a line for each."""
+    """Models lack packages, weights or bands, and nothing is computed; ``reasons`` has a line for each."""
 
     def __init__(self, reasons: Sequence[str], asked: int) -> None:
         more = f" ({len(reasons)} of {asked} models are not ready)" if asked > 1 else ""
@@ -60,7 +61,7 @@ class Request:
 class Plan:
     """A request made definite: models are constructed (not loaded), data are hashed, metrics are checked.
 
-    ``not_ready`` has the models that were left out since they lack packages or weights, by label, with the reason.
+    ``not_ready`` has the models that were left out since they lack packages, weights or bands: reasons by label.
     """
 
     request: Request
@@ -110,7 +111,7 @@ def make_plan(request: Request) -> Plan:
                 f"two models would both be called '{label}'; name one otherwise (files:label=NAME) or leave it out"
             )
     seen = {m.label: _seen_in_training(m, records, request) for m in models}
-    models, not_ready = _ready(models, strict=request.strict)
+    models, not_ready = _ready(models, protocol, records, strict=request.strict)
     setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
     names, skipped = choose_metrics(request.metrics, setting, strict=request.strict)
     data = {
@@ -153,7 +154,9 @@ def make_plan(request: Request) -> Plan:
     return Plan(request, models, protocol, dataset, records, names, skipped, setting, device, not_ready, runs, folders)
 
 
-def _ready(models: Sequence[Model], *, strict: bool) -> tuple[tuple[Model, ...], dict[str, str]]:
+def _ready(
+    models: Sequence[Model], protocol: Protocol, records: Sequence[Record], *, strict: bool
+) -> tuple[tuple[Model, ...], dict[str, str]]:
     """The models that can run here, and the others with the reason; NotReady if there are others and ``strict``, or
     nothing else."""
     reasons: dict[str, str] = {}
@@ -162,9 +165,26 @@ def _ready(models: Sequence[Model], *, strict: bool) -> tuple[tuple[Model, ...],
             model.check_ready()
         except Unavailable as error:
             reasons[model.label] = str(error)
+            continue
+        why = _unfit(model, protocol, records)
+        if why:
+            reasons[model.label] = f"model {model.label}: {why}"
     if reasons and (strict or len(reasons) == len(models)):
         raise NotReady([*reasons.values()], len(models))
     return tuple(m for m in models if m.label not in reasons), reasons
+
+
+def _unfit(model: Model, protocol: Protocol, records: Sequence[Record]) -> str:
+    """Why a model of reflectance can take none of the images, as far as their manifest says; empty where it may."""
+    if model.spec.unit != "reflectance":
+        return ""
+    reasons = set()
+    for record in records:
+        side = record.sides.get(protocol.lr_from)
+        if side is None:
+            return ""
+        reasons.add(unfit(model.spec, parse(side.bands) if side.bands else None, side.unit))
+    return min(reasons, default="")
 
 
 def _check_numbers(request: Request) -> None:

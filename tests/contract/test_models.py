@@ -14,12 +14,13 @@ from bench.core import registry
 from bench.core.image import Image
 from bench.data.dataset import Pair, Record, Side
 from bench.models.call import Answer, Model
+from bench.models.ready import lacking
 from bench.protocols.base import Task
 from bench.protocols.paired import Paired
 from tests.conftest import picture
 
 OURS = ["nearest", "bilinear", "bicubic", "lanczos"]
-MODELS = [*OURS, "bicubic-affine", "rareflow:steps=1", "adcsr", "seesr", "noisy", "four"]
+MODELS = [*OURS, "bicubic-affine", "rareflow:steps=1", "adcsr", "opensr", "seesr", "noisy", "four"]
 
 
 def told(line: Line) -> None:
@@ -33,6 +34,8 @@ def test_every_model_of_this_package_is_checked() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_keeps_its_promises(name: str, plugin: Path) -> None:
+    if absent := lacking(registry.load("models", name.partition(":")[0]).requires):
+        pytest.skip(absent[0])
     report = check_model(name, tell=told)
     assert report.exit_code == 0, report.summary()
     lines = {line.check: line for line in report.lines}

@@ -233,7 +233,7 @@ def test_reflectance_and_bands_by_name() -> None:
     refused = model(unit="reflectance", bands=("R", "G", "B", "NIR")).predict([replace(t, lr=lr)], run_seed=0, draws=1)[
         0
     ]
-    assert "band NIR is needed; the image has R G B" in str(refused)
+    assert "band NIR is needed; the LR image has R G B" in str(refused)
 
 
 @pytest.mark.parametrize(

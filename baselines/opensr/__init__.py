@@ -1,0 +1,1 @@
+"""OpenSR's LDSR-S2, run through its own package."""
