@@ -62,10 +62,17 @@ def difference(case: Case, values: Values) -> float:
 
 def cases() -> tuple[Case, ...]:
     """All of them, metric by metric."""
-    from tests.reference import cases_fidelity, cases_networks, cases_physics, cases_realism, cases_uncertainty
+    from tests.reference import (
+        cases_draws,
+        cases_fidelity,
+        cases_networks,
+        cases_physics,
+        cases_realism,
+        cases_uncertainty,
+    )
 
     found: list[Case] = []
-    for module in (cases_fidelity, cases_networks, cases_realism, cases_physics, cases_uncertainty):
+    for module in (cases_fidelity, cases_networks, cases_realism, cases_physics, cases_uncertainty, cases_draws):
         found += module.CASES
     assert len({c.name for c in found}) == len(found), "two cases of one name"
     return tuple(found)

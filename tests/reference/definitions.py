@@ -143,5 +143,27 @@ DEFINITIONS = {
         "from 0 to 1, both ends included, which are always met and make the number smaller.",
     ),
     "crps": Definition("", "our own code", "The closed form for a Gaussian, not the ensemble's."),
+    "ece_fair": Definition(
+        "",
+        "our own code",
+        "ECE of few draws counts their scatter as the model's fault (0.040 for four perfect draws); Student's "
+        "quantiles do not. Not comparable with `ece`.",
+    ),
+    "cover_err_90": Definition(
+        "",
+        "our own code",
+        "Student's interval of the draws; a Gaussian one of four perfect draws holds 76 %, not 90 %.",
+    ),
+    "spread_skill_err": Definition(
+        "",
+        "our own code",
+        "Root mean variances against root mean squares, the variance (K + 1) / K times (Fortin et al. 2014); the mean "
+        "of the deviations, which is smaller, is in use too.",
+    ),
+    "crps_fair": Definition(
+        "",
+        "our own code",
+        "Ferro's fair form; torchmetrics' is the ensemble's own, 1 + 1/K times as large if calibrated.",
+    ),
     "logspec_l1": Definition("", "our own code", "Our own definition; nobody else computes it."),
 }
