@@ -143,9 +143,22 @@ def _row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+_EXAMPLES = f"""\
+examples:
+  {COMMAND}                          # all of them, into docs/precision.md
+  {COMMAND} --only fid_tf kid_tf     # print two sections
+  {COMMAND} --weights-dir weights    # with the official weights: published values too
+"""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; 1 where a difference is beyond what is allowed."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=str(__doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description=str(__doc__).split("\n")[0].split(":")[0] + ".",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, default=PAGE, metavar="FILE", help="default: docs/precision.md")
     parser.add_argument("--only", nargs="+", metavar="METRIC", help="print the rows of these and write nothing")
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where the official weights are")

@@ -21,9 +21,9 @@ from bench.metrics.scorer import metric_class
 from bench.score.score import Request
 from bench.score.score import score as scored
 from tests.reference import equations, network_equations, pictures, random_weights
-from tests.reference.cases import official
+from tests.reference.cases import official, tensors
 from tests.reference.pictures import calibration_pair, eight_bit, held, noisy_pair, solid
-from tests.reference.random_weights import ALEXNET, INCEPTION, NIQE_MODEL, accepted
+from tests.reference.random_weights import ALEXNET, INCEPTION, KONIQ, NIQE_MODEL, accepted
 
 pytest.importorskip("torch")
 
@@ -174,8 +174,23 @@ def test_window() -> None:
     default = structural_similarity(*(x.astype(np.float64) for x in pair), data_range=1.0, channel_axis=2)
     assert abs(value("ssim_rgb", pair) - default) > 0.01
     assert {"gauss11,1.5", "popcov"} <= set(identity("ssim_rgb"))
+    estimate, reference, (fused, upsampled, _) = pictures.pansharpening()
+    ours = metric_class("d_lambda")().assess(estimate, reference).value
+    pairs = [(b, c) for b in range(4) for c in range(4) if b != c]
+    uniform = [_uniform_q(fused[b], fused[c]) - _uniform_q(upsampled[b], upsampled[c]) for b, c in pairs]
+    assert abs(np.abs(uniform).mean() / ours - 1) > 0.02
     for name in ("d_lambda", "d_s", "qnr"):
         assert "uqi-gauss11,1.5" in identity(name)
+
+
+def _uniform_q(first: np.ndarray, second: np.ndarray) -> float:
+    """Q of Wang and Bovik with their own window, 8x8 and uniform."""
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    x, y = (sliding_window_view(a, (8, 8)).reshape(-1, 64) for a in (first, second))
+    mx, my = x.mean(axis=1), y.mean(axis=1)
+    covariance = ((x - mx[:, None]) * (y - my[:, None])).mean(axis=1)
+    return float((4 * covariance * mx * my / ((x.var(axis=1) + y.var(axis=1)) * (mx**2 + my**2))).mean())
 
 
 def test_luminance_or_rgb() -> None:
@@ -279,6 +294,18 @@ def test_maniqa_s_checkpoints() -> None:
     assert hashes == ["w:a207f8ab", "w:ae6d356b"]
     assert metric_class("maniqa_koniq").title != metric_class("maniqa_pipal").title
 
+    pytest.importorskip("pyiqa")
+    import torch
+
+    crop = tensors((pictures.clean(225, 225, 8),) * 2, "float32")[0]
+    state = {k.removeprefix("module."): v for k, v in random_weights.state(KONIQ).items()}
+    with random_weights.narrow_maniqa() as build, torch.inference_mode():
+        networks = [build(scale=scale, test_sample=1) for scale in (0.8, 0.13)]
+        for network in networks:
+            network.load_state_dict(state)  # it fits either scale, and nothing warns
+        right, wrong = (float(network(crop)) for network in networks)
+    assert abs(wrong / right - 1) > 0.02
+
 
 # --- small, flat, incomplete ------------------------------------------------------------------------------------------
 
@@ -352,8 +379,6 @@ def test_zero_spectra() -> None:
     """Black has no angle: 0/0 in torchmetrics, left out and counted here."""
     pytest.importorskip("torchmetrics")
     from torchmetrics.functional.image import spectral_angle_mapper
-
-    from tests.reference.cases import tensors
 
     reference, prediction = noisy_pair()
     black = reference.copy()
