@@ -21,7 +21,7 @@ from tests.reference.random_weights import INCEPTION, KONIQ, NIQE_MODEL, PIPAL, 
 BASICSR = "XPixelGroup/BasicSR 8d56e3a0, tests/data"
 LIVE = "utlive/niqe d80aead2"
 MANIQA = "IIGROUP/MANIQA f573d862, README"
-N = 3  # images of the sets that go through Inception
+N = 2  # images of the sets that go through Inception
 
 
 # --- FID and KID: from features ---------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ CASES = [
          _frechet_kept, 1e-6, relative=True, note="computed once with clean-fid 0.1.35"),
     *(
         Case("fid_tf", "library", _random_network(name), lambda p=package: _fid_network(p), 1e-4, relative=True,
-             note="networks in float32; three pairs of 48x64 px")
+             note="networks in float32; two pairs of 48x64 px")
         for name, package in (("pytorch-fid", "pytorch_fid"), ("pyiqa", "pyiqa"))
     ),
     Case("fid_tf", "published", "clean-fid on five TID2013 pairs, legacy_pytorch, in pyiqa's calibration table",
@@ -300,7 +300,7 @@ CASES = [
     Case("kid_tf", "library", "torchmetrics, one subset of all", _kernel_torchmetrics, 1e-9, relative=True),
     *(
         Case("kid_tf", "library", _random_network(name), lambda p=package: _kid_network(p), 1e-4, relative=True,
-             note="networks in float32; three pairs of 48x64 px")
+             note="networks in float32; two pairs of 48x64 px")
         for name, package in (("pytorch-fid", "pytorch_fid"), ("pyiqa", "pyiqa"))
     ),
     Case("niqe", "equation", "eq. 24 in float64 with a random model, a grey picture",

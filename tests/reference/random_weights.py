@@ -146,7 +146,7 @@ def narrow_maniqa() -> Iterator[Callable[..., Any]]:
     create, plain = timm.create_model, maniqa_arch.MANIQA
 
     def small_backbone(name: str, pretrained: bool = False, **kwargs: Any) -> Any:
-        return create(name, **{**kwargs, "pretrained": False, "embed_dim": NARROW["embed_dim"], "num_heads": 3})
+        return create(name, **{**kwargs, "pretrained": False, "embed_dim": NARROW["embed_dim"], "num_heads": 2})
 
     def build(**kwargs: Any) -> Any:
         return plain(**{**kwargs, "pretrained": False, **NARROW}).eval()
