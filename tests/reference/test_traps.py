@@ -73,6 +73,8 @@ def test_range() -> None:
     assert value("psnr_rgb", pair) == pytest.approx(peak_signal_noise_ratio(*bytes_of, data_range=255), abs=1e-4)
     wrong = structural_similarity(*(x.astype(np.float64) for x in pair), data_range=255, channel_axis=2)
     assert wrong > 0.99 > value("ssim_rgb", pair) + 0.3  # constants of the wrong range drown the picture
+    loud = assessed("psnr_rgb", (np.float32(bytes_of[0]), np.float32(bytes_of[1])))
+    assert loud.value is None and "expected [0, 1]" in str(loud.reason)
     assert "peak1" in identity("psnr_rgb") and "range1" in identity("ssim_rgb") and "peak255" in identity("psnr_y")
 
     pytest.importorskip("lpips")
