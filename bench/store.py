@@ -21,9 +21,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ import numpy as np
 
 from bench.core.errors import NotComparable, RfbenchError, one_line
 from bench.core.files import (
+    atomic_path,
     digest,
     is_temporary,
     read_json,
@@ -52,6 +54,15 @@ OF_THE_SET = "one number for all images; it is in summary.json"
 ROWS = ":rows"
 """Ends the name of the feature that says how many rows of another belong to each image."""
 _MAX_CELLS = 2**26  # of scores.parquet: a million images of thirty metrics
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An array that is never whole in memory: ``read`` gives it in parts, one after the other along its first axis."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[], Iterable[np.ndarray]]
 
 
 class RunFolder:
@@ -293,13 +304,11 @@ class RunFolder:
         except Exception as error:  # as in read_prediction
             raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
 
-    def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:
+    def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray | Parts]) -> None:
         """Write features and summary, then drop the items (kept while an image has failed, to be tried again)."""
-        from safetensors.numpy import save
-
         path = self.path / "features.safetensors"
         if features:
-            write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in sorted(features.items())}))
+            _write_tensors(path, features)
         else:
             path.unlink(missing_ok=True)
         write_json(self.path / "summary.json", summary)
@@ -310,6 +319,27 @@ class RunFolder:
         summary = self.summary()
         if summary is not None and not summary["failed"]:
             shutil.rmtree(self.path / "items", ignore_errors=True)
+
+
+def _write_tensors(path: Path, arrays: Mapping[str, np.ndarray | Parts]) -> None:
+    """Write a safetensors file atomically, a part at a time.
+
+    The format: eight bytes with the length of the header, the header in JSON (type, shape and place of each array), the
+    arrays one after the other. Wider types come first, so that each array lies at a multiple of its item's size.
+    """
+    order = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    header, end = {}, 0
+    for name, array in order:
+        start, end = end, end + math.prod(array.shape) * array.dtype.itemsize
+        kind = f"{array.dtype.kind.upper()}{8 * array.dtype.itemsize}" if array.dtype.kind != "b" else "BOOL"
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in order:
+            for part in array.read() if isinstance(array, Parts) else (array,):
+                file.write(np.ascontiguousarray(part, array.dtype.newbyteorder("<")).tobytes())
 
 
 def _hash(path: Path) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 from bench import weights
 from bench.core.image import Array
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
+from bench.metrics.distances import frechet_distance, kernel_distance
 from bench.metrics.networks import as_tensor, fill, inference, load_state, quietly, ready, replaced
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class FidTf(_Inception):
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The distance; ``details`` holds the number of images, without which it means nothing."""
-        prediction, reference = _stacked(features)
+        prediction, reference = _Side(features, "prediction"), _Side(features, "reference")
         return SetScore(frechet_distance(prediction, reference), details={"images": len(features)})
 
 
@@ -145,51 +146,21 @@ class KidTf(_Inception):
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The squared MMD of all images."""
-        prediction, reference = _stacked(features)
+        prediction, reference = _Side(features, "prediction"), _Side(features, "reference")
         return SetScore(kernel_distance(prediction, reference), details={"images": len(features)})
 
 
-def _stacked(features: Sequence[Features]) -> tuple[np.ndarray, np.ndarray]:
-    return np.stack([f["prediction"] for f in features]), np.stack([f["reference"] for f in features])
+class _Side(Sequence[np.ndarray]):
+    """The vectors of one side of a set, each read when it is asked for."""
 
+    def __init__(self, features: Sequence[Features], side: str) -> None:
+        self._features, self._side = features, side
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The Frechet distance of Gaussians fitted to two sets of features, (N1, d) and (N2, d), at least 2 each.
+    def __len__(self) -> int:
+        return len(self._features)
 
-    With the centred features over sqrt(N - 1) as rows of A and B, S1 = A'A and S2 = B'B, and the eigenvalues of
-    S1 S2 are the squared singular values of A B', so the trace of its root is their sum. Where there are
-    more rows than dimensions, A is replaced by the triangle R of its QR decomposition, which has the same A'A.
-    """
-    a, mean_a = _centred(first)
-    b, mean_b = _centred(second)
-    root = np.linalg.svd(_short(a) @ _short(b).T, compute_uv=False).sum()
-    distance = ((mean_a - mean_b) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2.0 * root
-    return max(float(distance), 0.0)
-
-
-def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x = features.astype(np.float64)
-    mean = x.mean(axis=0)
-    return (x - mean) / np.sqrt(len(x) - 1), mean
-
-
-def _short(rows: np.ndarray) -> np.ndarray:
-    if rows.shape[0] <= rows.shape[1]:
-        return rows
-    return np.asarray(np.linalg.qr(rows, mode="r"))
-
-
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The unbiased squared MMD of two sets of features with the kernel (x.y / d + 1)^3, at least 2 rows each."""
-    x, y = first.astype(np.float64), second.astype(np.float64)
-    n, m, d = len(x), len(y), x.shape[1]
-
-    def kernel(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        return (p @ q.T / d + 1.0) ** 3
-
-    xx, yy = kernel(x, x), kernel(y, y)
-    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
-    return float(within - 2.0 * kernel(x, y).mean())
+    def __getitem__(self, i: Any) -> Any:
+        return self._features[i][self._side]
 
 
 class ManiqaKoniq(Metric):

@@ -24,6 +24,7 @@ from bench.models.call import Answer, Model
 from bench.protocols.base import Protocol, Task
 from bench.run.estimates import estimates
 from bench.run.finish import finish_run
+from bench.run.kept import named
 from bench.run.plan import Plan
 from bench.run.progress import Progress
 from bench.run.scoring import Scoring, usual_workers
@@ -261,13 +262,7 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
                 for kind, by_metric in found.scores.items()
             },
         }
-        features = {
-            f"{kind}/{name}/{key}": array
-            for kind, by_metric in found.features.items()
-            for name, kept in by_metric.items()
-            for key, array in kept.items()
-        }
-        folders[label].write_item(item, features)
+        folders[label].write_item(item, named(found))
 
 
 def _notes(found: ItemScores) -> list[str]:

@@ -14,8 +14,9 @@ from bench.core.files import digest
 from bench.metrics.base import Features, Metric, Score
 from bench.metrics.scorer import POINT, metric_class
 from bench.protocols.base import Task
+from bench.run.kept import Kept
 from bench.run.plan import Plan
-from bench.store import FORMAT, OF_THE_SET, ROWS, RunFolder
+from bench.store import FORMAT, OF_THE_SET, Parts, RunFolder
 
 FACT = "fact:"
 """What the columns of a model's facts begin with."""
@@ -33,7 +34,7 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
     kinds = [k for k in LABELS if any(k in item["scores"] for item in items.values())] or ["sample"]
     done = [item for item in items.values() if not item["error"]]
     summaries: dict[str, Any] = {}
-    all_features: dict[str, np.ndarray] = {}
+    all_features: dict[str, np.ndarray | Parts] = {}
     for kind in kinds:
         sets = {
             name: _reduce(plan, metric, kind, done, folder, all_features)
@@ -73,32 +74,20 @@ def _reduce(
     kind: str,
     done: Sequence[dict[str, Any]],
     folder: RunFolder,
-    kept: dict[str, np.ndarray],
+    kept: dict[str, np.ndarray | Parts],
 ) -> tuple[dict[str, Any], list[float | None]]:
     """A set metric over the images that have its features: its summary, and each image's share where it has one."""
-    prefix = f"{kind}/{metric.name}/"
-    present, features = [], []
-    for item in done:
-        mine = {k.removeprefix(prefix): v for k, v in folder.item_features(item["id"]).items() if k.startswith(prefix)}
-        if mine:
-            present.append(item["id"])
-            features.append(mine)
+    features = Kept(folder.item_features, [item["id"] for item in done], kind, metric.name)
     shares: list[float | None] = [None] * len(done)
     if not features:
         return {}, shares
-    others = _other_references(plan, metric, set(present)) if metric.fits_references else []
-    for key in features[0]:
-        arrays = [f[key] for f in features]
-        if all(a.shape == arrays[0].shape for a in arrays):
-            kept[prefix + key] = np.stack(arrays)
-        else:  # blocks of images of several sizes: one after the other, with where each begins
-            kept[prefix + key] = np.concatenate(arrays)
-            kept[prefix + key + ROWS] = np.array([len(a) for a in arrays], np.int64)
+    kept |= features.arrays()
+    others = _other_references(plan, metric, set(features.ids)) if metric.fits_references else []
     fitted: dict[str, np.ndarray] = {}
     found, of_each = reduced(metric, features, others, fitted)
-    kept |= {f"{prefix}fitted:{key}": array for key, array in fitted.items()}
+    kept |= {f"{kind}/{metric.name}/fitted:{key}": array for key, array in fitted.items()}
     if of_each is not None:
-        by_id = dict(zip(present, of_each, strict=True))
+        by_id = dict(zip(features.ids, of_each, strict=True))
         shares = [by_id.get(item["id"]) for item in done]
     return found, shares
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from bench.data import bands as band_names
 from bench.metrics.base import Estimate, Metric, Reference, Setting
 from bench.metrics.scorer import ItemScores, Scorer, chosen, metric_class
 from bench.run.finish import reduced, summarised
+from bench.run.kept import Kept, Spill
 from bench.run.plan import choose_metrics, describe, resolve_dataset, resolve_device, resolve_protocol
 from bench.run.progress import Progress
 from bench.run.scoring import Scoring, usual_workers
@@ -104,8 +106,10 @@ def score(request: Request, *, title: str = "score") -> dict[str, Any]:
     computed = {n: metric_class(n)(plan.setting).identity() for n in names if n not in skipped}
     if plan.setting.device != "cpu":
         provenance.deterministic()
-    items = _score_all(plan, computed, _workers(request, len(plan.matches.both)), title)
-    return _document(plan, names, skipped, items)
+    with tempfile.TemporaryDirectory(prefix="rfbench-") as place:
+        spill = Spill(Path(place))
+        items = _score_all(plan, computed, _workers(request, len(plan.matches.both)), title, spill)
+        return _document(plan, names, skipped, items, spill)
 
 
 _GOES_WITH = {"--ref": ("ref_scale", "border_px", "quantise"), "--data": ("split", "protocol")}
@@ -191,14 +195,18 @@ def _score_one(scorer: Scorer, reference: Reference, estimate: Estimate) -> Item
     return scorer.score(reference, {"sample": estimate})
 
 
-def _score_all(plan: _Plan, identities: Mapping[str, str], workers: int, title: str) -> list[_Item]:
-    """Read and score the images one after the other; of what was read only the facts are kept. Sorted by id."""
+def _score_all(plan: _Plan, identities: Mapping[str, str], workers: int, title: str, spill: Spill) -> list[_Item]:
+    """Read and score the images one after the other; of what was read only the facts are kept. Sorted by id.
+
+    Features of set metrics go to ``spill``.
+    """
     items: dict[str, _Item] = {}
     progress = Progress(len(plan.matches.both), 0, title, ("score",))
     with progress, Scoring[str, ItemScores](identities, plan.setting, workers) as pool:
 
         def keep(finished: Iterable[tuple[str, ItemScores]]) -> None:
             for image_id, scores in finished:
+                spill.take(image_id, scores)
                 items[image_id].scores = scores
                 progress.advance("score")
 
@@ -219,7 +227,9 @@ def _score_all(plan: _Plan, identities: Mapping[str, str], workers: int, title: 
 # --- the document ---------------------------------------------------------------------------------------------
 
 
-def _document(plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], items: Sequence[_Item]) -> dict[str, Any]:
+def _document(
+    plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], items: Sequence[_Item], spill: Spill
+) -> dict[str, Any]:
     metrics = {name: metric_class(name)(plan.setting) for name in names}
     done = [item for item in items if item.error is None]
     found: dict[str, list[dict[str, Any]]] = {}
@@ -228,7 +238,7 @@ def _document(plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], ite
         found[name] = [_of_image(item, name, skipped.get(name)) for item in done]
         of_set = None
         if metric.level == "set" and name not in skipped:
-            of_set = _reduce(metric, done, found[name])
+            of_set = _reduce(metric, done, found[name], spill)
         cell = summarised(metric, found[name], of_set, skipped.get(name))
         identities[name] = cell.pop("identity")
         summary[name] = cell
@@ -261,17 +271,18 @@ def _of_image(item: _Item, name: str, skipped: str | None) -> dict[str, Any]:
     return {"value": score.value} if score.reason is None else {"reason": score.reason}
 
 
-def _reduce(metric: Metric, done: Sequence[_Item], found: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _reduce(
+    metric: Metric, done: Sequence[_Item], found: Sequence[dict[str, Any]], spill: Spill
+) -> dict[str, Any] | None:
     """A set metric over the images that have its features; each image's share, if it has one, goes to ``found``."""
-    features = [item.scores.features.get("sample", {}).get(metric.name) for item in done]
-    present = [f for f in features if f is not None]
-    if not present:
+    features = Kept(spill.load, [item.match.id for item in done], "sample", metric.name)
+    if not features:
         return None
-    of_set, shares = reduced(metric, present)
+    of_set, shares = reduced(metric, features)
     if shares is not None:
-        places = (place for place, f in zip(found, features, strict=True) if f is not None)
-        for place, share in zip(places, shares, strict=True):
-            place |= {"value": share} if share is not None else {}
+        places = {item.match.id: place for item, place in zip(done, found, strict=True)}
+        for image_id, share in zip(features.ids, shares, strict=True):
+            places[image_id] |= {"value": share} if share is not None else {}
     return of_set
 
 

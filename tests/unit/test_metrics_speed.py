@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.metrics import physics
-from bench.metrics.base import Estimate, Metric, Reference, Setting
+from bench.metrics import distances, physics
+from bench.metrics.base import Estimate, Metric, Reference, SetScore, Setting
+from bench.metrics.distances import frechet_distance, kernel_distance
 from bench.metrics.fidelity import Fsim, Fsimc
 from bench.metrics.networks import as_tensor
 from bench.metrics.physics import De00
-from bench.metrics.scorer import DEFAULT, SLOW_ON_CPU, Scorer
+from bench.metrics.realism import FidTf, KidTf
+from bench.metrics.scorer import DEFAULT, SLOW_ON_CPU, ItemScores, Scorer
+from bench.run.kept import Kept, Spill
+from bench.store import RunFolder
 from tests.unit.test_metrics_networks import folder, images, inception  # noqa: F401 - fixtures
 
 torch = pytest.importorskip("torch")
@@ -123,3 +128,95 @@ def test_de00_of_pieces_is_that_of_the_whole(monkeypatch: Any) -> None:
     assert whole[0].value != whole[1].value
     monkeypatch.setattr(physics, "_PIECE", 37)
     assert [De00(Setting()).assess(estimate, r) for r in (fresh(reference), fresh(holes))] == whole
+
+
+# --- sets: the same distance from a stream ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 15, 16, 17, 32, 33, 100])
+def test_frechet_distance_of_a_stream_is_that_of_the_whole(n: int) -> None:
+    """16 features: below, at and above the number that a block holds, against eigenvalues of S1 S2."""
+    random = np.random.default_rng(n)
+    first = random.normal(0, 1, (n, 16)) @ random.normal(0, 1, (16, 16)) + 5
+    second = random.normal(0.3, 2, (n + 1, 16))
+    (m1, s1), (m2, s2) = ((x.mean(axis=0), np.cov(x.T)) for x in (first, second))
+    root = np.sqrt(np.maximum(np.linalg.eigvals(s1 @ s2).real, 0)).sum()
+    expected = ((m1 - m2) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * root
+    assert frechet_distance(iter(first), iter(second)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_kernel_distance_in_blocks_is_that_of_the_whole(monkeypatch: Any) -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(0, 1, (23, 8)), random.normal(0.2, 1, (31, 8))
+    kernel = lambda p, q: (p @ q.T / 8 + 1) ** 3  # noqa: E731
+    xx, yy = kernel(first, first), kernel(second, second)
+    expected = (xx.sum() - np.trace(xx)) / (23 * 22) + (yy.sum() - np.trace(yy)) / (31 * 30)
+    expected -= 2 * kernel(first, second).mean()
+    for block in (1, 5, 23, 100):
+        monkeypatch.setattr(distances, "_BLOCK", block)
+        assert kernel_distance(first, second) == pytest.approx(expected, rel=1e-12)
+
+
+def test_sets_are_reduced_from_files_one_image_at_a_time(monkeypatch: Any, tmp_path: Path) -> None:
+    """What FID and KID hold does not grow with the set, whose features lie in files."""
+    random = np.random.default_rng(0)
+    spill, ids = Spill(tmp_path), [f"image {i}" for i in range(300)]
+    for image_id in ids:
+        sides = {side: random.random(32, np.float32) for side in ("prediction", "reference")}
+        found = ItemScores(features={"sample": {"fid_tf": sides, "kid_tf": sides}})
+        spill.take(image_id, found)
+        assert not found.features
+    monkeypatch.setattr(distances, "_BLOCK", 16)
+    held: list[Any] = []
+    most = 0
+
+    def load(image_id: str) -> Any:
+        nonlocal most
+        features = dict(spill.load(image_id))
+        held.extend(weakref.ref(a) for a in features.values())
+        alive = [r for r in held if r() is not None]
+        held[:] = alive
+        most = max(most, len(alive))
+        return features
+
+    for metric in (FidTf(), KidTf()):
+        kept = Kept(load, [*ids, "without"], "sample", metric.name)
+        assert kept.ids == ids
+        score = metric.combine(kept)
+        assert isinstance(score, SetScore) and score.details == {"images": 300}
+        assert most < 150  # arrays alive: those of a block or two, of 600
+        assert score == metric.combine([kept[i] for i in range(300)])
+        most = 0
+
+
+def test_features_are_written_in_parts_as_a_safetensors_file(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    random = np.random.default_rng(0)
+    of_image: dict[str, dict[str, np.ndarray]] = {
+        str(i): {
+            "sample/fid_tf/prediction": random.random(5, np.float32),
+            "sample/niqe_ref/blocks": random.random((i, 3)),
+            "sample/other/count": np.array([i], np.int64),
+            "sample/other/odd": np.array([i % 2 == 0] * 3),
+        }
+        for i in (1, 2, 4)
+    }
+    arrays: dict[str, Any] = {"sample/niqe_ref/fitted:mean": np.arange(3.0)}
+    for metric in ("fid_tf", "niqe_ref", "other"):
+        arrays |= Kept(of_image.__getitem__, list(of_image), "sample", metric).arrays()
+    run = RunFolder(tmp_path)
+    run.finish({"format": 1, "failed": ["x"], "rows": {}, "images": 3, "plan_sha256": ""}, arrays)
+    found = load_file(tmp_path / "features.safetensors")
+    assert set(found) == {*of_image["1"], "sample/niqe_ref/blocks:rows", "sample/niqe_ref/fitted:mean"}
+    assert found["sample/niqe_ref/blocks:rows"].tolist() == [1, 2, 4]
+    for i, (image_id, features) in enumerate(of_image.items()):
+        start = [0, 1, 3][i]
+        assert (found["sample/fid_tf/prediction"][i] == features["sample/fid_tf/prediction"]).all()
+        blocks = found["sample/niqe_ref/blocks"][start : start + int(image_id)]
+        assert (blocks == features["sample/niqe_ref/blocks"]).all() and blocks.dtype == np.float64
+        assert found["sample/other/count"][i] == [int(image_id)]
+        assert (found["sample/other/odd"][i] == features["sample/other/odd"]).all()
+    assert [f["prediction"].tolist() for f in run.features("sample", "fid_tf")] == [
+        f["sample/fid_tf/prediction"].tolist() for f in of_image.values()
+    ]

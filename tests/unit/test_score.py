@@ -662,7 +662,15 @@ def test_an_interruption_writes_nothing(
 def reversed_scandir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A file system that lists its files the other way round."""
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: reversed(list(scandir(path))))
+
+    class Backwards(list[os.DirEntry[str]]):
+        def __enter__(self) -> Backwards:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", lambda path: Backwards(reversed(list(scandir(path)))))
     yield
 
 
