@@ -85,7 +85,11 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks score.")
 @click.option(
-    "--workers", type=int, metavar="N", help="Scoring processes; 0 scores in this one. No number depends on it."
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Scoring processes; 0 scores in this one. No number depends on it.  [default: one a core, at most 4; none for "
+    "few images]",
 )
 @click.option(
     "--strict", is_flag=True, help="Stop before anything is computed if a metric cannot be or a file has no partner."

@@ -116,7 +116,7 @@ def _set_threads() -> None:
 def _workers(plan: Plan) -> int:
     if plan.request.workers is not None:
         return plan.request.workers
-    return usual_workers()
+    return usual_workers(predicting=True)
 
 
 # --- prediction -----------------------------------------------------------------------------------------------

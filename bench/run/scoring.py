@@ -22,9 +22,9 @@ _WORKER_LOST = (
 _WORKERS_AT_MOST = 4  # by default; each holds torch and the metrics' networks
 
 
-def usual_workers() -> int:
-    """How many scoring processes there are where nobody says: one core less than there are."""
-    return max(1, min(_WORKERS_AT_MOST, provenance.cores() - 1))
+def usual_workers(*, predicting: bool) -> int:
+    """How many scoring processes there are where nobody says: one a core, of which prediction keeps one for itself."""
+    return max(1, min(_WORKERS_AT_MOST, provenance.cores() - predicting))
 
 
 class Scoring(Generic[Key, Result]):

@@ -149,7 +149,7 @@ def _check(request: Request) -> None:
 def _workers(request: Request, images: int) -> int:
     if request.workers is not None:
         return request.workers
-    return min(usual_workers(), images // _A_PROCESS_PAYS_FROM)
+    return min(usual_workers(predicting=False), images // _A_PROCESS_PAYS_FROM)
 
 
 def _against_folder(request: Request) -> _Plan:

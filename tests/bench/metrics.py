@@ -3,8 +3,8 @@
 On a processor, in one run on the same images: each library called image by image as its documentation shows
 (``tests.bench.peers``, in a process with torch's default threads), and our scoring processes for one model and for
 four, the same code that ``rfbench run`` and ``rfbench score`` use. Then what the goals ask for one by one: the share of
-each metric, the networks against their bare backbones, MANIQA, the distance step. Official weights are not needed:
-random ones do the same work. ``--out docs/speed.md`` writes what was printed.
+each metric, the networks against their bare backbones, the distance step, memory, MANIQA. Official weights are not
+needed: random ones do the same work. ``--out docs/speed.md`` writes what was printed.
 
 With ``--device cuda`` only ours is measured, MANIQA included, and held against the same on the processor.
 """
@@ -41,6 +41,7 @@ random_weights.use()  # in the scoring processes, which import this module
 
 MODELS = 4
 WITHOUT = ("maniqa_koniq", "nll", "ece")  # minutes an image on a processor; no library call, no distribution here
+PARTS = ("set", "backbones", "distances", "memory", "maniqa")
 PIXELWISE = ("psnr_rgb", "ssim_rgb", "sam_rgb", "de00")
 _Lines = list[str]
 
@@ -284,15 +285,25 @@ def distances() -> _Lines:
     return lines
 
 
+def memory() -> _Lines:
+    """Peak memory of FID and KID at three numbers of images, each in a process of its own."""
+    lines = ["| images | peak, MB |", "|---|---|"]
+    for n in (1000, 4500, 7500):
+        words = [sys.executable, "-m", "tests.bench.set_memory", str(n)]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+        lines.append(f"| {n} | {done.stdout.strip()} |")
+    return lines
+
+
 # --- what is printed --------------------------------------------------------------------------------------------------
 
 
 def on_processor(given: argparse.Namespace, folder: Path, setting: Setting) -> _Lines:
     """Our set against the libraries."""
     names = [m for m in DEFAULT if m not in WITHOUT]
-    workers = given.workers or min(4, provenance.cores())
+    workers = given.workers or usual_workers(predicting=False)
     lines: _Lines = []
-    wanted = given.only or ("set", "backbones", "maniqa", "distances")
+    wanted = given.only or PARTS
     if "set" in wanted:
         peer_images = min(given.peers, given.n)
         peers = _peers(folder, peer_images, given.n)
@@ -304,12 +315,18 @@ def on_processor(given: argparse.Namespace, folder: Path, setting: Setting) -> _
         lines += ["", "## Networks against their backbones", "", _BACKBONES, "", *against_backbones(folder, setting)]
     if "distances" in wanted:
         lines += ["", "## From features to FID and KID", "", _DISTANCES, "", *distances()]
+    if "memory" in wanted:
+        lines += ["", "## Memory of FID and KID", "", _MEMORY, "", *memory()]
     if "maniqa" in wanted:
         lines += ["", "## MANIQA", "", *(f"- {line}" for line in maniqa(setting, pyiqa_too=True))]
     return lines
 
 
 _BACKBONES = "Both images of a pair through torchvision's or torch-fidelity's network and nothing else; one thread."
+_MEMORY = (
+    "A process that reads the features of one image at a time from their files. Up to 2,048 images FID holds them all, "
+    "then no more than twice that many rows however many there are."
+)
 _DISTANCES = "2,048 features an image, one thread. Goal: under 1 s for 1,000 images."
 
 
@@ -364,7 +381,7 @@ def _set_table(
 def on_gpu(given: argparse.Namespace, folder: Path, setting: Setting) -> _Lines:
     """Images per second of the whole set, MANIQA included; what dominates; how far the device moves a score."""
     names = [m for m in DEFAULT if m not in ("nll", "ece")]
-    workers = given.workers or usual_workers()
+    workers = given.workers or usual_workers(predicting=False)
     lines = [f"## On a GPU, {given.n} images of {given.size}x{given.size} px, MANIQA included", ""]
     for k in (1, MODELS):
         seconds = whole_set(folder, given.n, k, names, setting, workers)
@@ -411,7 +428,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=40, help="of these images the libraries get only so many")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for ours alone with MANIQA")
     parser.add_argument("--workers", type=int, help="scoring processes")
-    parser.add_argument("--only", nargs="*", choices=("set", "backbones", "distances", "maniqa"), help="on a processor")
+    parser.add_argument("--only", nargs="*", choices=PARTS, help="on a processor")
     parser.add_argument("--out", type=Path, help="a Markdown file to write")
     given = parser.parse_args()
     started = time.perf_counter()
