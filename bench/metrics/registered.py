@@ -189,6 +189,7 @@ def register(estimate: Estimate, reference: Reference, quantise: int | None) -> 
             image=_image(estimate.image, reference.hr, shift, valid),
             mean=None,
             std=None,
+            draws=None,
         ),
         shift,
         gain,
@@ -265,6 +266,7 @@ def registered(base: type[Metric]) -> type[Metric]:
         "min_side_px": base.min_side_px + 2 * WINDOW_PX,
         "parameters": (*base.parameters, *parameters()),
         "summary": f"{base.summary}, after registration" if base.summary else "",
+        "symmetric": None,  # it is the prediction that is moved and fitted
         "base": base,
     }
     return type(f"{base.__name__}Registered", (_Registered, base), attributes)

@@ -43,7 +43,7 @@ def fresh(reference: Reference) -> Reference:
 
 
 def alone(scorer: Scorer, reference: Reference, of_model: dict[str, Estimate]) -> Any:
-    again = {kind: dataclasses.replace(e, cache={}) for kind, e in of_model.items()}
+    again = {kind: dataclasses.replace(e) for kind, e in of_model.items()}
     return scorer.score(fresh(reference), again)
 
 
