@@ -19,6 +19,7 @@ from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
 from bench.core.image import Image
 from bench.metrics.base import GROUPS, Estimate, Metric, Need, Reference, Score, Setting
+from bench.metrics.identity import rebuild
 from bench.metrics.scorer import metric_class
 
 Pair = tuple[Estimate, Reference]
@@ -91,6 +92,7 @@ class _MetricChecks:
         self.name, self.setting = name, setting
         self._made: dict[float, list[Pair]] = {}
         self._count = 0
+        self._seen: list[float] = []  # every number that was computed on the way
         self.value: float | None = None
 
     def all(self) -> list[Check]:
@@ -103,24 +105,37 @@ class _MetricChecks:
             Check("number", self.number, vital=True),
             Check("input kept", self.input_kept),
             Check("repeatable", self.repeatable),
+            Check("rebuilt", self.rebuilt),
             Check("order", self.order),
+            Check("threads", self.threads),
+            *([Check("device", self.device)] if self.setting.device != "cpu" else []),
             Check("global seeds", self.global_seeds),
             Check("direction", self.direction),
             Check("identical", self.identical),
+            Check("symmetry", self.symmetry),
             Check("sizes", self.sizes),
             Check("flat images", self.flat),
             Check("no data", self.no_data),
             Check("what is absent", self.absent),
             Check("types", self.types),
+            Check("bands", self.bands),
+            Check("wrong input", self.wrong_input),
             Check("not finite", self.not_finite),
+            Check("bounds", self.bounds),
         ]
 
     def _new(self, **changes: object) -> Metric:
         return self.kind(dataclasses.replace(self.setting, **changes))  # type: ignore[arg-type]
 
+    def _measure(self, metric: Metric, *pairs: Pair) -> Score:
+        score = measure(metric, *pairs)
+        if score.value is not None:
+            self._seen.append(score.value)
+        return score
+
     def _side(self) -> int:
         """A side that is surely large enough."""
-        return max(120, self.kind.min_side_px)
+        return max(64, self.kind.min_side_px)
 
     def _pairs(self, noise: float = _NOISE) -> list[Pair]:
         """As many pairs as the metric needs: one, or a set that it is content with."""
@@ -128,8 +143,8 @@ class _MetricChecks:
             side = self._side() if self.kind.level == "image" else max(self._side(), 200)
             count = self._count or (1 if self.kind.level == "image" else max(2, self.kind.min_images))
             pairs = [scene(side, side + 8, s, noise) for s in range(count)]
-            while not self._count and count < _MOST and measure(self._new(), *pairs).reason and len(pairs) > 1:
-                count = min(_MOST, 3 * count)
+            while not self._count and count < _MOST and self._measure(self._new(), *pairs).reason and len(pairs) > 1:
+                count = min(_MOST, 5 * count // 2)
                 pairs += [scene(side, side + 8, s, noise) for s in range(len(pairs), count)]
             self._made[noise], self._count = pairs, len(pairs)
         return [_fresh(pair) for pair in self._made[noise]]
@@ -219,7 +234,7 @@ class _MetricChecks:
 
     def number(self) -> str:
         pairs = self._pairs()
-        score = measure(self._new(), *pairs)
+        score = self._measure(self._new(), *pairs)
         if score.value is None:
             do = "let value() (features() and reduce() for a set) return it; state min_side_px, min_images and needs"
             size = pairs[0][0].size
@@ -230,32 +245,76 @@ class _MetricChecks:
 
     def repeatable(self) -> str:
         metric = self._new()
-        found = [self.value, *(measure(metric, *self._pairs()).value for _ in range(2))]
+        found = [self.value, *(self._measure(metric, *self._pairs()).value for _ in range(2))]
         if len(set(found)) > 1:
             raise Broken(
                 f"the same images give {_values(found)}", "one number", "keep no state and draw no random numbers"
             )
         return "the same number three times"
 
+    def rebuilt(self) -> str:
+        """What a table prints is enough to compute the number again."""
+        identity = self._new().identity()
+        do = "leave identity() as it is, and let nothing but `parameters` decide the number"
+        try:
+            again = rebuild(identity, device=self.setting.device, weights_dir=self.setting.weights_dir)
+        except RfbenchError as error:
+            raise Broken(str(error), "an identity that gives the metric back", do) from None
+        found = self._measure(again, *self._pairs()).value
+        if type(again) is not self.kind or found != self.value:
+            raise Broken(
+                f"{_values([self.value, found])} from the metric and from the identity {identity}", "one number", do
+            )
+        return "its identity gives the metric and the number back"
+
     def order(self) -> str:
         do = "let no image see another: keep nothing in self between images, reduce in an order that does not matter"
         if self.kind.level == "image":
             several = [scene(self._side(), self._side() + 8 * i, i) for i in range(3)]
-            alone = [measure(self._new(), _fresh(p)).value for p in several]
+            alone = [self._measure(self._new(), _fresh(p)).value for p in several]
             one = self._new()
-            forwards = [measure(one, _fresh(p)).value for p in several]
-            backwards = [measure(one, _fresh(p)).value for p in several[::-1]][::-1]
+            forwards = [self._measure(one, _fresh(p)).value for p in several]
+            backwards = [self._measure(one, _fresh(p)).value for p in several[::-1]][::-1]
         else:
             alone = forwards = [self.value]
-            backwards = [measure(self._new(), *self._pairs()[::-1]).value]
+            backwards = [self._measure(self._new(), *self._pairs()[::-1]).value]
         for a, b, c in zip(alone, forwards, backwards, strict=True):
             if not (_close(a, b) and _close(a, c)):
                 raise Broken(f"{_values([a, b, c])} alone, in a row and in another order", "one number", do)
         return "images alone, in a row and in another order have the same numbers"
 
+    def threads(self) -> str:
+        import torch
+
+        before = torch.get_num_threads()
+        other = 1 if before > 1 else 2
+        torch.set_num_threads(other)
+        try:
+            found = self._measure(self._new(), *self._pairs()).value
+        finally:
+            torch.set_num_threads(before)
+        if not _close(self.value, found):
+            raise Broken(
+                f"{_values([self.value, found])} with {before} and {other} threads",
+                "one number to a rounding",
+                "sum in an order that does not depend on threads, or in double precision",
+            )
+        return f"the same number with {before} and {other} threads"
+
+    def device(self) -> str:
+        """Kernels of a GPU sum in another order; single precision through tens of layers leaves four digits."""
+        found = self._measure(self._new(device="cpu"), *self._pairs()).value
+        if self.value is None or found is None or not math.isclose(self.value, found, rel_tol=1e-3, abs_tol=1e-4):
+            raise Broken(
+                f"{_values([self.value, found])} on {self.setting.device} and on the processor",
+                "numbers within 0.1 %",
+                "switch TF32 and autotuning off (bench.metrics.networks.inference), or compute in double precision",
+            )
+        return f"{_values([self.value, found])} on {self.setting.device} and on the processor"
+
     def global_seeds(self) -> str:
         with global_seed(1):
-            found = measure(self._new(), *self._pairs()).value
+            found = self._measure(self._new(), *self._pairs()).value
         if found != self.value:
             raise Broken(
                 f"{_values([self.value, found])} with the global generators in two states",
@@ -269,7 +328,7 @@ class _MetricChecks:
         pairs = [scene(side, side + 8, seed) for seed in range(self._count)]  # anew: the others were measured before
         arrays = [a for pair in pairs for a in _arrays(pair)]
         before = [a.copy() for a in arrays]
-        measure(self._new(), *pairs)
+        self._measure(self._new(), *pairs)
         if not all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True)):
             raise Broken("the metric wrote into its images", "images that are left as they are", "work on a copy")
         return "images are left as they were"
@@ -277,7 +336,7 @@ class _MetricChecks:
     def direction(self) -> str:
         if self.kind.level == "set" and "distribution" in self.kind.needs:
             raise Skipped("calibration of a set: as good with more noise, if as much was predicted")
-        worse, better = (measure(self._new(), *self._pairs(noise)).value for noise in (0.15, 0.02))
+        worse, better = (self._measure(self._new(), *self._pairs(noise)).value for noise in (0.15, 0.02))
         if "reference" not in self.kind.needs:
             raise Skipped(
                 f"needs no reference, so noise proves nothing ({_values([better, worse])} with little and much)"
@@ -299,7 +358,7 @@ class _MetricChecks:
             raise Skipped("needs no reference")
         if self.kind.level == "set" and "distribution" in self.kind.needs:
             raise Skipped("calibration of a set: an error of zero everywhere is badly calibrated")
-        values = {n: measure(self._new(), *map(_equal_spread, self._pairs(n))).value for n in (0.0, 0.02)}
+        values = {n: self._measure(self._new(), *map(_equal_spread, self._pairs(n))).value for n in (0.0, 0.02)}
         best = values[0.0]
         if best is None or any(v is None or self._is_better(v, best) for v in values.values()):
             raise Broken(
@@ -307,7 +366,35 @@ class _MetricChecks:
                 "the best number for identical ones",
                 "correct direction or value(); an infinite one needs a stated cap, since JSON has no infinity",
             )
+        perfect = self.kind.perfect
+        if perfect is not None and not math.isclose(best, perfect, rel_tol=1e-5, abs_tol=1e-5):
+            raise Broken(f"{best:.6g} for identical images", f"{perfect:g}, as perfect={perfect:g} says", "correct it")
         return f"{best:.6g} for identical images, no better with noise"
+
+    def symmetry(self) -> str:
+        if not self.kind.symmetric:
+            raise Skipped("it says that it is not symmetric" if self.kind.symmetric is False else "it makes no claim")
+        back = self._measure(self._new(), *map(_exchanged, self._pairs())).value
+        if not _close(self.value, back, 1e-4):
+            raise Broken(
+                f"{_values([self.value, back])} when prediction and reference are exchanged",
+                "one number, as symmetric=True says",
+                "correct value(), or leave symmetric out",
+            )
+        return "the same number when prediction and reference are exchanged"
+
+    def bounds(self) -> str:
+        low, high = self.kind.bounds
+        outside = [v for v in self._seen if not low - 1e-6 <= v <= high + 1e-6]
+        if outside:
+            raise Broken(f"{outside[0]:.6g}", f"{low:g} to {high:g}, as bounds says", "correct bounds or value()")
+        if math.isinf(low) and math.isinf(high):
+            raise Skipped(
+                f"it states none ({len(self._seen)} numbers from {min(self._seen):.4g} to {max(self._seen):.4g})"
+            )
+        return (
+            f"{len(self._seen)} numbers from {min(self._seen):.4g} to {max(self._seen):.4g} within {low:g} to {high:g}"
+        )
 
     def sizes(self) -> str:
         texts = []
@@ -395,7 +482,69 @@ class _MetricChecks:
             raise Broken(
                 f"{_values([self.value, wide.value])} for float32 and float64", "one number, or a reason", "convert"
             )
+        strange = self._held("images that lie otherwise in memory", *map(_laid_otherwise, self._pairs()))
+        if not _close(strange.value, self.value):
+            raise Broken(
+                f"{_values([self.value, strange.value])} for rows and for columns that lie together in memory",
+                "one number",
+                "read arrays by index, never by their bytes",
+            )
         return "float32 and float64 agree" if wide.value is not None else f"float64: a reason: {wide.reason}"
+
+    def bands(self) -> str:
+        """Images of one band and of twelve beside the display image, and no display image at all."""
+
+        def with_bands(pair: Pair, count: int) -> Pair:
+            estimate, reference = pair
+            assert estimate.image is not None and reference.hr is not None and reference.lr is not None
+            several = [_with_bands(i, count) for i in (estimate.image, reference.hr, reference.lr)]
+            return dataclasses.replace(estimate, image=several[0]), dataclasses.replace(
+                reference, hr=several[1], lr=several[2], cache={}
+            )
+
+        def greyscale(pair: Pair) -> Pair:
+            nothing = np.empty((0, 0, 3), np.float32)
+            estimate, reference = with_bands(pair, 1)
+            return (
+                dataclasses.replace(estimate, display=nothing, display_float=nothing, mean=None, std=None, draws=None),
+                dataclasses.replace(reference, display=None, display_float=None),
+            )
+
+        pairs = [scene(self._side(), self._side() + 8, s) for s in range(self._least())]
+        twelve = self._held("images of twelve bands", *(with_bands(p, 12) for p in pairs))
+        one = self._held("images of one band", *map(greyscale, pairs))
+        if self._in_display() and one.value is not None:
+            raise Broken("a number of images without R, G, B", "a reason", "do not override assess() or gather()")
+        return f"twelve bands {_outcome(twelve)}, one {_outcome(one)}"
+
+    def wrong_input(self) -> str:
+        """What a broken program may hand over is a reason, never a number."""
+        least = self._least()
+        pairs = [scene(self._side(), self._side() + 8, s) for s in range(least)]
+        smaller = [scene(self._side(), self._side() + 4, s)[0] for s in range(least)]
+        wrong = {"another size than the reference's": [(s, r) for s, (_, r) in zip(smaller, pairs, strict=True)]}
+        if self._in_display():
+            wrong["values of 0 to 255"] = [(_changed(e, lambda a: a * np.float32(255)), r) for e, r in pairs]
+            if "distribution" in self.kind.needs:
+                del wrong["values of 0 to 255"]  # what is looked at has no range
+                wrong["a negative deviation"] = [
+                    (dataclasses.replace(e, std=-1.0 - np.zeros_like(e.display)), r) for e, r in pairs
+                ]
+            if "reference" in self.kind.needs:
+                wrong["a reference that is not finite"] = [
+                    (e, dataclasses.replace(r, display=r.display * np.float32(np.nan), cache={}))
+                    for e, r in pairs
+                    if r.display is not None
+                ]
+        if self.kind.level == "set" and self.kind.min_images > 1:
+            wrong["a single image"] = pairs[:1]
+        numbers = [what for what, of in wrong.items() if self._held(what, *map(_fresh, of)).reason is None]
+        if numbers:
+            raise Broken(f"a number of {few(numbers)}", "a reason", "do not override assess(), gather() or combine()")
+        return f"a reason each: {', '.join(wrong)}"
+
+    def _in_display(self) -> bool:
+        return self.kind.display or "distribution" in self.kind.needs
 
     def not_finite(self) -> str:
         """A model's answers are finite by the time they come here; a metric that hides a NaN would hide a bug."""
@@ -411,7 +560,7 @@ class _MetricChecks:
             image = dataclasses.replace(estimate.image, values=pierced(estimate.image.values))
             return dataclasses.replace(_changed(estimate, pierced), image=image), reference
 
-        score = measure(self._new(), *map(spoilt, range(self._least())))
+        score = self._measure(self._new(), *map(spoilt, range(self._least())))
         if score.value is not None:
             raise Broken(
                 f"{score.value:.6g} of an image with NaN", "a reason", "do not override assess(), gather() or combine()"
@@ -424,7 +573,7 @@ class _MetricChecks:
 
     def _held(self, what: str, *pairs: Pair) -> Score:
         """A score that is a number or a reason of its own; an exception is none."""
-        score = measure(self._new(), *pairs)
+        score = self._measure(self._new(), *pairs)
         if score.reason is not None and score.reason.startswith("failed:"):
             raise Broken(
                 f"{what}: {score.reason.removeprefix('failed: ')}",
@@ -437,6 +586,44 @@ class _MetricChecks:
 def _equal_spread(pair: Pair) -> Pair:
     """With the same predicted deviation whatever the noise, so that only the error counts."""
     return spread_by(pair[0], 0.05), pair[1]
+
+
+def _exchanged(pair: Pair) -> Pair:
+    """The reference as prediction, and the prediction as reference."""
+    estimate, reference = pair
+    assert reference.display is not None and reference.display_float is not None
+    return (
+        dataclasses.replace(
+            estimate, display=reference.display, display_float=reference.display_float, image=reference.hr
+        ),
+        dataclasses.replace(
+            reference, display=estimate.display, display_float=estimate.display_float, hr=estimate.image, cache={}
+        ),
+    )
+
+
+def _laid_otherwise(pair: Pair) -> Pair:
+    """The same images with columns that lie together in memory, and rows from the end."""
+
+    def laid(array: np.ndarray) -> np.ndarray:
+        return np.asfortranarray(array[::-1])[::-1]
+
+    estimate, reference = pair
+    assert reference.display is not None and reference.display_float is not None
+    return _changed(estimate, laid), dataclasses.replace(
+        reference, display=laid(reference.display), display_float=laid(reference.display_float), cache={}
+    )
+
+
+def _with_bands(image: Image, count: int) -> Image:
+    """The image with that many bands, its own and repeated ones."""
+    names = (*image.bands, *(f"B{i:02d}" for i in range(1, 13)))[:count]
+    channels = [i % len(image.bands) for i in range(count)]
+    return dataclasses.replace(image, values=np.ascontiguousarray(image.values[:, :, channels]), bands=names)
+
+
+def _outcome(score: Score) -> str:
+    return "a number" if score.value is not None else f"a reason ({score.reason})"
 
 
 def _changed(estimate: Estimate, change: Callable[[np.ndarray], np.ndarray]) -> Estimate:

@@ -46,7 +46,7 @@ def rebuild(identity: str, *, device: str = "cpu", weights_dir: Path | None = No
     fits = [p.removeprefix(FIT) for p in rest if p.startswith(FIT)] if kind.fits_references else []
     metric = kind(setting)
     metric.planned_fit = fits[0] if fits else None
-    found = metric.identity(metric.planned_fit or "")
+    found = metric.identity(metric.planned_fit) if metric.planned_fit else metric.identity()
     if found != text:
         raise RfbenchError(_difference(text, parts, metric, found.split("|")))
     return metric

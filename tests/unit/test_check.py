@@ -121,6 +121,23 @@ class Base(Metric):
         return float(np.abs(estimate.display - reference.display).mean())
 class Fine(Base):
     name = "fine"
+    bounds, perfect, symmetric = (0.0, 1.0), 0.0, True
+class Unbounded(Base):
+    name = "unbounded"
+    bounds = (0.0, 0.001)
+class Imperfect(Base):
+    name = "imperfect"
+    perfect = 1.0
+class Lopsided(Base):
+    name = "lopsided"
+    symmetric = True
+    def value(self, estimate, reference, state):
+        return float((np.abs(estimate.display - reference.display) * reference.display).mean())
+class Strided(Base):  # as one that hands the memory to another language
+    name = "strided"
+    def value(self, estimate, reference, state):
+        x, y = (a.display.ravel("K").astype(np.float64) for a in (estimate, reference))
+        return float((np.abs(x - y) * np.linspace(0, 1, x.size)).mean())
 class Reversed(Base):
     name, direction = "reversed", "up"
 class Remembering(Base):
@@ -330,6 +347,12 @@ def test_a_heavy_spec_is_told(tmp_path: Path) -> None:
         ("worded", "attributes", "direction='lower' is none of up, down; needs names references"),
         ("writing", "input kept", "the metric wrote into its images"),
         ("ordered", "order", "in another order"),
+        ("overriding", "wrong input", "a number of another size than the reference's"),
+        ("unbounded", "bounds", "0."),
+        ("imperfect", "identical", "0 for identical images"),
+        ("lopsided", "symmetry", "when prediction and reference are exchanged"),
+        ("strided", "types", "for rows and for columns that lie together in memory"),
+        ("unstable", "rebuilt", "found no q8 or qnone"),
         ("gone", "registered", "ModuleNotFoundError"),
     ],
 )
