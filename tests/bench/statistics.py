@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from bench.metrics.realism import FidTf, KidTf
-from bench.stats.means import flipped, generator, inverted, needed, quantiles, studentised
+from bench.stats.means import flipped, generator, holm, inverted, needed, quantiles, studentised
 from bench.stats.sets import set_difference
 from tests.bench.common import machine
 
@@ -84,10 +84,7 @@ def means(cell: Cell) -> dict[str, float]:
     for _ in range(replicates // BLOCK):
         sums = draw(rng, shape, sizes, BLOCK)
         counts = rng.multinomial(count, np.full(count, 1.0 / count), RESAMPLES).astype(float)
-        if exact:
-            signs = 1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-        else:
-            signs = 1.0 - 2.0 * rng.integers(0, 2, (RESAMPLES, count))
+        signs = signs_of(rng, count, exact)
         mean = sums.sum(axis=0) / n
         residuals = sums - sizes[:, None] * mean
         error = np.sqrt(count / (count - 1) * (residuals**2).sum(axis=0)) / n
@@ -106,13 +103,51 @@ def means(cell: Cell) -> dict[str, float]:
     return {name: found / (replicates // BLOCK * BLOCK) for name, found in hits.items()}
 
 
+GATES = ((24, 24), (24, 8), (100, 20), (300, 60))
+METRICS = 8
+
+
+def gate(cell: Cell) -> float:
+    """How often a gate with a statistical rule for each of 8 metrics raises an alarm where none has moved: half of each
+    metric's difference is common to all, as where they see the same errors."""
+    n, count, shape, replicates = cell
+    sizes = sizes_of(n, count)
+    rng = generator("simulation of gates", [*map(str, cell)])
+    exact = 2**count <= RESAMPLES
+    alarms, each = 0, BLOCK // METRICS
+    for _ in range(replicates // BLOCK):
+        common = np.repeat(draw(rng, shape, sizes, each), METRICS, axis=1)
+        sums = np.sqrt(0.5) * (common + draw(rng, shape, sizes, each * METRICS))
+        counts = rng.multinomial(count, np.full(count, 1.0 / count), RESAMPLES).astype(float)
+        found = p_values(sums, sizes, counts, signs_of(rng, count, exact), exact)
+        alarms += sum(min(holm(list(p))) < 0.05 for p in found.reshape(each, METRICS))
+    return alarms / (replicates // BLOCK * each)
+
+
+def signs_of(rng: np.random.Generator, count: int, exact: bool) -> np.ndarray:
+    """All signs of scenes, or as many as there are resamples."""
+    if exact:
+        return 1.0 - 2.0 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+    return 1.0 - 2.0 * rng.integers(0, 2, (RESAMPLES, count))
+
+
+def p_values(sums: np.ndarray, sizes: np.ndarray, counts: np.ndarray, signs: np.ndarray, exact: bool) -> np.ndarray:
+    """The p of each column, the larger of the two, as ``bench.stats.means.mean_of`` has it."""
+    count, n = len(sizes), sizes.sum()
+    residuals = sums - sizes[:, None] * sums.sum(axis=0) / n
+    error = np.sqrt(count / (count - 1) * (residuals**2).sum(axis=0)) / n
+    ratios = studentised(residuals, sizes[:, None], counts)
+    return np.maximum(flipped(sums, signs, exact), inverted(ratios, sums.sum(axis=0) / n / error, count))
+
+
 SETS = ((24, 6), (24, 12), (24, 24), (60, 20))
 DIMENSIONS, SWAPS = 32, 99
 SetCell = tuple[type[FidTf] | type[KidTf], int, int, bool, int]
 
 
 def sets(cell: SetCell) -> dict[str, float]:
-    """Coverage and false alarms (or power) of the difference of two sets' FID or KID, of 32 features an image.
+    """Coverage (also of a percentile bootstrap over scenes) and false alarms (or power) of the difference of two sets'
+    FID or KID, of 32 features an image.
 
     The truth is the mean difference of other sets of that size; 0 where the models are exchangeable.
     """
@@ -131,27 +166,34 @@ def sets(cell: SetCell) -> dict[str, float]:
         a, b = models()
         return metric.reduce(a).value - metric.reduce(b).value
 
-    truth = float(np.mean([difference() for _ in range(10 * replicates)])) if differ else 0.0
-    held = found = 0
+    truth = float(np.mean([difference() for _ in range(20 * replicates)])) if differ else 0.0
+    held = found = resampled = 0
     for _ in range(replicates):
-        inference = set_difference(metric, *models(), [f"s{s:03}" for s in scenes], swaps=SWAPS)
+        a, b = models()
+        inference = set_difference(metric, a, b, [f"s{s:03}" for s in scenes], swaps=SWAPS)
         assert not isinstance(inference, str) and inference.low is not None and inference.high is not None
         held += inference.low <= truth <= inference.high
         found += inference.p is not None and inference.p < 0.05
-    return {"held": held / replicates, "found": found / replicates}
+        drawn = []
+        for picked in rng.integers(0, count, (SWAPS, count)):
+            i = np.concatenate([np.flatnonzero(scenes == s) for s in picked])
+            drawn.append(metric.reduce([a[j] for j in i]).value - metric.reduce([b[j] for j in i]).value)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        resampled += low <= truth <= high
+    return {"held": held / replicates, "resampled": resampled / replicates, "found": found / replicates}
 
 
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=4000, help="of a cell; of sets a tenth  [default: 4000]")
+    parser.add_argument("--replicates", type=int, default=4000, help="of a cell; of sets a twentieth  [default: 4000]")
     parser.add_argument("--jobs", type=int, default=1, help="processes  [default: 1]")
     given = parser.parse_args()
     started = time.perf_counter()
     print(f"{machine()}; {given.replicates} replicates, {RESAMPLES} resamples\n")
     cells = [(n, g, shape, given.replicates) for n in SCENES for g in SCENES[n] for shape in SHAPES]
     of_sets: list[SetCell] = [
-        (kind, n, g, differ, given.replicates // 10)
+        (kind, n, g, differ, given.replicates // 20)
         for kind, (n, g), differ in itertools.product((FidTf, KidTf), SETS, (False, True))
     ]
     with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
@@ -162,10 +204,15 @@ def main() -> None:
                 f"{100 * found[k]:.1f}" for k in ("interval", "student", "bca", "alarm", "flips", "power")
             )
             print(f"| {n} | {g} | {shape} | {shares} |", flush=True)
-        print("\n| set | images | scenes | models | 95 % interval | p < 0.05 |\n|:--|--:|--:|:--|--:|--:|")
+        print(f"\n| images | scenes | differences | gate of {METRICS} metrics: alarms |\n|--:|--:|:--|--:|")
+        gates = [(n, g, shape, 2 * given.replicates) for n, g in GATES for shape in SHAPES]
+        for (n, g, shape, _), share in zip(gates, pool.imap(gate, gates), strict=True):
+            print(f"| {n} | {g} | {shape} | {100 * share:.1f} |", flush=True)
+        print("\n| set | images | scenes | models | 95 % interval | bootstrap | p < 0.05 |")
+        print("|:--|--:|--:|:--|--:|--:|--:|")
         for (kind, n, g, differ, _), found in zip(of_sets, pool.imap(sets, of_sets), strict=True):
             what = "differ" if differ else "alike"
-            shares = f"{100 * found['held']:.1f} | {100 * found['found']:.1f}"
+            shares = " | ".join(f"{100 * share:.1f}" for share in found.values())
             print(f"| {kind.title} | {n} | {g} | {what} | {shares} |", flush=True)
     print("\n| scenes | detectable, in standard deviations of scenes' differences |\n|--:|--:|")
     for g in (6, 8, 10, 12, 24, 30, 60, 100, 300):

@@ -61,12 +61,12 @@ def test_random_flips_are_near_all_flips() -> None:
 
 
 def test_the_interval_holds_student_s_and_nears_it_with_many_scenes() -> None:
-    x = np.random.default_rng(4).normal(1, 2, 200)
-    found = mean_of(x, apart(200))
+    x = np.random.default_rng(4).normal(1, 2, 100)
+    found = mean_of(x, apart(100))
     low, high = stats.ttest_1samp(x, 0).confidence_interval(0.95)
     assert found.low is not None and found.high is not None
-    assert found.low <= low and found.high >= high
-    assert found.low == pytest.approx(low, abs=0.06) and found.high == pytest.approx(high, abs=0.06)
+    assert found.low <= low + 1e-9 and found.high >= high - 1e-9
+    assert found.low == pytest.approx(low, abs=0.1) and found.high == pytest.approx(high, abs=0.1)
 
 
 def test_detectable_is_cohen_s() -> None:
@@ -133,10 +133,10 @@ def test_what_is_detectable_is_found_in_80_per_cent_of_cases() -> None:
     rng = np.random.default_rng(15)
     for count in (6, 12):
         shift, found = needed(count) / math.sqrt(count), 0
-        for _ in range(250):
+        for _ in range(150):
             p = mean_of(rng.standard_normal(count) + shift, apart(count)).p
             found += p is not None and p < 0.05
-        assert found / 250 == pytest.approx(0.8, abs=0.08)
+        assert found / 150 == pytest.approx(0.8, abs=0.1)
 
 
 def test_coverage_and_false_alarms_of_a_small_simulation() -> None:
