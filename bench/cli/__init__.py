@@ -85,7 +85,8 @@ class _Verbs(click.Group):
 def cli() -> None:
     """rfbench: a reproducible benchmark of satellite-image super-resolution.
 
-    Exit codes: 0 done; 1 some images failed; 2 the input is wrong or something is missing; 3 not comparable.
+    Exit codes: 0 done; 1 some images failed, or a gate did not hold; 2 the input is wrong or something is missing;
+    3 not comparable.
     """
 
 

@@ -20,13 +20,15 @@ HISTORY = "golden.json"
 def pairs(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
     """Each run of ``run`` with its golden run in ``against``.
 
-    One and one belong together whatever they are called; several are matched by the labels of their models.
+    One and one belong together whatever they are called; else they are matched by the labels of their models. A folder
+    of runs has to have one of every golden run, so that none is forgotten.
     """
     runs, golden = find_runs([run]), find_runs([against])
     if len(runs) == len(golden) == 1:
         return [(runs[0], golden[0])]
     mine, theirs = _by_label(runs), _by_label(golden)
-    for label in mine.keys() ^ theirs.keys():
+    forgotten = set() if RunFolder(run).is_run else theirs.keys() - mine.keys()
+    for label in sorted((mine.keys() - theirs.keys()) | forgotten):
         lacks, where = ("golden run", against) if label in mine else ("run", run)
         step = (
             f"'rfbench gate {mine[label].path} --against {against} --update --reason WHY' makes one"

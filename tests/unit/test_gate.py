@@ -194,7 +194,9 @@ def test_runs_are_matched_by_label(golden: RunFolder, tmp_path: Path) -> None:
     assert gated(tmp_path / "again" / "two", "--against", golden.path).return_value == 0  # one and one need no name
     assert gated(tmp_path / "again", "--against", tmp_path / "golden", "--update", "--reason", "both").return_value == 0
     assert gated(tmp_path / "again", "--against", tmp_path / "golden").return_value == 0
-    done = gated(tmp_path / "again" / "one", "--against", tmp_path / "golden")
+    assert gated(tmp_path / "again" / "one", "--against", tmp_path / "golden").return_value == 0
+    shutil.rmtree(tmp_path / "again" / "two")
+    done = gated(tmp_path / "again", "--against", tmp_path / "golden")
     assert isinstance(done.exception, RfbenchError) and "found no run of 'lanczos'" in str(done.exception)
 
 

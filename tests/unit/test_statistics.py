@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from bench.metrics.base import Features, Metric, SetScore
+from bench.metrics.realism import FidTf, KidTf
 from bench.stats.means import (
     detectable,
     draws_for,
@@ -237,6 +238,26 @@ def test_order_of_a_set_does_not_matter_and_few_scenes_are_told() -> None:
     assert not isinstance(few, str) and few.p is None and few.reason == "3 scenes, an interval needs at least 6"
     same = set_difference(SetMean(), of(x), of(x), scenes)
     assert not isinstance(same, str) and (same.value, same.p, same.low) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("metric", [FidTf(), KidTf()])
+def test_fid_and_kid(metric: Metric) -> None:
+    """Predictions that keep more of the reference are nearer to it, and surely so; alike ones are not."""
+    rng = np.random.default_rng(16)
+    reference = rng.standard_normal((24, 16))
+
+    def predicted(keep: float) -> list[Features]:
+        found = keep * reference + 0.5 * rng.standard_normal((24, 16))
+        return [{"prediction": p, "reference": r} for p, r in zip(found, reference, strict=True)]
+
+    near, alike, far = predicted(0.9), predicted(0.9), predicted(0.5)
+    found = set_difference(metric, near, far, apart(24), swaps=199)
+    assert not isinstance(found, str) and found.low is not None and found.high is not None and found.p is not None
+    assert found.low < found.value < found.high < 0 and found.p < 0.05 and found.bias is not None
+    whole = [metric.combine(side) for side in (near, far)]
+    assert found.value == pytest.approx(whole[0].value - whole[1].value)  # type: ignore[operator]
+    tie = set_difference(metric, near, alike, apart(24), swaps=199)
+    assert not isinstance(tie, str) and tie.p is not None and tie.p > 0.05
 
 
 class Pairs(SetMean):
