@@ -62,7 +62,12 @@ def check_model(text: str, *, device: str = "cpu", tell: Callable[[Line], None] 
     for key in options:
         if key not in known:
             raise unknown(f"option of model {name}", key, known)
-    return examine("model", text, _ModelChecks(name, text, device).all(), tell)
+    checks = _ModelChecks(name, text, device)
+    try:
+        return examine("model", text, checks.all(), tell)
+    finally:
+        if hasattr(checks, "model"):
+            checks.model.adapter.close()
 
 
 def check_task(name: str, lr_px: tuple[int, int], size: tuple[int, int], spec: ModelSpec | None = None) -> Task:

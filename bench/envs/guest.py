@@ -57,8 +57,8 @@ class Batch:
     """N images of one size, with the fields of ``bench.models.Batch``.
 
     ``images`` float32 (N, h, w, C); ``size`` (height, width) of the answer; ``bands``; ``ids`` and ``captions`` one an
-    image; ``seeds`` N lists of K; ``offset`` (row, column) of a tile; ``series`` of each image or empty; ``dates``;
-    ``gsd_m``; ``arrays``: what the model's adapter sends beside them, by name.
+    image; ``seeds`` N lists of K; ``offset`` (row, column) of a tile; ``series`` of each image or empty; ``dates``
+    and ``target_dates``; ``gsd_m``; ``arrays``: what the model's adapter sends beside them, by name.
     """
 
     def __init__(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -66,7 +66,8 @@ class Batch:
         self.size, self.offset = tuple(header["size"]), tuple(header["offset"])
         self.bands, self.ids, self.captions = (tuple(header[k]) for k in ("bands", "ids", "captions"))
         self.seeds = tuple(tuple(s) for s in header["seeds"])
-        self.dates, self.gsd_m = tuple(header["dates"]), header["gsd_m"]
+        self.dates, self.target_dates = tuple(header["dates"]), tuple(header["target_dates"])
+        self.gsd_m = header["gsd_m"]
         self.series = tuple(Series(arrays.pop(f"series{i}"), *s) for i, s in enumerate(header["series"]))
         self.arrays = arrays
 

@@ -30,9 +30,9 @@ from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
 _FOR_PEOPLE = (
-    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "status", "verified",
-    "unverified", "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options", "path_options",
-    "environment",
+    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "status", "verified", "unverified",
+    "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options", "needs_options",
+    "path_options", "environment",
 )  # fmt: skip
 _SMALLEST_TILE_PX = 8
 _STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile
@@ -249,6 +249,8 @@ class Model:
             exact = tuple(n * factor for n in first.lr.size)
             if exact != first.size:
                 notes.append(f"x{factor} model on a grid of {first.size[0]}x{first.size[1]} px: {policy} resize")
+                if policy == "pre" and spec.input_kind == "series":
+                    raise ItemError("a model of time series takes the LR's own pixels; use the policy post")
                 if policy == "pre":
                     small = (-(-first.size[0] // factor), -(-first.size[1] // factor))
                     images = np.stack([resize(image, small) for image in images])
@@ -265,6 +267,7 @@ class Model:
             offset=_offset(first),
             series=tuple(t.series for t in tasks) if spec.input_kind == "series" else (),
             dates=tuple(t.lr_date for t in tasks),
+            target_dates=tuple(t.reference.hr_date for t in tasks),
             gsd_m=first.lr.gsd_m,
         )
         scale = max(out / side for out, side in zip(size, images.shape[1:3], strict=True))
@@ -291,8 +294,12 @@ class Model:
     def _input(self, task: Task) -> Image:
         """The LR in the unit and bands that the model declares."""
         spec, lr = self.spec, task.lr
-        if spec.input_kind == "series" and task.series is None:
-            raise ItemError("the model needs a time series; the image has none")
+        if spec.input_kind == "series":
+            if task.series is None:
+                raise ItemError("the model needs a time series; the image has none")
+            if task.series.values.shape[1:3] != lr.size:
+                h, w = task.series.values.shape[1:3]
+                raise ItemError(f"the time series has {h}x{w} px, expected the LR's {lr.size[0]}x{lr.size[1]}")
         if spec.unit == "display":
             if spec.bands != RGB:
                 raise ItemError("a model in display units reads the bands R G B")
@@ -335,7 +342,8 @@ class Model:
         if (ph, pw) == (h, w):
             return self._checked(batch)
         size = (round(batch.size[0] * ph / h), round(batch.size[1] * pw / w))
-        grown = self._checked(dataclasses.replace(batch, images=pad(batch.images, ph, pw), size=size))
+        series = tuple(dataclasses.replace(s, values=pad(s.values, ph, pw)) for s in batch.series)
+        grown = self._checked(dataclasses.replace(batch, images=pad(batch.images, ph, pw), series=series, size=size))
         return _Raw({k: a[..., : batch.size[0], : batch.size[1], :] for k, a in grown.arrays.items()}, grown.facts)
 
     def _checked(self, batch: Batch) -> _Raw:
@@ -402,9 +410,11 @@ def _offset(task: Task) -> tuple[int, int]:
 
 
 def _tile(batch: Batch, row: Span, column: Span) -> Batch:
+    where = (slice(None), slice(row.start, row.stop), slice(column.start, column.stop))
     return dataclasses.replace(
         batch,
-        images=batch.images[:, row.start : row.stop, column.start : column.stop],
+        images=batch.images[where],
+        series=tuple(dataclasses.replace(s, values=s.values[where]) for s in batch.series),
         size=(row.out_stop - row.out_start, column.out_stop - column.out_start),
         offset=(batch.offset[0] + row.start, batch.offset[1] + column.start),
     )

@@ -45,6 +45,9 @@ class GuestAdapter(Adapter):
     # --- what the harness asks --------------------------------------------------------------------------------
 
     def check(self) -> None:
+        for name in self._spec().needs_options:
+            if not self.options[name]:
+                raise RfbenchError(f"needs the option {name}; write --model {self._spec().name}:{name}=...")
         self._launch(load=False)
 
     def identity(self) -> dict[str, Any]:
@@ -72,29 +75,29 @@ class GuestAdapter(Adapter):
             self._worker = None
 
     def upscale(self, batch: Batch) -> Prediction:
-        header, arrays = _header(batch), {"images": batch.images}
+        told, arrays = header(batch), {"images": batch.images}
         arrays |= {f"series{i}": one.values for i, one in enumerate(batch.series)}
         arrays |= self.arrays(batch)
         limit_s = self._environment().item_s * len(batch.ids) * batch.draws
         try:
-            reply, found = self._running().upscale(header, arrays, limit_s)
+            reply, found = self._running().upscale(told, arrays, limit_s)
         except GuestLost as error:
             self._worker = None
             if error.how != "idle":
                 self._tell(batch.ids, error)
             if error.how in ("late", "garbled"):  # it would be so again
                 raise
-            reply, found = self._again(header, arrays, limit_s)
+            reply, found = self._again(told, arrays, limit_s)
         return _prediction(reply, found)
 
     # --- the guest --------------------------------------------------------------------------------------------
 
     def _again(
-        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], limit_s: float
+        self, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], limit_s: float
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The batch once more, in a new guest."""
         try:
-            return self._running().upscale(header, arrays, limit_s)
+            return self._running().upscale(told, arrays, limit_s)
         except GuestLost as error:
             self._worker = None
             raise RfbenchError(f"{error} (twice)") from None
@@ -148,7 +151,8 @@ class GuestAdapter(Adapter):
         return found
 
 
-def _header(batch: Batch) -> dict[str, Any]:
+def header(batch: Batch) -> dict[str, Any]:
+    """What the guest is told of a batch beside its arrays."""
     return {
         "size": list(batch.size),
         "bands": list(batch.bands),
@@ -157,6 +161,7 @@ def _header(batch: Batch) -> dict[str, Any]:
         "seeds": [list(s) for s in batch.seeds],
         "offset": list(batch.offset),
         "dates": list(batch.dates),
+        "target_dates": list(batch.target_dates),
         "gsd_m": batch.gsd_m,
         "series": [[list(one.bands), list(one.dates)] for one in batch.series],
     }

@@ -20,7 +20,7 @@ def missing(spec: ModelSpec, weights_dir: Path | None = None) -> list[str]:
         for entry in weights.of_model(spec.name, spec.weights).values()
         if not weights.places(entry, weights_dir)
     ]
-    return [*lacking(spec.requires), *_guest(spec), *files]
+    return [*(f"the option {name}" for name in spec.needs_options), *lacking(spec.requires), *_guest(spec), *files]
 
 
 def _guest(spec: ModelSpec) -> list[str]:
@@ -62,4 +62,10 @@ def next_step(spec: ModelSpec) -> str:
     """The command that brings what is missing: packages first, since the files are of no use without them."""
     if lacking(spec.requires):
         return install(spec)
-    return f"rfbench envs build {spec.name}" if _guest(spec) else f"rfbench weights fetch {spec.name}"
+    if _guest(spec):
+        return f"rfbench envs build {spec.name}"
+    return (
+        f"rfbench run --model {spec.name}:{spec.needs_options[0]}=..."
+        if spec.needs_options
+        else (f"rfbench weights fetch {spec.name}")
+    )

@@ -43,6 +43,7 @@ class ModelSpec:
     default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
     check_options : options that ``rfbench check model NAME`` takes where none are given, such as a small network with
         random weights for a system whose own are not here.
+    needs_options : options without which it cannot run, since only the user has what they name.
     path_options : options that say where something lies and not what it is; the adapter's identity has its hash.
     upstream, commit, licence, status : where it comes from, for people and for records.
     allows : what its licences (code and weights) allow, in a line.
@@ -93,6 +94,7 @@ class ModelSpec:
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     default_options: dict[str, str] = field(default_factory=dict)
     check_options: dict[str, str] = field(default_factory=dict)
+    needs_options: tuple[str, ...] = ()
     path_options: tuple[str, ...] = ()
     upstream: str = ""
     commit: str = ""
@@ -128,8 +130,10 @@ class Batch:
     ids, captions : one of each per image.
     seeds : N tuples of K seeds, one a draw; hash(run seed, image id, draw).
     offset : (row, column) of these pixels in the whole image, where it is tiled.
-    series : the LR time series of each image, for models with ``input_kind="series"``.
-    dates : ISO dates of acquisition, empty where unknown; ``gsd_m`` the LR's ground sampling distance, if known.
+    series : the LR time series of each image, for models with ``input_kind="series"``: ``values`` float32 (T, h, w, C)
+        in the LR's unit, ``bands`` and ISO ``dates``.
+    dates : ISO dates of acquisition, empty where unknown; ``target_dates`` those of what is asked for (the HR image's);
+        ``gsd_m`` the LR's ground sampling distance, if known.
     """
 
     images: Array
@@ -141,6 +145,7 @@ class Batch:
     offset: tuple[int, int] = (0, 0)
     series: tuple[Any, ...] = ()
     dates: tuple[str, ...] = ()
+    target_dates: tuple[str, ...] = ()
     gsd_m: float | None = None
 
     @property

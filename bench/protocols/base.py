@@ -12,7 +12,8 @@ import numpy as np
 from bench.core.errors import ItemError, RfbenchError
 from bench.core.image import RGB, Array, Image, Mask, quantised
 from bench.core.resample import resize
-from bench.data.dataset import FILES, Pair
+from bench.data.bands import canonical
+from bench.data.dataset import FILES, Pair, Side
 from bench.data.normalise import Fitted, Normalisation
 from bench.data.readers import Series
 from bench.metrics.base import Reference
@@ -33,6 +34,7 @@ class Task:
         where the LR has no R, G, B.
     normalisation : the fitted normalisations of both sides, for the record.
     caption : what the protocol lets the model read; may be empty.
+    series : the LR's time series in its unit, float32, for models that read one.
     """
 
     id: str
@@ -148,7 +150,7 @@ class Protocol(ABC):
             },
             caption=self._caption(pair, lr),
             reference=reference,
-            series=pair.series,
+            series=_series(pair.series, record.sides["lr"]) if pair.series is not None else None,
             lr_date=record.lr_date,
             notes=notes,
         )
@@ -184,6 +186,20 @@ def on_grid(image: Image, size: tuple[int, int]) -> Image:
     rows = np.minimum((np.arange(size[0]) + 0.5) * image.size[0] / size[0], image.size[0] - 1).astype(int)
     columns = np.minimum((np.arange(size[1]) + 0.5) * image.size[1] / size[1], image.size[1] - 1).astype(int)
     return dataclasses.replace(image, values=resize(image.values, size), valid=image.valid[np.ix_(rows, columns)])
+
+
+def _series(series: Series, side: Side) -> Series:
+    """The time series in the LR's unit: float32, canonical bands; holes are filled with their date's band median."""
+    stored = series.values
+    scale = side.scale if side.scale is not None else 10000.0 if stored.dtype.kind in "ui" else 1.0
+    values = np.empty(stored.shape, np.float32)
+    for into, frame in zip(values, stored, strict=True):
+        into[:] = (frame.astype(np.float64) + side.offset) / (scale if side.unit != "relative" else 1.0)
+        holes = ~np.isfinite(into)
+        if holes.any():
+            seen = [into[..., c][~holes[..., c]] for c in range(into.shape[-1])]
+            into[:] = np.where(holes, np.array([np.median(s) if s.size else 0.0 for s in seen], np.float32), into)
+    return Series(values, tuple(canonical(b) for b in series.bands), series.dates)
 
 
 def _mask_on_grid(mask: Mask, size: tuple[int, int]) -> Mask:

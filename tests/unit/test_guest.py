@@ -244,7 +244,7 @@ def test_the_environment_of_a_guest(guests: Path, monkeypatch: pytest.MonkeyPatc
     assert "PYTHONPATH" not in environ and environ["PYTHONHASHSEED"] == "0"
     one = worker.Worker(launch(Model("guest-noisy:do=threads")), "cpu", "float32")
     header = {"size": [4, 4], "bands": "RGB", "ids": ["a"], "captions": [""], "seeds": [[1]], "offset": [0, 0],
-              "dates": [""], "gsd_m": None, "series": []}  # fmt: skip
+              "dates": [""], "target_dates": [""], "gsd_m": None, "series": []}  # fmt: skip
     _, arrays = one.upscale(header, {"images": np.zeros((1, 1, 1, 3), np.float32)}, 10)
     assert arrays["mean"].item() == 3.0
     one.close()
