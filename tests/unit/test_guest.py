@@ -26,6 +26,8 @@ from tests.conftest import ROOT, installed
 from tests.guests import fake_environment, family, install_guests, left_behind
 
 SMALL = ((12, 16), (48, 64))
+HEADER = {"size": [4, 4], "bands": "RGB", "ids": ["a"], "captions": [""], "seeds": [[1]], "offset": [0, 0],
+          "dates": [""], "target_dates": [""], "gsd_m": None, "series": []}  # fmt: skip
 
 
 @pytest.fixture
@@ -88,6 +90,16 @@ def test_tiles_of_a_guest_are_those_of_its_twin(guests: Path) -> None:
     ours, theirs = answers
     assert isinstance(ours, Answer) and isinstance(theirs, Answer)
     np.testing.assert_array_equal(ours.arrays["samples"], theirs.arrays["samples"])
+
+
+def test_large_arrays_go_both_ways(guests: Path) -> None:
+    """64 MB in CI, 1 GB with RFBENCH_TEST_LARGE=1."""
+    one = worker.Worker(launch(Model("guest-noisy:do=back")), "cpu", "float32")
+    count = 2**28 if os.environ.get("RFBENCH_TEST_LARGE") else 2**24
+    sent = np.arange(count, dtype=np.float32).reshape(1, 1024, -1, 1)
+    _, arrays = one.upscale(HEADER, {"images": sent}, 600)
+    np.testing.assert_array_equal(arrays["mean"], sent)
+    one.close()
 
 
 @pytest.mark.parametrize(
@@ -243,9 +255,7 @@ def test_the_environment_of_a_guest(guests: Path, monkeypatch: pytest.MonkeyPatc
     assert environ["OMP_NUM_THREADS"] == "3" and environ["PATH"].startswith("/x/bin" + os.pathsep)
     assert "PYTHONPATH" not in environ and environ["PYTHONHASHSEED"] == "0"
     one = worker.Worker(launch(Model("guest-noisy:do=threads")), "cpu", "float32")
-    header = {"size": [4, 4], "bands": "RGB", "ids": ["a"], "captions": [""], "seeds": [[1]], "offset": [0, 0],
-              "dates": [""], "target_dates": [""], "gsd_m": None, "series": []}  # fmt: skip
-    _, arrays = one.upscale(header, {"images": np.zeros((1, 1, 1, 3), np.float32)}, 10)
+    _, arrays = one.upscale(HEADER, {"images": np.zeros((1, 1, 1, 3), np.float32)}, 10)
     assert arrays["mean"].item() == 3.0
     one.close()
 
