@@ -77,6 +77,79 @@ def error(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
     return _calibration("draw_error", runs, out, data)
 
 
+@command.command("plane")
+@_runs
+@_out
+@click.option("--distortion", metavar="METRIC", default="psnr_rgb", show_default=True, help="Across.")
+@click.option(
+    "--perception",
+    metavar="METRIC",
+    help="Upwards.  [default: the first of lpips_alex, dists, fid_tf, niqe, niqe_ref, logspec_l1 that was computed]",
+)
+def plane(runs: tuple[Path, ...], out: Path, distortion: str, perception: str | None) -> int:
+    """The perception-distortion plane: every row as a point, with its 95 % intervals over scenes.
+
+    The best corner is the lower left. RUN is a run folder, or a folder of them, on the same data and protocol.
+    """
+    figures = _figures_for(out)
+    from bench.store import find_runs
+
+    found = figures.plane(find_runs(runs), distortion, perception)
+    _left_out(found.left_out)
+    figures.save(figures.draw_plane(found), out)
+    print(f"figure: {out}", file=sys.stderr)
+    return 0
+
+
+@command.command("distributions")
+@_runs
+@_out
+@click.option("--metric", default="psnr_rgb", show_default=True, help="One that every image has a number of.")
+def distributions(runs: tuple[Path, ...], out: Path, metric: str) -> int:
+    """One metric image by image: a strip for every row, with quartiles, median (line) and mean (diamond).
+
+    RUN is a run folder, or a folder of them, on the same data and protocol.
+    """
+    figures = _figures_for(out)
+    from bench.store import find_runs
+
+    found = figures.series(find_runs(runs), metric)
+    _left_out(found.left_out)
+    figures.save(figures.draw_distributions(found), out)
+    print(f"figure: {out}", file=sys.stderr)
+    return 0
+
+
+@command.command("scenes")
+@_runs
+@_out
+@click.option("--metric", default="psnr_rgb", show_default=True, help="One that every image has a number of.")
+@click.option("--rows", metavar="A,B", help="Two rows of the table, such as rareflow-tiny@mean,bicubic.")
+def scenes(runs: tuple[Path, ...], out: Path, metric: str, rows: str | None) -> int:
+    """Two rows scene by scene: the difference of a metric, with the 95 % interval of its mean.
+
+    RUN is a run folder, or a folder of them, on the same data and protocol; with more than two models --rows chooses.
+    """
+    figures = _figures_for(out)
+    from bench.core.errors import RfbenchError
+    from bench.store import find_runs
+
+    chosen = [r.strip() for r in rows.split(",") if r.strip()] if rows else None
+    if chosen is not None and len(chosen) != 2:
+        raise RfbenchError(f"--rows: found {len(chosen)} names, expected two rows such as A,B")
+    found = figures.scenes(find_runs(runs), metric, tuple(chosen) if chosen else None)
+    figures.save(figures.draw_scenes(*found), out)
+    print(f"figure: {out}", file=sys.stderr)
+    return 0
+
+
+def _left_out(rows: dict[str, str]) -> None:
+    from bench.core.errors import one_line
+
+    for label, reason in rows.items():
+        print(f"note: {one_line(label, 60)} is left out: {one_line(reason, 160)}", file=sys.stderr)
+
+
 def _calibration(draw: str, runs: tuple[Path, ...], out: Path, data: str | None) -> int:
     figures = _figures_for(out)
     from bench.store import find_runs
