@@ -198,9 +198,8 @@ def draw_scenes(column: Column, a: str, b: str, found: Paired) -> Figure:
         by_scene.setdefault(scene, []).append(difference)
     ordered = sorted(by_scene, key=lambda s: (math.fsum(by_scene[s]) / len(by_scene[s]), s))
     named = len(ordered) <= 40
-    figure, axes = bare(
-        _WIDTH_IN, max(2.2, 0.9 + min(7.5, 0.16 * len(ordered))), left=_left(ordered) if named else 0.06
-    )
+    height = max(2.2, 1.1 + min(7.5, 0.16 * len(ordered)))
+    figure, axes = bare(_WIDTH_IN, height, left=_left(ordered) if named else 0.06, top_in=0.42)
     inference = found.inference
     if inference is not None and inference.low is not None and inference.high is not None:
         axes.axvspan(inference.low, inference.high, color=COLOURS[0], alpha=0.14, linewidth=0, zorder=1)
@@ -224,8 +223,8 @@ def draw_scenes(column: Column, a: str, b: str, found: Paired) -> Figure:
     unit = f" ({column.unit})" if column.unit else ""
     axes.set_xlabel(f"{column.title}{unit}: {short(a)} minus {short(b)}", fontsize=TEXT_PT, color=INK, parse_math=False)
     axes.set_title(
-        f"{short(a)} is better in {wins} of {len(ordered)} scenes (filled); the line is the mean over images"
-        + (", the band its 95 % interval" if inference is not None and inference.low is not None else ""),
+        f"{short(a)} is better in {wins} of {len(ordered)} scenes (filled)\nline: the mean over images"
+        + ("; band: its 95 % interval" if inference is not None and inference.low is not None else ""),
         fontsize=TEXT_PT - 1, color=GREY, loc="left", parse_math=False,
     )  # fmt: skip
     if not named:

@@ -1,0 +1,108 @@
+"""Figures of scores show the numbers of the run folders, and refuse what a table refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bench import figures
+from bench.cli.plot import command
+from bench.core.errors import NotComparable, RfbenchError
+from bench.run.execute import execute
+from bench.run.plan import Request, make_plan
+from bench.store import RunFolder
+
+METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "niqe")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    request = Request(
+        models=("nearest", "bicubic", "bicubic-affine"), metrics=METRICS, device="cpu", workers=0, limit=7,
+        out=tmp_path_factory.mktemp("runs"),
+    )  # fmt: skip
+    return list(execute(make_plan(request)).folders)
+
+
+def draw(*words: object) -> Result:
+    return CliRunner().invoke(command, [str(w) for w in words])
+
+
+def test_series_are_the_scores_of_the_folders(runs: list[RunFolder]) -> None:
+    found = figures.series(runs, "ssim_rgb")
+    assert {s.label for s in found.series} == {"nearest", "bicubic", "bicubic-affine"}
+    for one, run in zip(found.series, runs, strict=True):
+        scores = run.scores().set_index("id")["ssim_rgb"]
+        assert one.values == scores.to_dict() and one.number == pytest.approx(scores.mean(), rel=1e-12)
+        assert one.inference is not None and one.inference.low < one.number < one.inference.high
+
+
+def test_the_plane_has_two_metrics_of_each_row_and_its_best_corner_at_the_lower_left(runs: list[RunFolder]) -> None:
+    found = figures.plane(runs)
+    assert (found.distortion.metric, found.perception.metric) == ("psnr_rgb", "logspec_l1")  # what needs no weights
+    assert [x.number for x, _ in found.points] == pytest.approx([run.scores()["psnr_rgb"].mean() for run in runs])
+    axes = figures.draw_plane(found).axes[0]
+    assert axes.xaxis.get_inverted() and not axes.yaxis.get_inverted()
+    shown = {
+        line.get_label(): tuple(float(v[0]) for v in line.get_data())
+        for line in axes.lines
+        if len(line.get_xdata()) == 1
+    }
+    assert shown == {x.label: (x.number, y.number) for x, y in found.points}
+
+
+def test_differences_are_one_row_minus_the_other_scene_by_scene(runs: list[RunFolder]) -> None:
+    column, a, b, found = figures.scenes(runs, "psnr_rgb", ("bicubic-affine", "nearest"))
+    ours, theirs = (runs[i].scores().set_index("id")["psnr_rgb"] for i in (2, 0))
+    assert dict(zip(found.ids, found.differences, strict=True)) == (ours - theirs).to_dict()
+    figure = figures.draw_scenes(column, a, b, found)
+    names = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    by_scene = dict(zip(found.scenes, found.differences, strict=True))  # one image a scene here
+    assert names == sorted(by_scene, key=by_scene.__getitem__)
+    better = int(np.sum(np.array(found.differences) > 0))
+    assert f"better in {better} of 7 scenes" in figure.axes[0].get_title(loc="left")
+
+
+@pytest.mark.parametrize("verb", [("plane",), ("distributions",), ("scenes", "--rows", "bicubic,nearest")])
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_each_is_written_and_again_the_same(
+    runs: list[RunFolder], tmp_path: Path, verb: tuple[str, ...], ending: str
+) -> None:
+    files = [tmp_path / f"{i}.{ending}" for i in (1, 2)]
+    for file in files:
+        assert draw(verb[0], runs[0].path.parent, *verb[1:], "--out", file).exit_code == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[0].read_bytes().startswith(b"%PDF" if ending == "pdf" else b"\x89PNG")
+
+
+def test_rows_without_a_number_are_left_out_with_the_reason(runs: list[RunFolder]) -> None:
+    with pytest.raises(RfbenchError, match="no row has a number of niqe"):
+        figures.series(runs, "niqe")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("scenes",), "3 models, a difference needs two; choose them with --rows"),
+        (("scenes", "--rows", "bicubic"), "found 1 names, expected two rows"),
+        (("scenes", "--rows", "bicubic,nearst"), "did you mean nearest"),
+        (("distributions", "--metric", "psnr"), "did you mean psnr"),
+        (("plane", "--perception", "niqe"), "no row has a number of niqe"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(
+    runs: list[RunFolder], tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    done = draw(words[0], runs[0].path.parent, *words[1:], "--out", tmp_path / "x.png")
+    assert isinstance(done.exception, RfbenchError) and message in str(done.exception)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_runs_of_other_data_are_not_put_together(runs: list[RunFolder], tmp_path: Path) -> None:
+    other = Request(models=("bicubic",), metrics=METRICS, device="cpu", workers=0, limit=2, out=tmp_path / "other")
+    (fewer,) = execute(make_plan(other)).folders
+    with pytest.raises(NotComparable):
+        figures.series([*runs, fewer], "psnr_rgb")
