@@ -168,7 +168,8 @@ class Fsim(Metric):
 
     pyiqa's ``fsim`` with ``chromatic=False``: luma is Y of YIQ, sides of 384 px and more are average-pooled by
     round(side / 256), four scales and four orientations of log-Gabor filters. Meets the authors' MATLAB value
-    on grey pictures to 1e-5. Range 0 to 1 in practice. A pair of flat images is 1.
+    on grey pictures to 1e-5. Range 0 to 1 in practice. Two flat images have no feature to weigh, 0/0: equal ones are 1,
+    and others are a reason (what pyiqa gives for them, 0.45 to 1, is made of rounding and of the image's border).
 
     Source: L. Zhang, L. Zhang, X. Mou, D. Zhang, IEEE TIP 20(8), 2011, doi:10.1109/TIP.2011.2109730, eq. 5.
 
@@ -209,6 +210,11 @@ class Fsim(Metric):
         """FSIM of the displayed images."""
         import torch
 
+        displays = estimate.display, _display(reference)
+        if all(np.ptp(x, axis=(0, 1)).max() == 0.0 for x in displays):
+            if np.array_equal(*displays):
+                return 1.0
+            raise Unavailable("both images are flat, and not the same; there is no feature to compare")
         ours, alike = self._maps(estimate.display), self._pyiqa.similarity_map
         with inference():
             weight = torch.maximum(ours.congruency, state.congruency)
