@@ -152,11 +152,14 @@ def _pair_sets(a: Estimates, b: Estimates, metric: str) -> Paired:
     found = []
     for side in (a, b):
         features = side.folder.features(side.kind, metric)
-        if not features:
+        if not features or metric not in side.numbers:
             return Paired(reason=_without_features(side, metric))
         ids = sorted(i for i in side.scenes if i in side.values[metric] or side.reasons[metric].get(i) == OF_THE_SET)
         if len(ids) != len(features):
             return Paired(reason=f"{len(features)} images have features, {len(ids)} should have")
+        again = rule.combine(features)
+        if not isinstance(again, SetScore) or not math.isclose(again.value, side.numbers[metric], rel_tol=1e-4):
+            return Paired(reason="its number is not that of the kept features alone, so no part of it can be judged")
         found.append(dict(zip(ids, features, strict=True)))
     common = sorted(found[0].keys() & found[1].keys())
     reasons = Counter(_reason(a, b, metric, i) for i in sorted({*a.scenes, *b.scenes} - set(common)))
