@@ -97,7 +97,10 @@ class _Inert:
 
 def _broken(path: Path, error: Exception) -> RfbenchError:
     why = f"{type(error).__name__}: {one_line(error, 120)}"
-    return RfbenchError(f"{path.name} is cut or no checkpoint ({why}); fetch it again")
+    return RfbenchError(
+        f"{path.name} is cut or no checkpoint ({why}); remove it, with {path.name}{weights.RECORDED} if that is there, "
+        "and fetch it again"
+    )
 
 
 def check_state(state: Mapping[str, Tensor], network: nn.Module, what: str) -> None:

@@ -152,3 +152,22 @@ def test_random_weights_depend_on_names_alone() -> None:
     randomise(other, "y")
     assert not any(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert np.isclose(float(one[0].weight.detach().var() * 27), 1, atol=0.5)
+
+
+def test_damaged_checkpoints_end_in_one_line_or_in_tensors(tmp_path: Path) -> None:
+    path, rng = tmp_path / "x.pth", np.random.default_rng(7)
+    torch.save({"state_dict": net().state_dict(), "epoch": 3}, path)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    ends = {"tensors": 0, "one line": 0}
+    for _ in range(150):
+        damaged = whole.copy()
+        at = rng.integers(0, len(whole), rng.integers(1, 6))
+        damaged[at] = rng.integers(0, 256, len(at))
+        path.write_bytes(damaged[: rng.integers(1, len(whole)) if rng.random() < 0.2 else None].tobytes())
+        try:
+            read_state(path, "state_dict")
+            ends["tensors"] += 1
+        except RfbenchError as error:
+            assert "\n" not in str(error)
+            ends["one line"] += 1
+    assert min(ends.values()) > 10, ends

@@ -514,6 +514,13 @@ def test_an_unlisted_file_must_be_about_as_large_as_listed(unlisted: WeightsFile
     refused(dataclasses.replace(unlisted, bytes=3_000), folder, "has 320000 bytes, expected about 3 kB")
     server.answers = [lambda handler: handler.head(200)]
     refused(unlisted, folder, "does not say how large it is, expected about 300 kB")
+    half = folder.parent / FILE
+    half.write_bytes(CONTENT[:100_000])
+    with pytest.raises(RfbenchError, match="has 100000 bytes, expected about 300 kB"):
+        obtain(unlisted, folder, copies=[half], download=False)
+    with pytest.raises(RfbenchError, match="has 100000 bytes, expected about 300 kB"):
+        obtain(unlisted, half.parent)
+    assert names(folder) == set() and not (half.parent / RECORD).exists()
     server.answers = [error(404)]
     refused(unlisted, folder, "answers HTTP 404")
 

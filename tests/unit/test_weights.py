@@ -47,8 +47,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home" / ".cache" / "rfbench" / "weights"
 
 
+@pytest.fixture(autouse=True)
+def none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list without what the models of this package add, which grows with every system."""
+    names = registry.names
+    monkeypatch.setattr(registry, "names", lambda kind: [] if kind == "models" else names(kind))
+
+
 @pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModelSpec]:
+def models(monkeypatch: pytest.MonkeyPatch, none_of_ours: None) -> dict[str, ModelSpec]:
     """A registry of models that a test fills; ``mine`` is in it."""
     specs = {"mine": ModelSpec(name="mine", adapter=f"{__name__}:Flat", weights={"mine-x4.pth": MINE})}
     load, names, points = registry.load, registry.names, registry.points
