@@ -37,6 +37,11 @@ MISR_S2 = ModelSpec(
                     "NIQE": 13.55, "MANIQA": 0.33},
     },
     status="no public weights",
+    verified=(
+        "344b481, 2026-11-26: upstream's networks with random weights through the worker, on a processor with torch "
+        "2.14.1: both regressors, 40x40 to 160x160 px, the same twice; SRDiff's 500 steps on eight dates, 16x16 to "
+        "64x64 px (python -m tests.upstream.guests misr-s2:weights=random CLONE)",
+    ),
     unverified=(
         "the RareFlow paper's row cannot be made again without training: in upstream's configuration 400,000 updates "
         "of the encoder and 400,000 of SRDiff, on BreizhSR (Zenodo record 11551220)",

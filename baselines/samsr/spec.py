@@ -51,7 +51,8 @@ SAMSR = ModelSpec(
         },
     },
     environment=Environment(
-        shim="baselines.samsr.shim:SamSR", requirements="baselines/samsr/requirements.txt", checkout=True
+        shim="baselines.samsr.shim:SamSR", requirements="baselines/samsr/requirements.txt", checkout=True,
+        item_s=7200,  # on a processor the masks of a tile take minutes
     ),
     paper={
         "table 1": {"PSNR": 18.36, "SSIM": 0.54, "FSIM": 0.74, "LPIPS": 0.48, "DISTS": 0.39, "FID": 189.01,
@@ -60,6 +61,11 @@ SAMSR = ModelSpec(
                     "NIQE": 5.20, "MANIQA": 0.22},
     },
     status="weights untried",
+    verified=(
+        "0db4048, 2026-11-26: upstream's three networks, sampler and Segment Anything with random weights through the "
+        "worker, on a processor with torch 2.14.1: 40x40 to 160x160 px in [0, 1] (python -m tests.upstream.guests "
+        "samsr:weights=random CLONE; minutes an image, nearly all of it for the masks)",
+    ),
     unverified=(
         "the published files have these names and shapes: rfbench weights fetch samsr && rfbench check model "
         "samsr:weights=published",

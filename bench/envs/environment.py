@@ -252,8 +252,10 @@ def clean_environ() -> dict[str, str]:
 @contextmanager
 def lock(name: str) -> Iterator[None]:
     """One process at a time for what is called ``name``; the others wait."""
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        raise RfbenchError("models with an environment of their own need Linux or macOS") from None
     place = root() / f".{name}.lock"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

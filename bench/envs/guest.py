@@ -25,7 +25,6 @@ import importlib.util
 import json
 import os
 import random
-import resource
 import select
 import shutil
 import signal
@@ -166,7 +165,7 @@ class _Server:
                 reply = _described(error)
                 _free_memory()
             reply["id"], reply["seconds"] = request["id"], time.monotonic() - started
-            reply["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+            reply["peak_bytes"] = _peak_bytes()
             self.answer(reply)
 
     def next_request(self) -> dict[str, Any] | None:
@@ -224,7 +223,10 @@ class _Server:
         return {"type": "result", "arrays": written, "facts": facts}
 
 
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+def _peak_bytes() -> int:
+    import resource  # POSIX alone; the host imports this file everywhere
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _module(name: str, path: str) -> Any:

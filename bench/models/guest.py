@@ -62,6 +62,8 @@ class GuestAdapter(Adapter):
 
     def session(self) -> dict[str, Any]:
         found = {"guest": self._seen} if self._seen else {}
+        if self._worker is not None:
+            found["guest"] = self._seen | {"peak_bytes": self._worker.peak_bytes}
         return found | ({"restarts": list(self._restarts)} if self._restarts else {})
 
     def load(self, device: str, dtype: str) -> None:
