@@ -116,11 +116,11 @@ def _first_copy(entry: WeightsFile, folder: Path, copies: Sequence[Path], downlo
         if recorded(path) is not None:  # another process was first
             return "here"
         if path.is_file():
-            _check_size(entry, path, path.stat().st_size)
+            _checked_size(entry, path, path.stat().st_size)
         else:
             copy = next((c for c in copies if c.is_file()), None)
             if copy is not None:
-                _check_size(entry, copy, copy.stat().st_size)
+                _checked_size(entry, copy, copy.stat().st_size)
                 _check_space(entry, folder, copy.stat().st_size)
                 part = folder / f".{entry.file}{TEMPORARY}"
                 shutil.copyfile(copy, part)
@@ -157,13 +157,12 @@ def _described(entry: WeightsFile, folder: Path) -> tuple[WeightsFile, Path]:
             if not tries_left:
                 raise RfbenchError(f"{entry.file}: {error}, after {_TRIES} tries; run the same command again") from None
             time.sleep(_PAUSE_S)
-    _check_size(entry, entry.source, total)
-    told = dataclasses.replace(entry, bytes=total)
+    told = dataclasses.replace(entry, bytes=_checked_size(entry, entry.source, total))
     return told, folder / f".{entry.file}.{digest([total, *version])[:8]}{TEMPORARY}"
 
 
-def _check_size(entry: WeightsFile, where: object, size: int | None) -> None:
-    """RfbenchError unless a file without a published hash is about as large as listed: a page that says 'not found', or
+def _checked_size(entry: WeightsFile, where: object, size: int | None) -> int:
+    """``size``; RfbenchError unless a file without a published hash is about as large as listed: a page that says 'not found', or
     half a file, must not become the one that is enforced."""
     if size is None or not entry.bytes / 2 <= size <= entry.bytes * 2:
         said = "does not say how large it is" if size is None else f"has {size} bytes"
@@ -171,6 +170,7 @@ def _check_size(entry: WeightsFile, where: object, size: int | None) -> None:
             f"{entry.file}: {where} {said}, expected about {megabytes(entry.bytes)}; get the file elsewhere and use "
             "--from"
         )
+    return size
 
 
 def _without_network(entry: WeightsFile, copies: Sequence[Path]) -> str:
