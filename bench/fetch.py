@@ -162,8 +162,8 @@ def _described(entry: WeightsFile, folder: Path) -> tuple[WeightsFile, Path]:
 
 
 def _checked_size(entry: WeightsFile, where: object, size: int | None) -> int:
-    """``size``; RfbenchError unless a file without a published hash is about as large as listed: a page that says 'not found', or
-    half a file, must not become the one that is enforced."""
+    """``size``; RfbenchError unless a file without a published hash is about as large as listed: a page that says 'not
+    found', or half a file, must not become the one that is enforced."""
     if size is None or not entry.bytes / 2 <= size <= entry.bytes * 2:
         said = "does not say how large it is" if size is None else f"has {size} bytes"
         raise RfbenchError(
