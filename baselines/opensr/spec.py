@@ -51,8 +51,8 @@ OPENSR = ModelSpec(
     status="weights untried",
     verified=(
         "v1.0.8 (8d27197), 2026-11-26: the package's own forward gives the same bits for the same noise and random "
-        "weights, at the published size (128x128 px; python -m tests.upstream.opensr) and in a small network, as does "
-        "its uncertainty map (pytest tests/unit/test_opensr.py)",
+        "weights, at the published size (128x128 px; python -m tests.upstream.opensr) and in a small network; its "
+        "uncertainty map agrees to 1e-6 there (pytest tests/unit/test_opensr.py)",
         "v1.0.8 (8d27197), 2026-11-26: 168.96 M parameters; a checkpoint with the package's names and a trainer's "
         "classes loads with none missing and none left over (the same tests)",
     ),
