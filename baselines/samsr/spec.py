@@ -63,8 +63,8 @@ SAMSR = ModelSpec(
     status="weights untried",
     verified=(
         "0db4048, 2026-11-26: upstream's three networks, sampler and Segment Anything with random weights through the "
-        "worker, on a processor with torch 2.14.1: 40x40 to 160x160 px in [0, 1] (python -m tests.upstream.guests "
-        "samsr:weights=random CLONE; minutes an image, nearly all of it for the masks)",
+        "worker, on a processor with torch 2.14.1: 40x40 to 160x160 px in [0, 1], mean, deviation and a pixel the same "
+        "for one seed twice (python -m tests.upstream.guests samsr:weights=random CLONE; minutes an image)",
     ),
     unverified=(
         "the published files have these names and shapes: rfbench weights fetch samsr && rfbench check model "
