@@ -20,7 +20,7 @@ from bench.protocols.paired import Paired
 from tests.conftest import picture
 
 OURS = ["nearest", "bilinear", "bicubic", "lanczos"]
-MODELS = [*OURS, "bicubic-affine", "rareflow:steps=1", "adcsr", "opensr", "seesr", "noisy", "four"]
+MODELS = [*OURS, "bicubic-affine", "rareflow:steps=1", "adcsr", "opensr", "seesr", "zoomldm", "noisy", "four"]
 
 GUESTS = {"samsr", "misr-s2"}  # tests/unit/test_guest_systems.py
 
