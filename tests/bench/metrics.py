@@ -441,7 +441,7 @@ def main() -> None:
         make_images(place / "images", given.n, given.size)
         setting = Setting(given.device, place / "weights")
         measure = on_gpu if on_a_gpu else on_processor
-        lines = ["# Speed of the metrics", "", f"`python -m {' '.join(['tests.bench.metrics', *sys.argv[1:]])}`"]
+        lines = ["# Speed of the metrics", "", f"`{_command()}`"]
         lines += ["", f"{machine(given.device)}. {_WEIGHTS}", "", _HOW, "", *measure(given, place / "images", setting)]
     lines += ["", f"The whole took {(time.perf_counter() - started) / 60:.1f} minutes."]
     text = "\n".join(lines) + "\n"
@@ -464,6 +464,17 @@ How scoring saves time, and why no number moves by it:
 - On a GPU the processes share the device, each with its own networks. MANIQA's crops, which are nearly all of the work,
   go through it together; images do not, since a library may choose another kernel for another batch, and a score would
   depend on what was scored beside it."""
+
+
+def _command() -> str:
+    """What was asked for, without the place that the page goes to."""
+    words, said = ["python -m tests.bench.metrics"], sys.argv[1:]
+    for before, word in zip(["", *said], said, strict=False):
+        if before != "--out" and not word.startswith("--out"):
+            words.append(word)
+    return " ".join(words)
+
+
 _WEIGHTS = "Networks have random weights, which do the same work as the official ones; their scores mean nothing."
 
 
