@@ -2,8 +2,7 @@
 
 They come from the tagger (``tagger.py``), from files, or from the user. A file belongs to one image: safetensors with
 ``tokens``, float32 (145, 512), and one entry of metadata ``prompt``, a JSON object with the image's ``id``, its
-``tags`` (``"mountain, river"``) and perhaps of which 8-bit LR they are: its ``lr_sha256``, and (height, width) as
-``lr_px``.
+``tags`` (``"mountain, river"``) and perhaps ``lr_sha256``, the hash of the 8-bit LR of which they are.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class Precomputed(PromptProvider):
 
 
 class Kept(PromptProvider):
-    """Another provider whose answers are kept in a folder, and taken from there for the same LR and its tiles."""
+    """Another provider whose answers are kept in a folder, and taken from there for the same LR."""
 
     def __init__(self, inner: PromptProvider, folder: Path) -> None:
         self.inner, self.folder = inner, folder
@@ -103,7 +102,7 @@ def write_tags(folder: Path, image_id: str, tags: Tags, lr: npt.NDArray[np.uint8
 
     prompt: dict[str, Any] = {"id": image_id, "tags": tags.text}
     if lr is not None:
-        prompt |= {"lr_sha256": _hash(lr), "lr_px": lr.shape[:2]}
+        prompt["lr_sha256"] = _hash(lr)
     path = _path(folder, image_id)
     with atomic_path(path) as temporary:
         save_file({"tokens": tags.tokens}, temporary, {"prompt": json.dumps(prompt, sort_keys=True)})
@@ -134,13 +133,8 @@ def _path(folder: Path, image_id: str) -> Path:
 
 
 def _is_of(prompt: dict[str, Any], lr: npt.NDArray[np.uint8]) -> bool:
-    """Whether tags are of this LR, as far as their file says, or of an image of which it may be a tile."""
-    if "lr_sha256" not in prompt or prompt["lr_sha256"] == _hash(lr):
-        return True
-    whole = prompt.get("lr_px")
-    if not isinstance(whole, list) or len(whole) != 2 or not all(isinstance(n, int) for n in whole):
-        return False
-    return whole != list(lr.shape[:2]) and lr.shape[0] <= whole[0] and lr.shape[1] <= whole[1]
+    """Whether tags are of this LR, as far as their file says. A tile is another LR: it could be another protocol's."""
+    return prompt.get("lr_sha256") in (None, _hash(lr))
 
 
 def _read(path: Path) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:

@@ -275,8 +275,7 @@ def test_a_file_of_tags_comes_back(image_id: str, tmp_path: Path) -> None:
     before = path.read_bytes()
     write_tags(tmp_path, image_id, written, LR)
     assert path.read_bytes() == before
-    read_tags(path, image_id, LR[:3, :4])  # a tile of it
-    for other in (LR[::-1], np.zeros((9, 9, 3), np.uint8)):
+    for other in (LR[::-1], LR[:3, :4], np.zeros((9, 9, 3), np.uint8)):  # also a part of it
         with pytest.raises(RfbenchError, match="tags of another LR image"):
             read_tags(path, image_id, other)
     with pytest.raises(RfbenchError, match="expected those of 'b'"):
