@@ -23,8 +23,11 @@ from bench.metrics.base import Estimate, Metric, Reference, Score
 SUFFIX = "_reg"
 WINDOW_PX = 6
 """The largest shift that is looked for, on either axis, in pixels of the target grid; as much of the border is left out
-of what is scored, whatever the shift was, so that all images and models are scored on the same pixels. 6 px of 2 m are
-12 m, somewhat more than an LR pixel of Sentinel-2."""
+of what is scored, and around pixels without data, whatever the shift was, so that all models are scored on the same
+pixels. 6 px of 2 m are 12 m, somewhat more than an LR pixel of Sentinel-2."""
+
+REVISION = 2
+"""Raised whenever something here changes a number; part of the identity of every ``NAME_reg``."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _FINE_PX, _LOCAL_PX = 1.0, 7.0  # sigma of the Gaussians between which structure is looked at
@@ -164,7 +167,7 @@ class Registration:
 def register(estimate: Estimate, reference: Reference, quantise: int | None) -> Registration:
     """Move and recolour an estimate to fit its reference; once for all metrics of one image and estimate.
 
-    The shift comes from the luma; gain and bias of each band are least squares over the valid pixels after the move, in
+    The shift comes from the luma; gain and bias of each band are least squares over the pixels that are scored, in
     display units (and in reflectance for the bands of ``image``). Gains below 1 pull a wrong prediction to the mean,
     as every such fit does: compare gains too.
     """
@@ -174,8 +177,8 @@ def register(estimate: Estimate, reference: Reference, quantise: int | None) -> 
             return made
     assert reference.display_float is not None
     shift = find_shift(estimate.display_float @ _LUMA, reference.display_float @ _LUMA, reference.valid)
-    valid = inside(reference.valid)
-    moved = inside(_moved(estimate.display_float.astype(np.float64), shift.row_px, shift.col_px))
+    valid = scored(reference.valid)
+    moved = inside(_moved(_filled(estimate.display_float, reference.valid), shift.row_px, shift.col_px))
     target = inside(reference.display_float)
     gain, bias = {}, {}
     for i, band in enumerate(RGB):
@@ -186,7 +189,7 @@ def register(estimate: Estimate, reference: Reference, quantise: int | None) -> 
             estimate,
             display=quantised(fitted, quantise),
             display_float=fitted,
-            image=_image(estimate.image, reference.hr, shift, valid),
+            image=_image(estimate.image, reference, shift, valid),
             mean=None,
             std=None,
             draws=None,
@@ -205,11 +208,12 @@ def facts_of(estimate: Estimate, reference: Reference) -> dict[str, float]:
     return {f"reg_{name}": value for r in made for name, value in r.facts().items()}
 
 
-def _image(image: Image | None, hr: Image | None, shift: Shift, valid: Mask) -> Image | None:
+def _image(image: Image | None, reference: Reference, shift: Shift, valid: Mask) -> Image | None:
     """The prediction in its own unit, moved, each band that the reference has too fitted to it."""
     if image is None:
         return None
-    values = inside(_moved(image.values.astype(np.float64), shift.row_px, shift.col_px))
+    hr = reference.hr
+    values = inside(_moved(_filled(image.values, reference.valid), shift.row_px, shift.col_px))
     for i, band in enumerate(image.bands):
         if hr is not None and hr.unit == image.unit and band in hr.bands and valid.any():
             gain, bias = _fit(values[..., i][valid], inside(hr.values)[..., hr.bands.index(band)][valid])
@@ -222,6 +226,22 @@ def inside(values: Any) -> Any:
     return np.ascontiguousarray(
         values[WINDOW_PX : values.shape[0] - WINDOW_PX, WINDOW_PX : values.shape[1] - WINDOW_PX]
     )
+
+
+def scored(valid: Mask) -> Mask:
+    """The valid pixels (H, W) that are scored, ``inside`` them: as far from what has no data as from the border, since
+    the move may bring there what a model made of nothing."""
+    from scipy.ndimage import minimum_filter
+
+    return inside(valid if valid.all() else minimum_filter(valid, size=2 * WINDOW_PX + 1, mode="nearest"))
+
+
+def _filled(values: Array, valid: Mask) -> np.ndarray:
+    """In double precision, with the mean of each band where there is no data: splines reach a little beyond."""
+    values = values.astype(np.float64)
+    if valid.any() and not valid.all():
+        values[~valid] = values[valid].mean(axis=0)
+    return values
 
 
 def _cropped(reference: Reference) -> Reference:
@@ -237,7 +257,7 @@ def _cropped(reference: Reference) -> Reference:
         display_float=array(reference.display_float),
         hr=image(reference.hr),
         pan=image(reference.pan),
-        valid=inside(reference.valid),
+        valid=scored(reference.valid),
         mask=array(reference.mask),
         cache={},
     )
@@ -252,6 +272,8 @@ def registered(base: type[Metric]) -> type[Metric]:
     RfbenchError
         For a metric that compares no image with a reference: of sets, without a reference, of distributions.
     """
+    if issubclass(base, _Registered):
+        raise RfbenchError(f"unknown metric '{base.name}{SUFFIX}': {base.name} is registered already; leave it out")
     if not can_register(base):
         raise RfbenchError(
             f"unknown metric '{base.name}{SUFFIX}': {base.name} is no comparison of one image with its reference, so "
@@ -274,7 +296,7 @@ def registered(base: type[Metric]) -> type[Metric]:
 
 def parameters() -> tuple[str, ...]:
     """What registration adds to an identity."""
-    return (f"reg{WINDOW_PX}px,blocks{_BLOCKS},spline3", "lsqgain+bias")
+    return (f"reg{WINDOW_PX}px,blocks{_BLOCKS},spline3", "lsqgain+bias", f"reg-r{REVISION}")
 
 
 def can_register(base: type[Metric]) -> bool:

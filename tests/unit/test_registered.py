@@ -14,7 +14,8 @@ from bench.core.errors import RfbenchError
 from bench.core.image import RGB, Image, quantised
 from bench.core.resample import resize
 from bench.metrics.base import Estimate, Reference, Setting
-from bench.metrics.registered import WINDOW_PX, find_shift, register
+from bench.metrics.fidelity import PsnrRgb
+from bench.metrics.registered import WINDOW_PX, find_shift, register, registered, scored
 from bench.metrics.scorer import Scorer, chosen, metric_class
 from bench.protocols.base import Task
 from bench.run.execute import execute
@@ -144,6 +145,25 @@ def test_what_is_in_place_is_fitted_and_scored_on_the_inner_pixels(tasks: list[T
     assert scores["psnr_rgb_reg"].value == pytest.approx(-10 * np.log10(np.mean(error**2)), abs=0.01)
 
 
+def test_what_a_model_made_of_pixels_without_data_is_not_moved_into_the_score(tasks: list[Task]) -> None:
+    hr = 0.2 + 0.5 * tasks[2].reference.display_float.astype(np.float64)
+    prediction = np.clip(moved(hr, 3.4, -4.3), 0, 1)
+    valid = everywhere(hr)
+    valid[60:90, 110:150] = False
+    names = ("psnr_rgb_reg", "ssim_rgb_reg", "sam_refl_reg")
+    found = []
+    for below in (0.0, 1.0):
+        estimate, reference = pair(np.where(valid[..., None], prediction, below), hr, valid)
+        result = Scorer(names, Setting()).score(reference, {"sample": estimate})
+        assert abs(result.facts["sample"]["reg_shift_col_px"] - 4.3) < 0.1
+        found.append({n: s.value for n, s in result.scores["sample"].items()} | result.facts["sample"])
+    assert found[0] == found[1]
+    assert found[0]["psnr_rgb_reg"] > 40  # none of the pixels beside the hole, to which its fill was moved
+    # As many pixels around the hole are left out as at the border.
+    around = scored(valid)
+    assert (~around).sum() == (30 + 2 * WINDOW_PX) * (40 + 2 * WINDOW_PX) and around.shape == (188, 188)
+
+
 def test_noise_is_scored_unmoved_and_says_so() -> None:
     rng = np.random.default_rng(2)
     estimate, reference = pair(rng.random((80, 80, 3)), rng.random((80, 80, 3)))
@@ -168,7 +188,8 @@ def reversed_pair(made: tuple[Estimate, Reference]) -> tuple[Reference, dict[str
 
 def test_identity_and_names_say_registration() -> None:
     plain, after = metric_class("psnr_rgb")(Setting()), metric_class("psnr_rgb_reg")(Setting())
-    assert after.name == "psnr_rgb_reg" and "reg6px" in after.identity() and after.identity() != plain.identity()
+    assert after.name == "psnr_rgb_reg" and "reg6px" in after.identity() and "reg-r2" in after.identity()
+    assert after.identity() != plain.identity()
     assert after.missing() == plain.missing() and after.unit == plain.unit and after.direction == plain.direction
     assert {"psnr_rgb_reg", "ssim_rgb_reg", "lpips_alex_reg", "de00_reg"} <= set(chosen(["registered"]))
     assert not {"fid_tf_reg", "niqe_reg", "nll_reg"} & set(chosen(["registered"]))
@@ -178,6 +199,11 @@ def test_identity_and_names_say_registration() -> None:
 def test_what_compares_no_image_with_its_reference_is_refused(name: str) -> None:
     with pytest.raises(RfbenchError, match="registration means nothing"):
         metric_class(name)
+
+
+def test_what_is_registered_already_is_refused() -> None:
+    with pytest.raises(RfbenchError, match="psnr_rgb_reg is registered already"):
+        registered(registered(PsnrRgb))
 
 
 def test_a_run_has_both_columns_and_keeps_what_was_taken_out(tmp_path: Path) -> None:
