@@ -68,7 +68,10 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
     "--ref-scale", type=float, metavar="WHITE", help="With --ref: the same of the references.  [default: --scale]"
 )
 @click.option(
-    "--bands", metavar="NAMES", help="Bands of files that name none, such as 'B G R NIR'.  [default: R G B of three]"
+    "--bands",
+    metavar="NAMES",
+    help="Bands of TIFF, npy and npz files that name none, such as 'B G R NIR'; colour PNG and JPEG are R G B.  "
+    "[default: R G B of three]",
 )
 @click.option(
     "--unit",

@@ -27,6 +27,8 @@ from bench.score.match import Listing, Match, shown
 # A network's floats may lie a little beyond black and white and are cut there, as a model's are in a run; what lies
 # farther out was divided by the wrong white.
 _OVERSHOOT = 0.5
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Files whose three channels are R, G and B by their format, whatever other files hold."""
 
 
 class NeedsOption(ItemError):
@@ -42,7 +44,8 @@ class Meaning:
     unit : ``display`` (pictures) or ``reflectance``.
     scale : what they are divided by: display's white, or of reflectance the number that is 1. None where nobody said:
         8 bit is then (and always) stored / 255, other pictures are refused; integer reflectance is stored / 10000.
-    bands : names of the bands, for files with as many that do not name them. None: R G B where there are three.
+    bands : names of the bands, for files with as many that neither name them nor are ``PICTURES``. None: R G B where
+        there are three.
     option : what the user can say ``scale`` with.
     """
 
@@ -183,9 +186,11 @@ def _facts(path: Path, raster: readers.Raster, scale: float) -> dict[str, Any]:
 
 
 def _names(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[str, ...]:
-    """The bands of a file: as it names them if it names R, G and B, as declared, or what their number leaves no doubt
-    about."""
+    """The bands of a file: as its format or the file itself names them, as declared, or what their number leaves no
+    doubt about."""
     count = raster.values.shape[2]
+    if count == len(RGB) and path.suffix.lower() in PICTURES:
+        return RGB
     own = tuple(band_names.canonical(b) for b in raster.bands or ())
     if set(RGB) <= set(own) and len(set(own)) == count:
         return own

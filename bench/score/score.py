@@ -12,6 +12,7 @@ from typing import Any
 from bench.core import provenance
 from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.files import digest
+from bench.core.image import RGB
 from bench.data import bands as band_names
 from bench.metrics.base import Estimate, Metric, Reference, Setting
 from bench.metrics.scorer import ItemScores, Scorer, chosen, metric_class
@@ -20,7 +21,7 @@ from bench.run.kept import Kept, Spill
 from bench.run.plan import choose_metrics, describe, resolve_dataset, resolve_device, resolve_protocol
 from bench.run.progress import Progress
 from bench.run.scoring import Scoring, usual_workers
-from bench.score.images import DatasetSource, FolderSource, Meaning, NeedsOption, Source
+from bench.score.images import PICTURES, DatasetSource, FolderSource, Meaning, NeedsOption, Source
 from bench.score.match import ID, Listing, Match, Matches, as_text, listing, match_folders, match_ids, some
 
 FORMAT = 1
@@ -152,12 +153,26 @@ def _workers(request: Request, images: int) -> int:
     return min(usual_workers(predicting=False), images // _A_PROCESS_PAYS_FROM)
 
 
+def _bands(request: Request, *listings: Listing) -> tuple[str, ...] | None:
+    """The names of ``--bands``; RfbenchError where all files have others by their format."""
+    if request.bands is None:
+        return None
+    bands = band_names.parse(request.bands)
+    endings = {Path(name).suffix.lower() for found in listings for names in found.files.values() for name in names}
+    if len(bands) == len(RGB) and bands != RGB and endings <= {*PICTURES}:
+        raise RfbenchError(
+            f"--bands {' '.join(bands)}: found PNG and JPEG files alone, whose channels are R G B by their format; "
+            "leave it out, or write other channels as TIFF, npy or npz"
+        )
+    return bands
+
+
 def _against_folder(request: Request) -> _Plan:
     assert request.ref is not None
     if request.pred.is_dir() and request.ref.is_dir() and request.pred.resolve() == request.ref.resolve():
         raise RfbenchError("--pred and --ref are one folder, expected two; every image would be held against itself")
     pred, ref = listing(request.pred, "--pred", request.pred_name), listing(request.ref, "--ref")
-    bands = band_names.parse(request.bands) if request.bands else None
+    bands = _bands(request, pred, ref)
     ref_scale = request.ref_scale if request.ref_scale is not None else request.scale
     quantise = None if request.quantise == "none" else 8
     border = request.border_px or 0
@@ -177,7 +192,7 @@ def _against_dataset(request: Request) -> _Plan:
     records = {r.id: r for r in dataset.records(split)}
     matches = match_ids(pred, list(records), f"dataset {dataset.name}, split {split}")
     unit: Any = request.unit
-    meaning = Meaning(unit, request.scale, band_names.parse(request.bands) if request.bands else None)
+    meaning = Meaning(unit, request.scale, _bands(request, pred))
     source = DatasetSource(pred, meaning, dataset, protocol, records)
     setting = Setting(resolve_device(request.device), request.weights_dir, protocol.quantise, protocol.border_px)
     data = {

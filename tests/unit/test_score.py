@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -262,6 +263,27 @@ def test_bands_are_found_by_name(tmp_path: Path) -> None:
     (pred / "a.npz").unlink()
     with pytest.raises(RfbenchError, match="found 4 bands, expected names for them; give them with --bands"):
         scored(pred, ref)
+
+
+@pytest.mark.parametrize("ending", ["npy", "tif"])
+def test_bands_are_not_said_of_pictures_whose_format_says_them(ending: str, tmp_path: Path) -> None:
+    """Predictions in B G R against PNG references: only the first are put into another order."""
+    ref, pred = pictures(tmp_path / "ref", "a"), tmp_path / "pred"
+    pred.mkdir()
+    with Image.open(ref / "a.png") as file:
+        turned = np.asarray(file)[:, :, ::-1]
+    if ending == "npy":
+        np.save(pred / "a.npy", turned)
+    else:
+        rasterio = pytest.importorskip("rasterio")
+        profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": len(turned), "width": turned.shape[1]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no georeference
+            with rasterio.open(pred / "a.tif", "w", **profile) as file:
+                file.write(np.moveaxis(turned, 2, 0))
+    assert scored(pred, ref, bands="B G R")["summary"]["psnr_rgb"]["value"] == 100.0
+    assert scored(ref, pred, bands="B G R")["summary"]["psnr_rgb"]["value"] == 100.0
+    assert scored(pred, ref)["summary"]["psnr_rgb"]["value"] < 30.0
 
 
 def test_border_and_rounding_of_a_folder_pair(folders: tuple[Path, Path]) -> None:
@@ -574,6 +596,7 @@ def test_sixteen_bits_and_floats_must_say_what_white_is(folders: tuple[Path, Pat
         (["--ref", "ref", "--metrics", "psnr"], "did you mean psnr_y or psnr_rgb"),
         (["--ref", "ref", "--metrics", ","], "--metrics: found no name"),
         (["--ref", "ref", "--bands", "R R"], "expected different names"),
+        (["--ref", "ref", "--bands", "B G R"], "found PNG and JPEG files alone, whose channels are R G B"),
         (["--ref", "ref", "--strict", "--metrics", "lpips_alex"], "--strict: 1 of 1 metrics cannot be computed"),
         (["--ref", "ref", "--device", "tpu"], "expected auto, cpu, cuda"),
         (["--ref", "ref", "--out", "ref"], "is a folder, expected a file"),
