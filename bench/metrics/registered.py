@@ -82,14 +82,16 @@ def find_shift(moving: np.ndarray, fixed: np.ndarray, valid: Mask, window_px: in
         for left in lefts:
             block = np.s_[top : top + side[0], left : left + side[1]]
             if theirs[block].any() and ours[block].any():
-                found.append(_block_shift(ours[block], theirs[block], window_px))
+                found.append(_block_shift(ours[block], theirs[block], valid[block], window_px))
     if not found:
         return Shift(why_none="no structure to compare")
     row, col = (float(v) for v in np.median(found, axis=0))
     if max(abs(row), abs(col)) > window_px:
         return Shift(why_none=f"no match within {window_px} px")
-    inside = np.s_[window_px : height - window_px, window_px : width - window_px]
-    moved, kept = _moved(ours[..., None], row, col)[inside][..., 0], theirs[inside]
+    far = within(valid, window_px)
+    moved, kept = _moved(ours[..., None], row, col)[..., 0][far], theirs[far]
+    if not kept.size:
+        return Shift(why_none="no pixel is far enough from those without data")
     correlation = float(np.sum(moved * kept) / np.sqrt(np.sum(moved**2) * np.sum(kept**2) + 1e-30))
     least = max(_LEAST_CORRELATION, 5.0 / np.sqrt(kept.size / _CORRELATED_PX2))
     if correlation < least:
@@ -101,28 +103,37 @@ def _structure(luma: np.ndarray, valid: Mask) -> np.ndarray:
     """What is finer than 7 px and coarser than 1, over its local deviation; 0 where there is no data."""
     from scipy.ndimage import gaussian_filter
 
-    filled = np.where(valid, luma, luma[valid].mean()).astype(np.float64)
-    around = gaussian_filter(filled, _LOCAL_PX)
-    deviation = np.sqrt(gaussian_filter((filled - around) ** 2, _LOCAL_PX) + 1e-4)
-    found = np.where(valid, (gaussian_filter(filled, _FINE_PX) - around) / deviation, 0.0)
-    return found if np.ptp(filled) > 1e-6 else np.zeros_like(found)
+    def smooth(values: np.ndarray, sigma_px: float) -> np.ndarray:
+        if valid.all():
+            return np.asarray(gaussian_filter(values, sigma_px))
+        # The mean of the pixels with data: an edge of what fills the others is in both images at one place.
+        weight = np.maximum(gaussian_filter(valid.astype(np.float64), sigma_px), 1e-12)
+        return np.asarray(gaussian_filter(np.where(valid, values, 0.0), sigma_px) / weight)
+
+    whole = luma.astype(np.float64)
+    around = smooth(whole, _LOCAL_PX)
+    deviation = np.sqrt(smooth((whole - around) ** 2, _LOCAL_PX) + 1e-4)
+    found = np.where(valid, (smooth(whole, _FINE_PX) - around) / deviation, 0.0)
+    return found if np.ptp(whole[valid]) > 1e-6 else np.zeros_like(found)
 
 
-def _block_shift(moving: np.ndarray, fixed: np.ndarray, window_px: int) -> np.ndarray:
+def _block_shift(moving: np.ndarray, fixed: np.ndarray, valid: Mask, window_px: int) -> np.ndarray:
     from skimage.filters import window
     from skimage.registration import phase_cross_correlation
 
     taper = window(("tukey", 0.25), fixed.shape)
-    total, current = np.zeros(2), moving
-    target = (fixed - fixed.mean()) * taper
+    total, current, kept = np.zeros(2), moving, valid
     for _ in range(_STEPS):
-        step, _, _ = phase_cross_correlation(
-            target, (current - current.mean()) * taper, upsample_factor=_UPSAMPLING, normalization=None
-        )
+        target, source = ((side - side[kept].mean()) * kept * taper for side in (fixed, current))
+        step, _, _ = phase_cross_correlation(target, source, upsample_factor=_UPSAMPLING, normalization=None)
         total = total + step
         if np.abs(total).max() > 4 * window_px or np.abs(step).max() < 1 / _UPSAMPLING:
             break
         current = _moved(moving[..., None], *total)[..., 0]
+        if not valid.all():  # pixels that have data on both sides, or the mask's own shape pulls the shift to zero
+            kept = valid & (_moved(valid[..., None].astype(np.float64), *total)[..., 0] > 0.99)
+            if not kept.any():
+                break
     return total
 
 
@@ -228,12 +239,17 @@ def inside(values: Any) -> Any:
     )
 
 
-def scored(valid: Mask) -> Mask:
-    """The valid pixels (H, W) that are scored, ``inside`` them: as far from what has no data as from the border, since
-    the move may bring there what a model made of nothing."""
+def within(valid: Mask, margin_px: int = WINDOW_PX) -> Mask:
+    """The pixels (H, W) farther than the search window from the border and from every pixel without data: what a shift
+    brings there was data, and no answer of a model to nothing."""
     from scipy.ndimage import minimum_filter
 
-    return inside(valid if valid.all() else minimum_filter(valid, size=2 * WINDOW_PX + 1, mode="nearest"))
+    return np.asarray(minimum_filter(valid, size=2 * margin_px + 1, mode="constant", cval=False))
+
+
+def scored(valid: Mask) -> Mask:
+    """The pixels that are scored, without the border."""
+    return np.asarray(inside(within(valid)))
 
 
 def _filled(values: Array, valid: Mask) -> np.ndarray:
@@ -317,7 +333,7 @@ class _Registered(Metric):
         cropped, of_base = state
         found = register(estimate, reference, self.setting.quantise)
         if not cropped.valid.any():
-            return Score(reason="no pixel with data inside the border that registration leaves out")
+            return Score(reason=f"no pixel is {WINDOW_PX} px inside the data, which registration leaves out")
         score = self.base.value(self, found.estimate, cropped, of_base)
         score = score if isinstance(score, Score) else Score(float(score))
         note = f"not moved: {found.shift.why_none}" if found.shift.why_none else None

@@ -113,6 +113,24 @@ def test_missing_pixels_do_not_move_the_shift(tasks: list[Task]) -> None:
     assert abs(found.row_px - 1.3) < 0.1 and abs(found.col_px + 2.4) < 0.1
 
 
+@pytest.mark.parametrize("shape", ["holes", "stripes", "corner"])
+def test_missing_pixels_are_not_moved_into_what_is_scored(tasks: list[Task], shape: str) -> None:
+    """The same shift with and without data missing on both sides: nearly the same place, nearly the same score."""
+    rows, columns = np.mgrid[:200, :200]
+    valid = {
+        "holes": ((rows // 15) % 4 != 0) | ((columns // 15) % 4 != 1),
+        "stripes": (columns // 10) % 5 != 0,
+        "corner": rows + columns > 150,
+    }[shape]
+    hr = tasks[10].reference.display_float.astype(np.float64)
+    seen = moved(hr, -1.8, 2.6)
+    estimate, reference = pair(np.where(valid[..., None], seen, 0), np.where(valid[..., None], hr, 0), valid)
+    found = register(estimate, reference, 8).shift
+    assert abs(found.row_px - 1.8) < 0.2 and abs(found.col_px + 2.6) < 0.2 and found.correlation > 0.95
+    score = Scorer(("psnr_rgb_reg",), Setting()).score(reference, {"sample": estimate}).scores["sample"]
+    assert (score["psnr_rgb_reg"].value or 0) > 45  # 25 where pixels without data are scored
+
+
 # --- metrics --------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +197,7 @@ def test_images_too_small_and_without_data_are_reasons(tasks: list[Task]) -> Non
     rim = everywhere(hr)
     rim[WINDOW_PX:-WINDOW_PX, WINDOW_PX:-WINDOW_PX] = False
     found = Scorer(("psnr_rgb_reg",), Setting()).score(*reversed_pair(pair(hr, hr, rim)))
-    assert "no pixel with data inside the border" in str(found.scores["sample"]["psnr_rgb_reg"].reason)
+    assert "no pixel is 6 px inside the data" in str(found.scores["sample"]["psnr_rgb_reg"].reason)
 
 
 def reversed_pair(made: tuple[Estimate, Reference]) -> tuple[Reference, dict[str, Estimate]]:
