@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # without commerce, and for commerce below a million US$ of revenue a year. What was trained on them is under it too.
 _BASE_LICENCE = "Stability AI Community License (SD3's weights, and what was trained on them)"
 
+_WITHOUT_BASE = "a small network trained from nothing, without SD3 beneath it"
+
 SPEC = ModelSpec(
     name="rareflow",
     adapter="rareflow.adapter:RareflowAdapter",
@@ -70,6 +72,8 @@ class RareflowAdapter(Adapter):
         """
         if self.card.get("base") or self.card.get("config", {}).get("base"):
             spec = dataclasses.replace(spec, licence=f"{spec.licence}; {_BASE_LICENCE}")
+        else:
+            spec = dataclasses.replace(spec, unlike_paper=_WITHOUT_BASE)
         crop_px = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
         return dataclasses.replace(spec, max_out_side_px=crop_px, overlap_px=8)
 

@@ -454,6 +454,7 @@ def _spec_problems(spec: ModelSpec, name: str) -> Iterator[str]:
     """What is wrong with a spec, one short text each. A dataclass does not look at what it is given."""
     texts = (
         "name", "adapter", "summary", "upstream", "commit", "licence", "allows", "status", "reimplementation", "extra",
+        "unlike_paper",
     )  # fmt: skip
     wrong_types = [f for f in texts if not isinstance(getattr(spec, f), str)]
     if wrong_types:

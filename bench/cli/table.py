@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bench.store import RunFolder
 
 _EPILOG = """\b
 Examples:
@@ -13,6 +18,8 @@ Examples:
   rfbench table runs/bicubic-* runs/lanczos-* --format latex --out table.tex
   rfbench table runs --metrics psnr_rgb,lpips_alex --format json
   rfbench table runs --ci --format latex --width 516
+  rfbench table runs --against paper
+  rfbench table runs --against paper --same data="the authors' archive of 3 May" --same normalisation="their letter"
 """
 
 
@@ -42,6 +49,19 @@ Examples:
     metavar="PT",
     help="LaTeX: the text's width in points, 516 over two columns of a journal; what is wider is set in stacks.",
 )
+@click.option(
+    "--against",
+    type=click.Choice(["paper"]),
+    help="Beside the printed numbers of the RareFlow paper's Tables 1 to 3: claimed, ours, difference, status.",
+)
+@click.option(
+    "--same",
+    "declarations",
+    multiple=True,
+    metavar="WHAT=TEXT",
+    help="With --against: WHAT is as in the paper though it does not say so, and TEXT how you know; printed with the "
+    "table. Repeatable. WHAT: data, normalisation, weights, scale, kernel, or a metric of the paper such as ssim.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
 def command(
     runs: tuple[Path, ...],
@@ -50,6 +70,8 @@ def command(
     ci: bool,
     mark: str | None,
     width_pt: float,
+    against: str | None,
+    declarations: tuple[str, ...],
     out: Path | None,
 ) -> int:
     """Make a table of finished runs. RUN is a run folder, or a folder of them.
@@ -58,24 +80,64 @@ def command(
     code 3). The best of each column is bold, the second underlined; what is missing is a dash with its reason below.
     With --ci, or --mark separated, every row that the images' paired differences cannot tell from the best is marked
     like it: docs/statistics.md says how.
+
+    With --against paper every row of the paper stands above our run of that model, with the difference where it means
+    something and otherwise the reason why it does not: docs/paper.md.
     """
+    from bench.core.errors import RfbenchError
     from bench.core.files import write_bytes
     from bench.store import find_runs
+
+    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
+    if against and (ci or mark):
+        raise RfbenchError(
+            f"{'--ci' if ci else '--mark'} is for tables of our runs alone, and printed numbers have no intervals; "
+            "leave it out, or --against"
+        )
+    if declarations and not against:
+        raise RfbenchError("--same declares what is as in a paper; give it with --against paper")
+    folders = find_runs(runs)
+    if against:
+        text = _ledger(folders, names, declarations, form, width_pt)
+    else:
+        text = _table(folders, names, form, width_pt, ci=ci, mark=mark)
+    if out is None:
+        click.echo(text)
+    else:
+        write_bytes(out, f"{text}\n".encode())
+        print(f"table: {out}", file=sys.stderr)
+    return 0
+
+
+def _table(
+    folders: Sequence[RunFolder], names: tuple[str, ...] | None, form: str, width_pt: float, *, ci: bool,
+    mark: str | None,
+) -> str:  # fmt: skip
     from bench.tables.build import build_table
     from bench.tables.doubt import with_intervals, with_separated_marks
     from bench.tables.write import WRITERS, to_latex
 
-    names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
-    folders = find_runs(runs)
     table = build_table(folders, names or None)
     if ci:
         table = with_intervals(table, folders)
     if mark == "separated" or (ci and mark is None):
         table = with_separated_marks(table, folders)
-    text = (to_latex(table, width_pt) if form == "latex" else WRITERS[form](table)) + "\n"
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        write_bytes(out, text.encode())
-        print(f"table: {out}", file=sys.stderr)
-    return 0
+    return to_latex(table, width_pt) if form == "latex" else WRITERS[form](table)
+
+
+def _ledger(
+    folders: Sequence[RunFolder], names: tuple[str, ...] | None, declarations: Sequence[str], form: str, width_pt: float
+) -> str:
+    from bench.core.errors import RfbenchError, one_line
+    from bench.ledger.build import build_ledger
+    from bench.ledger.write import WRITERS, to_latex
+
+    declared: dict[str, str] = {}
+    for text in declarations:
+        what, equals, how = text.partition("=")
+        if not equals or what.strip() in declared:
+            found = f"'{one_line(text, 80)}'" if not equals else f"{one_line(what, 40)} twice"
+            raise RfbenchError(f"--same: found {found}, expected one WHAT=TEXT for each; TEXT says how you know it")
+        declared[what.strip()] = how.strip()
+    ledger = build_ledger(folders, names or None, declared)
+    return to_latex(ledger, width_pt) if form == "latex" else WRITERS[form](ledger)

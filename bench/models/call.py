@@ -30,8 +30,8 @@ from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
 _FOR_PEOPLE = (
-    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "status", "verified",
-    "unverified", "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options",
+    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "unlike_paper", "status",
+    "verified", "unverified", "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options",
     "needs_options", "path_options", "environment",
 )  # fmt: skip
 _SMALLEST_TILE_PX = 8

@@ -40,8 +40,8 @@ class Published(Adapter):
         return f"{self.system}-random-{self.options['size']}" if self.is_random else None
 
     def specialise(self, spec: ModelSpec) -> ModelSpec:
-        """Random weights need no files."""
-        return dataclasses.replace(spec, weights={}) if self.is_random else spec
+        """Random weights need no files, and say nothing about the system."""
+        return dataclasses.replace(spec, weights={}, unlike_paper="random weights") if self.is_random else spec
 
     def identity(self) -> dict[str, Any]:
         return {"weights_kind": f"random r{_RANDOM_REVISION}" if self.is_random else "published"}

@@ -48,7 +48,9 @@ class ModelSpec:
     upstream, commit, licence, status : where it comes from, for people and for records.
     allows : what its licences (code and weights) allow, in a line.
     paper : the RareFlow paper's numbers for it, by table and column as printed there. Its metrics have no identity, so
-        these never stand beside computed ones.
+        these never stand beside computed ones but in ``rfbench table --against paper``.
+    unlike_paper : what makes it another thing than the system of its name in the paper (random weights, a small
+        network), in a clause; ``specialise`` may say it of an option. The ledger then shows no difference.
     verified : what was held against the original, one line each with its commit and the date.
     unverified : what only someone with the weights can verify, one line each with the command.
     reimplementation : where its procedure had to be written anew, which published source it follows. Tables then call
@@ -103,6 +105,7 @@ class ModelSpec:
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     allows: str = ""
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    unlike_paper: str = ""
     status: str = ""
     verified: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()

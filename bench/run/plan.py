@@ -18,6 +18,7 @@ from bench.data.dataset import Dataset, FolderDataset, Record
 from bench.metrics import scorer
 from bench.metrics.base import Metric, Setting
 from bench.models.call import Model, unfit
+from bench.models.spec import ModelSpec
 from bench.protocols.base import Protocol
 from bench.store import FORMAT, plan_digest
 
@@ -143,6 +144,7 @@ def make_plan(request: Request) -> Plan:
             "software": software,
             "command": _command(model, request, allow_train=seen[model.label] > 0),
             "licences": {"data": dataset.licence, "model": model.spec.licence},
+            "unlike_paper": _unlike_paper(model.spec),
             "sources": _sources(model, dataset, records, [scorer.metric_class(n) for n in names]),
         }
         if request.allow_train:
@@ -292,6 +294,12 @@ def describe(metric: Metric, missing: str | None = None) -> dict[str, Any]:
         "group": metric.group,
         "missing": missing,
     }
+
+
+def _unlike_paper(spec: ModelSpec) -> str:
+    """Why the model is another thing than the system of its name in the paper; empty where it is not known to be."""
+    anew = f"written anew ({spec.reimplementation})" if spec.reimplementation else ""
+    return one_line("; ".join(filter(None, (spec.unlike_paper, anew))))
 
 
 def _sources(

@@ -140,12 +140,13 @@ _SIZES = (_Size("small", 9.35, 5, "scriptsize", 8.1), _Size("footnotesize", 8.6,
           _Size("footnotesize", 8.6, 3, "scriptsize", 8.1), _Size("scriptsize", 8.1, 2.5, "tiny", 6.6))  # fmt: skip
 
 
-def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
+def to_latex(table: Table, width_pt: float = ARTICLE_PT, *, title: str = "", label: str = "rfbench") -> str:
     """A ``table`` float that needs ``\\usepackage{booktabs}`` and nothing else.
 
     ``\\rfbest`` and ``\\rfsecond`` set the marks and may be defined before to look otherwise. The size is the largest
     at which the table fits ``width_pt``; a table that does not fit even at the smallest is set in as few stacks of
-    columns as possible, each with all rows. Numbered notes, settings and identities follow in small print.
+    columns as possible, each with all rows. Numbered notes, settings and identities follow in small print. ``title``
+    begins the caption, and ``label`` is what ``\\ref{tab:...}`` finds the float by.
     """
     panels, size = _layout(table, width_pt)
     wide_names = _name_width(table, size.em) > _LONGEST_NAME_PT
@@ -154,6 +155,7 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
     marks = ", ".join(text for rank, text in legend.items() if rank in used)
     if marks and table.marking != AS_SHOWN:
         marks += f", each {latex_text(table.marking)}"
+    sentences = [f"{text}." for text in (latex_text(title), latex_text(about(table)), marks) if text]
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\providecommand{\\rfbest}[1]{\\textbf{#1}}",
@@ -161,8 +163,8 @@ def to_latex(table: Table, width_pt: float = ARTICLE_PT) -> str:
         "\\begin{table}[tbp]",
         # Stacks stand flush left, so that the names of their rows do.
         "\\centering" if len(panels) == 1 else "\\raggedright",
-        f"\\caption{{{latex_text(about(table))}.{f' {marks}.' if marks else ''}}}",
-        "\\label{tab:rfbench}\\vspace{1ex}",
+        f"\\caption{{{' '.join(sentences)}}}",
+        f"\\label{{tab:{label}}}\\vspace{{1ex}}",
         f"\\{size.name}\\setlength{{\\tabcolsep}}{{{size.gap:g}pt}}",
     ]
     for i, columns in enumerate(panels):

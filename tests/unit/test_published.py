@@ -72,6 +72,7 @@ def test_random_weights_need_no_files_and_have_another_name(specs: Any) -> None:
     tiny.check_ready()
     with pytest.raises(Unavailable, match=r"weights missing: theirs.pth \(about 2.0 GB\).*weights fetch"):
         real.check_ready()
+    assert [m.spec.unlike_paper for m in (real, tiny, random)] == ["", "random weights", "random weights"]
     identities = [m.identity() for m in (real, tiny, random)]
     assert len({str(i) for i in identities}) == 3 and identities[0]["spec"]["weights"] == {"theirs.pth": ""}
 
