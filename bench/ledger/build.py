@@ -24,6 +24,7 @@ from bench.ledger.paper import (
     PaperRow,
     PaperTable,
     decimals,
+    matters,
     plain,
     tables,
 )
@@ -276,8 +277,8 @@ def _obstacles(table: PaperTable, row: PaperRow, run: FinishedRun, declared: Map
     if spec.get("supports_prompt") and protocol.get("captions", "dataset") != "dataset":
         known.append(f"other captions than a dataset's own ({one_line(protocol['captions'], 40)})")
     left_open["normalisation"] = NORMALISATION
-    if table.protocol == "bicubic-4x":
+    if matters("kernel", table):
         left_open["kernel"] = KERNEL
-    elif spec.get("scale_factors"):
+    if matters("scale", table) and spec.get("scale_factors"):
         left_open["scale"] = SCALE
     return [*known, *(text for name, text in left_open.items() if name not in declared)]

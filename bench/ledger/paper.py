@@ -116,6 +116,11 @@ def _rows(path: Path) -> tuple[PaperRow, ...]:
     )
 
 
+def matters(name: str, table: PaperTable) -> bool:
+    """Whether something that may be declared has a meaning for a table."""
+    return {"kernel": table.protocol == "bicubic-4x", "scale": table.protocol != "bicubic-4x"}.get(name, True)
+
+
 def plain(name: str) -> str:
     """A system's name without case and punctuation: ``MISR-S2`` and ``misr_s2`` are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

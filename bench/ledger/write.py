@@ -9,20 +9,22 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.compare.write import difference_text
 from bench.core.errors import one_line
 from bench.ledger.build import STATUSES, Entry, Ledger, Line, Section
-from bench.ledger.paper import CITATION, CLAIMED
+from bench.ledger.paper import CITATION, CLAIMED, decimals, matters
 from bench.tables.build import Cell, Column, Footnote, Row, Table
 from bench.tables.write import ARTICLE_PT, markdown_text
 from bench.tables.write import to_latex as table_to_latex
 from bench.tables.write import to_markdown as table_to_markdown
 
 FORMAT = 1
+_LINES_A_PAGE = 46  # of article's letter page, below a caption of three lines
+_LONGEST_ON_A_LINE = 22  # characters of a row's name
+_SMALL_PRINT = 0.8, 100  # the height of a line of notes, and its characters
 _LEGEND = (
-    "difference: ours minus the paper's; = where it is at most one unit of the last printed decimal (half of it is the "
-    "paper's rounding): reproduced; every other differs. The paper gives no seed, so of a stochastic model a small "
-    "difference may be chance"
+    "difference: ours minus the paper's; with a star where it is at most one unit of the last printed decimal (half of "
+    "which is the paper's rounding): reproduced; every other differs. The paper gives no seed, so of a stochastic "
+    "model a small difference may be chance"
 )
 
 
@@ -77,8 +79,9 @@ def _ours(line: Line, notes: dict[str, dict[str, None]]) -> Cell:
 
 def _difference(line: Line, notes: dict[str, dict[str, None]]) -> Cell:
     if line.difference is not None:
-        mark = " =" if line.status == "reproduced" else ""
-        return Cell(line.difference, 0, None, "", difference_text(line.measure.metric, line.difference) + mark)
+        text = f"{line.difference:+.{decimals(line.printed) + 1}f}"
+        text = text[1:] if float(text) == 0 else text
+        return Cell(line.difference, 0, None, "", f"{text}*" if line.status == "reproduced" else text)
     reasons = line.reasons if line.text else line.reasons[1:]  # why there is no number stands with our number
     note = _noted(line, f"not comparable: {'; '.join(reasons)}", notes) if reasons else None
     return Cell(None, 0, None, "", "", note=note)
@@ -93,7 +96,11 @@ def _remarks(section: Section, declared: Mapping[str, str]) -> list[str]:
         if entry.label and entry.reasons:
             labels.setdefault("; ".join(entry.reasons), []).append(entry.label)
     lines += [f"{', '.join(of)}: not comparable: {text}" for text, of in labels.items()]
-    lines += [f"declared to be as in the paper: {name}: {one_line(how)}" for name, how in declared.items()]
+    known: dict[str, list[str]] = {}
+    for name, how in declared.items():
+        if matters(name, section.table):
+            known.setdefault(how, []).append(name)
+    lines += [f"declared to be as in the paper: {', '.join(of)}: {one_line(how)}" for how, of in known.items()]
     if any(line.difference is not None for entry in section.entries for line in entry.lines):
         lines.append(_LEGEND)
     if section.elsewhere:
@@ -110,14 +117,34 @@ def to_markdown(ledger: Ledger) -> str:
 
 
 def to_latex(ledger: Ledger, width_pt: float = ARTICLE_PT) -> str:
-    """A float for each table of the paper; needs booktabs."""
-    return "\n\n".join(
-        table_to_latex(
-            as_table(section, ledger.declared), width_pt,
-            title=title(section), label=f"rfbench-paper-{section.table.number}",
-        )
-        for section in ledger.sections
-    )  # fmt: skip
+    """Floats for each table of the paper, several where one would be taller than a page; needs booktabs."""
+    floats = []
+    for section in ledger.sections:
+        parts = _on_pages(section, ledger.declared, width_pt)
+        for i, part in enumerate(parts, 1):
+            more = f", part {i} of {len(parts)}" if len(parts) > 1 else ""
+            label = f"rfbench-paper-{section.table.number}{f'-{i}' if more else ''}"
+            table = as_table(part, ledger.declared)
+            floats.append(table_to_latex(table, width_pt, title=title(section) + more, label=label))
+    return "\n\n".join(floats)
+
+
+def _on_pages(section: Section, declared: Mapping[str, str], width_pt: float) -> list[Section]:
+    """The section, or parts of it by rows of the paper, each of which fits a page with its notes."""
+    table = as_table(section, declared)
+    stacks = table_to_latex(table, width_pt).count("\\begin{tabular}")
+    names = list(dict.fromkeys(entry.row.name for entry in section.entries))
+    rows = sum(1 + (len(row.label) > _LONGEST_ON_A_LINE) for row in table.rows)
+    small, width = _SMALL_PRINT
+    notes = [*map(str, table.footnotes), *table.notes, "".join(column.identity for column in table.columns)]
+    height = stacks * (rows + 4) + small * sum(1 + len(note) // width for note in notes)
+    if height <= _LINES_A_PAGE or len(names) == 1:
+        return [section]
+    first = set(names[: (len(names) + 1) // 2])
+    halves = [tuple(e for e in section.entries if (e.row.name in first) is here) for here in (True, False)]
+    return [
+        part for half in halves for part in _on_pages(dataclasses.replace(section, entries=half), declared, width_pt)
+    ]
 
 
 def _reasons(entry: Entry, line: Line) -> list[str]:

@@ -53,7 +53,7 @@ def test_the_method_stands_alone() -> None:
      ("metrics", "check"), ("data", "check"), ("cite", "run"), ("cite", "cli"),
      ("stats", "run"), ("stats", "tables"), ("stats", "compare"), ("metrics", "stats"), ("tables", "compare"),
      ("compare", "run"), ("compare", "cli"), ("compare", "gate"), ("stats", "gate"), ("gate", "run"), ("gate", "cli"),
-     ("tables", "ledger"), ("compare", "ledger"), ("ledger", "run"), ("ledger", "cli"),
+     ("tables", "ledger"), ("ledger", "run"), ("ledger", "cli"),
      ("core", "envs"), ("envs", "models"), ("envs", "run"), ("envs", "cli")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
