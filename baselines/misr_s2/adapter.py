@@ -61,6 +61,7 @@ class MisrS2(GuestAdapter):
             square=self.options["network"] == "ltae",
             stochastic=self.options["variant"] == "srdiff",
             needs_options=() if self.is_random else spec.needs_options,
+            unlike_paper="random weights" if self.is_random else "",
         )
 
     def identity(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class SamSR(GuestAdapter):
     def specialise(self, spec: ModelSpec) -> ModelSpec:
         other = {"v1": "SamSR_v2.pth", "v2": "SamSR_v1.pth"}[self.options["version"]]
         kept = {} if self.is_random else {file: entry for file, entry in spec.weights.items() if file != other}
-        return dataclasses.replace(spec, weights=kept)
+        return dataclasses.replace(spec, weights=kept, unlike_paper="random weights" if self.is_random else "")
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights_kind": self.options["weights"]}

@@ -21,11 +21,17 @@ from bench.ledger.build import Entry, Ledger, Line, build_ledger
 from bench.ledger.paper import CLAIMED, DECLARABLE, FOLDER, VARIANTS, plain, tables
 from bench.ledger.write import to_csv, to_json, to_latex, to_markdown
 from bench.metrics.scorer import metric_class
+from bench.models import ModelSpec
 from bench.store import RunFolder
 from rareflow.train.ablation import VARIANTS as ABLATION
 from tests.conftest import ROOT
 from tests.unit.test_tables import HOSTILE, compiled, fake
 
+_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+SPECS: dict[str, ModelSpec] = {
+    name: getattr(importlib.import_module(target.partition(":")[0]), target.partition(":")[2])
+    for name, target in _POINTS["rfbench.models"].items()
+}
 ALL = {name: f"the authors told us of {name}" for name in DECLARABLE}
 METRICS = tuple(c.metrics[0] for c in CLAIMED.values())
 BICUBIC_4X = {"name": "bicubic-4x", "captions": "dataset"}
@@ -87,15 +93,13 @@ def test_the_tables_are_whole() -> None:
 def test_the_specs_of_the_models_say_the_same() -> None:
     """Models carry the paper's numbers too: nothing may drift."""
     found = 0
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for name, target in project["entry-points"]["rfbench.models"].items():
-        module, _, attribute = target.partition(":")
-        for where, numbers in getattr(importlib.import_module(module), attribute).paper.items():
+    for name, spec in SPECS.items():
+        for where, numbers in spec.paper.items():
             table = tables()[int(where.removeprefix("table ")) - 1]
             row = next(r for r in table.rows if plain(r.name) == plain(name))
             assert numbers == {CLAIMED[c].title: float(text) for c, text in row.printed.items()}, (name, where)
             found += 1
-    assert found >= 4
+    assert found == sum(len(t.rows) for t in tables()[:2])
 
 
 def test_columns_are_our_metrics() -> None:
@@ -111,6 +115,15 @@ def test_the_rows_of_the_ablation_are_its_variants() -> None:
     assert {v.number: name for name, v in ABLATION.items() if v.number} == VARIANTS
     titles = [ABLATION[name].label.replace("α", "alpha") for name in VARIANTS.values()]
     assert [row.name for row in tables()[2].rows] == titles
+
+
+@pytest.mark.parametrize("name", ["zoomldm", "seesr", "adcsr", "misr-s2", "samsr", "opensr"])
+def test_random_weights_are_never_a_system_of_the_paper(name: str) -> None:
+    spec = SPECS[name]
+    module, _, attribute = spec.adapter.partition(":")
+    adapter = getattr(importlib.import_module(module), attribute)
+    assert adapter(**spec.default_options).specialise(spec).unlike_paper == spec.unlike_paper == ""
+    assert adapter(**spec.default_options | {"weights": "random"}).specialise(spec).unlike_paper == "random weights"
 
 
 # --- status ---------------------------------------------------------------------------------------------------
