@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bench.compare.build import moved, refuse_unpaired
-from bench.core.errors import one_line
+from bench.core.errors import NotComparable, one_line
 from bench.gate.golden import machine
 from bench.gate.rules import Rule, Rules
 from bench.stats.means import Inference, holm
 from bench.stats.pairing import Estimates, Paired, estimates, pair
 from bench.store import RunFolder, differences
-from bench.tables.build import Column, build_table
+from bench.tables.build import Cell, Column, Table, build_table
 
 Status = Literal["held", "moved", "missing", "undecided", "not judged"]
 _APART = ("protocol", "data", "metrics")  # of a plan: what has to be equal, and is refused elsewhere
@@ -27,8 +27,8 @@ class Verdict:
     ----------
     row : the row's label.
     golden, run : the two numbers, over the images that both have.
-    status : ``held``; ``moved``, further than a rule allows; ``missing`` in the run; ``undecided``, a statistical rule
-        with too few scenes; ``not judged``, for there is no number or no rule.
+    status : ``held``; ``moved``, further than a rule allows; ``missing`` in the run, of all images or of some;
+        ``undecided``, a statistical rule with too few scenes; ``not judged``, for there is no number or no rule.
     said : why.
     limits : what was allowed, one text a rule's limit.
     images : how many images moved at all; ``ahead`` and ``behind`` those that moved most to the better and the worse.
@@ -74,11 +74,13 @@ class Gate:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A metric of a row before Holm's method has gone over the statistical rules."""
+    """A metric of a row before Holm's method has gone over the statistical rules. ``lost`` says which images have a
+    number in the golden run alone, though they did not fail."""
 
     verdict: Verdict
     rules: tuple[Rule, ...]
     paired: Paired
+    lost: str = ""
 
 
 def check(run: RunFolder, golden: RunFolder, rules: Rules, *, top: int = 3) -> Gate:
@@ -94,30 +96,49 @@ def check(run: RunFolder, golden: RunFolder, rules: Rules, *, top: int = 3) -> G
     refuse_unpaired([run, golden], None, "choose the golden run of these data, or renew it (--update --reason WHY)")
     mine, theirs = ({e.kind: e for e in estimates(folder)} for folder in (run, golden))
     table = build_table([golden])
+    ours = _cells(build_table([run]))
+    _refuse_other_fits(ours, _cells(table))
+    failed = sorted(set((run.summary() or {})["failed"]) - set((golden.summary() or {})["failed"]))
     found: list[_Judged] = []
     for row in table.rows:
         for column in table.columns:
-            found.append(_judged(row.label, column, rules, mine.get(row.estimate), theirs[row.estimate], top))
+            sides, cell = (mine.get(row.estimate), theirs[row.estimate]), ours.get((row.estimate, column.metric))
+            found.append(_judged(row.label, column, rules.of(column.metric), *sides, cell, failed, top))
     verdicts = _decided(found)
     newly = {m for e in mine.values() for m in e.numbers} - {m for e in theirs.values() for m in e.numbers}
     differs = [*_differs(run, golden)]
     if newly:
         differs.append(f"metrics that the golden run has not: {', '.join(sorted(one_line(m, 40) for m in newly))}")
-    failed = sorted(set((run.summary() or {})["failed"]) - set((golden.summary() or {})["failed"]))
     return Gate(table.rows[0].label, run, golden, rules.source, tuple(verdicts), tuple(failed), tuple(differs))
 
 
+def _cells(table: Table) -> dict[tuple[str, str], Cell]:
+    """By estimate and metric."""
+    pairs = ((row, zip(table.columns, row.cells, strict=True)) for row in table.rows)
+    return {(row.estimate, column.metric): cell for row, of in pairs for column, cell in of}
+
+
+def _refuse_other_fits(run: Mapping[tuple[str, str], Cell], golden: Mapping[tuple[str, str], Cell]) -> None:
+    """What a metric was fitted on is known at a run's end only, and stands with its value: plans do not have it."""
+    for place in sorted(run.keys() & golden.keys()):
+        mine, theirs = run[place], golden[place]
+        if mine.value is not None and theirs.value is not None and mine.identity != theirs.identity:
+            raise NotComparable(
+                f"{place[1]}: found {mine.identity}, the golden run has {theirs.identity}; renew it (--update --reason "
+                "WHY)"
+            )
+
+
 def _judged(
-    label: str, column: Column, rules: Rules, run: Estimates | None, golden: Estimates, top: int
+    label: str, column: Column, applied: tuple[Rule, ...], run: Estimates | None, golden: Estimates, cell: Cell | None,
+    failed: Sequence[str], top: int,
 ) -> _Judged:  # fmt: skip
     name = column.metric
-    applied = rules.of(name)
     before = golden.numbers.get(name)
     if before is None:
         return _Judged(Verdict(label, column, "not judged", said="no number in the golden run"), (), Paired())
     if run is None or name not in run.numbers:
-        reasons = run.reasons.get(name, {}).values() if run else ()
-        why = next(iter(reasons), "not part of this run" if run else "the run has no such row")
+        why = (cell and cell.reason) or ("not part of this run" if run else "the run has no such row")
         missing: Status = "missing" if applied else "not judged"
         return _Judged(Verdict(label, column, missing, golden=before, said=why), applied, Paired())
     of_set = golden.is_of_the_set(name)
@@ -131,7 +152,14 @@ def _judged(
         tuple(limit for rule in applied for limit in _limits(rule)), paired.inference,
         sum(d != 0 for d in paired.differences), ahead, behind,
     )  # fmt: skip
-    return _Judged(verdict, applied, paired)
+    before_it, now = golden.behind(name), {*run.behind(name), *failed}
+    lost = [i for i in before_it if i not in now]
+    return _Judged(verdict, applied, paired, _lost(lost, len(before_it), run, name) if lost else "")
+
+
+def _lost(lost: Sequence[str], of: int, run: Estimates, metric: str) -> str:
+    why = run.reasons[metric].get(lost[0], "it is not in the run")
+    return f"{len(lost)} of {of} images have no number any more, such as {one_line(lost[0], 40)} ({why})"
 
 
 def _decided(found: Sequence[_Judged]) -> Iterator[Verdict]:
@@ -148,7 +176,7 @@ def _decided(found: Sequence[_Judged]) -> Iterator[Verdict]:
         if verdict.status != "held" or verdict.difference is None or verdict.golden is None:
             yield verdict
             continue
-        worse = (verdict.difference < 0) == (verdict.column.direction == "up")
+        worse = verdict.difference < 0 if verdict.column.direction == "up" else verdict.difference > 0
         said: list[str] = []
         status: Status = verdict.status
         for j, rule in enumerate(one.rules):
@@ -168,6 +196,9 @@ def _decided(found: Sequence[_Judged]) -> Iterator[Verdict]:
                 why = one.paired.reason or (one.paired.inference.reason if one.paired.inference else "no p-value")
                 said.append(f"{why}; give an absolute or relative rule")
                 status = "undecided"
+        if one.lost:  # what is left may hold because of it
+            said.append(one.lost)
+            status = "missing" if status == "held" else status
         yield replace(verdict, status=status, said="; ".join(said))
 
 

@@ -49,6 +49,11 @@ class Estimates:
             return False
         return not values or not math.isclose(math.fsum(values.values()) / len(values), number, rel_tol=1e-9)
 
+    def behind(self, metric: str) -> list[str]:
+        """The images behind a metric's number, sorted: with a number of their own, or with a share in the set's."""
+        values, reasons = self.values.get(metric, {}), self.reasons.get(metric, {})
+        return sorted(i for i in self.scenes if i in values or reasons.get(i) == OF_THE_SET)
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -154,7 +159,7 @@ def _pair_sets(a: Estimates, b: Estimates, metric: str) -> Paired:
         features = side.folder.features(side.kind, metric)
         if not features or metric not in side.numbers:
             return Paired(reason=_without_features(side, metric))
-        ids = sorted(i for i in side.scenes if i in side.values[metric] or side.reasons[metric].get(i) == OF_THE_SET)
+        ids = side.behind(metric)
         if len(ids) != len(features):
             return Paired(reason=f"{len(features)} images have features, {len(ids)} should have")
         again = rule.combine(features)

@@ -146,6 +146,37 @@ def test_a_number_that_is_gone_and_an_image_that_failed(golden: RunFolder, tmp_p
     assert (found.exit_code, found.failed) == (1, ("scene_0002",)) and verdict(found, "psnr_rgb").status == "held"
 
 
+def test_images_that_lost_their_number_do_not_make_it_hold(golden: RunFolder, tmp_path: Path) -> None:
+    half: dict[str, float | None] = {i: v if k % 2 else None for k, (i, v) in enumerate(PSNR.items())}
+    fewer = check(scored_run(tmp_path / "half", "bicubic", {"psnr_rgb": half, "de00": DE00}), golden, built_in(SCORES))
+    said = "12 of 24 images have no number any more, such as scene_0000 (too small)"
+    psnr = verdict(fewer, "psnr_rgb")
+    assert (fewer.exit_code, psnr.status, psnr.said, psnr.difference) == (2, "missing", said, 0.0)
+    assert said in to_text([fewer]) and said in to_junit([fewer])
+    worse = {i: v and v - 1 for i, v in half.items()}
+    both = check(scored_run(tmp_path / "worse", "bicubic", {"psnr_rgb": worse, "de00": DE00}), golden, built_in(SCORES))
+    assert both.exit_code == 1 and said in verdict(both, "psnr_rgb").said
+
+
+def test_a_value_of_another_fit_is_not_comparable(golden: RunFolder, tmp_path: Path) -> None:
+    run = scored_run(tmp_path / "again", "bicubic", SCORES)
+    summary = json.loads((run.path / "summary.json").read_text())
+    summary["rows"]["sample"]["metrics"]["psnr_rgb"]["identity"] += "|fit:0123"
+    (run.path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(NotComparable, match="fit:0123"):
+        check(run, golden, built_in(SCORES))
+
+
+def test_an_equal_number_is_worse_in_neither_direction(tmp_path: Path) -> None:
+    """Too few scenes to decide on anything, but nothing moved to the worse."""
+    few = {"psnr_rgb": numbers(3, 0, 25), "de00": numbers(3, 1, 5)}
+    kept = RunFolder(tmp_path / "golden")
+    renew(scored_run(tmp_path / "first", "bicubic", few), kept, "x", [])
+    one = rules(tmp_path, '[[rule]]\nmetrics = ["*"]\nstatistical = { }\nsides = "one"\n')
+    found = check(scored_run(tmp_path / "again", "bicubic", few), kept, one)
+    assert [v.status for v in found.verdicts] == ["held", "held"]
+
+
 def test_a_metric_of_the_set(tmp_path: Path) -> None:
     def calibrated(shift: float) -> dict[str, dict[str, np.ndarray]]:
         rng = np.random.default_rng(0)
