@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.core.errors import NotComparable, RfbenchError, unknown
-from bench.stats.means import LEAST_SCENES, LEVEL, draws_for, holm
+from bench.stats.means import LEAST_SCENES, LEVEL, holm
 from bench.stats.pairing import Estimates, Paired, estimates, pair
 from bench.store import RunFolder, refuse_to_mix
 from bench.tables.build import Column, Table, build_table, resolution
@@ -100,7 +100,7 @@ def compare(
         raise NotComparable(f"no metric has an image in common to any two of these rows ({why}); compare other runs")
     found, tests = _adjusted(found, alpha)
     scenes = max(f.paired.inference.scenes for p in found for f in p.findings if f.paired.inference)
-    notes = [*_limits(scenes, tests, alpha), *table.notes]
+    notes = [*_limits(found, scenes, tests, alpha), *table.notes]
     return Comparison(table, tuple(found), alpha, scenes, tests, tuple(n for n in notes if n))
 
 
@@ -166,7 +166,7 @@ def _adjusted(pairs: Sequence[Pair], alpha: float) -> tuple[list[Pair], int]:
     ], len(tested)
 
 
-def _limits(scenes: int, tests: int, alpha: float) -> Iterator[str]:
+def _limits(pairs: Sequence[Pair], scenes: int, tests: int, alpha: float) -> Iterator[str]:
     """What this many scenes and tests cannot show, whatever the models."""
     if scenes < LEAST_SCENES:
         yield (
@@ -174,9 +174,15 @@ def _limits(scenes: int, tests: int, alpha: float) -> Iterator[str]:
             "needed; images of one scene are not independent"
         )
         return
-    least = max(2.0 / 2**scenes, 2.0 / (draws_for(scenes) + 1))
-    if tests * least >= alpha:
+    tested = {
+        (f.column.title, f.paired.inference.least)
+        for p in pairs for f in p.findings if f.paired.inference and f.paired.inference.least is not None
+    }  # fmt: skip
+    titles = dict.fromkeys(c.title for p in pairs for c in (f.column for f in p.findings))
+    for least in sorted({p for _, p in tested if p is not None and tests * p >= alpha}):
+        some = [title for title in titles if (title, least) in tested]
+        of = f" of {', '.join(some)}" if any(p != least for _, p in tested) else ""
         yield (
-            f"with {scenes} scenes no p is below {least:.2g}, so that Holm's method over {tests} tests cannot separate "
-            "a lone difference; compare fewer metrics (--metrics) or pairs (--against)"
+            f"with {scenes} scenes no p{of} is below {least:.2g}, so that Holm's method over {tests} tests cannot "
+            "separate a lone difference; compare fewer metrics (--metrics) or pairs (--against)"
         )

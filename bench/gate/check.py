@@ -192,14 +192,26 @@ def _decided(found: Sequence[_Judged]) -> Iterator[Verdict]:
             if p is not None and p < rule.statistical.alpha and size >= rule.statistical.effect:
                 said.append(f"moved{far} at p = {p:.2g} (Holm over {len(tested)})")
                 status = "moved"
-            elif p is None and status != "moved":
-                why = one.paired.reason or (one.paired.inference.reason if one.paired.inference else "no p-value")
+            elif status != "moved" and (why := _undecidable(one.paired, rule.statistical.alpha, p, len(tested))):
                 said.append(f"{why}; give an absolute or relative rule")
                 status = "undecided"
         if one.lost:  # what is left may hold because of it
             said.append(one.lost)
             status = "missing" if status == "held" else status
         yield replace(verdict, status=status, said="; ".join(said))
+
+
+def _undecidable(paired: Paired, alpha: float, p: float | None, tests: int) -> str | None:
+    """Why a statistical rule could not have raised an alarm, whatever one metric did: holding says nothing then."""
+    inference = paired.inference
+    if p is None or inference is None:
+        return paired.reason or (inference.reason if inference else None) or "no p-value"
+    if inference.least is not None and tests * inference.least >= alpha:
+        return (
+            f"with {inference.scenes} scenes no p is below {inference.least:.2g}, which is not below {alpha:g} after "
+            f"Holm's method over {tests} statistical rules"
+        )
+    return None
 
 
 def _exceeded(rule: Rule, size: float, golden: float) -> Iterator[str]:

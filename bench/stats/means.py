@@ -48,6 +48,7 @@ class Inference:
     low, high : the interval at ``LEVEL``; None with a ``reason``.
     p : two-sided, for "the value is 0"; None with fewer than ``LEAST_SCENES`` scenes. ``p_interval`` and ``p_flip`` are
         the two of which it is the larger.
+    least : the smallest p that so many scenes, or resamples of them, can give, whatever the values.
     smallest : the smallest true value that data of this size and spread show at p < 0.05 in 80 % of cases; for fewer
         than ``LEAST_SCENES`` what a t-test would show, None for one scene.
     note : what a reader of the interval should know.
@@ -63,6 +64,7 @@ class Inference:
     p: float | None = None
     p_interval: float | None = None
     p_flip: float | None = None
+    least: float | None = None
     smallest: float | None = None
     reason: str | None = None
     note: str | None = None
@@ -103,19 +105,20 @@ def mean_of(values: Sequence[float] | np.ndarray, scenes: Sequence[str]) -> Infe
         return Inference(value, len(x), count, std, smallest=smallest, reason=reason)
     p_flip = float(flipped(sums[:, None], *_signs(tuple(unique)))[0])
     note = FEW if count < FEW_SCENES else None
+    least = 2.0 ** (1 - count) if count <= _EXACT else 1.0 / (draws_for(count) + 1)
+    tested = functools.partial(Inference, value, len(x), count, std, least=least, smallest=smallest)
     if error <= 1e-14 * abs(value):  # every image has the same number
         p = 1.0 if value == 0 else p_flip
-        return Inference(value, len(x), count, std, value, value, p, p, p_flip, smallest, note=note)
+        return tested(low=value, high=value, p=p, p_interval=p, p_flip=p_flip, note=note)
     moved = int(np.count_nonzero(sums))
     if moved < LEAST_SCENES:
         reason = f"only {moved} of {count} scenes differ, an interval needs at least {LEAST_SCENES} that do"
-        return Inference(value, len(x), count, std, p=p_flip, p_flip=p_flip, smallest=smallest, reason=reason)
+        return tested(p=p_flip, p_flip=p_flip, reason=reason)
     ratios = studentised(residuals[:, None], sizes[:, None], resamples(tuple(unique)))
     low, high = (float(q[0]) for q in quantiles(ratios, count))
     p_interval = float(inverted(ratios, np.array([value / error]), count)[0])
-    p = max(p_interval, p_flip)
-    interval = (value - high * error, value - low * error)
-    return Inference(value, len(x), count, std, *interval, p, p_interval, p_flip, smallest, note=note)
+    p, low, high = max(p_interval, p_flip), value - high * error, value - low * error
+    return tested(low=low, high=high, p=p, p_interval=p_interval, p_flip=p_flip, note=note)
 
 
 def standard_error(residuals: np.ndarray, sizes: np.ndarray) -> float:

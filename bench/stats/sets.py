@@ -11,6 +11,7 @@ exact if they are exchangeable. What is judged is the difference at this number 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -60,15 +61,17 @@ def set_difference(
         return Inference(value, n, count, None, smallest=smallest, reason=reason, bias=bias)
     total = swaps or (_SWAPS if n <= _MANY else _SWAPS_OF_MANY)
     p_swap = _swap(metric, a, b, index, unique, value, total)
-    note = FEW if count < FEW_SCENES else None
+    least = 2.0 ** (1 - count) if 2**count <= total else 1.0 / (total + 1)
+    tested = functools.partial(
+        Inference, value, n, count, None, p_flip=p_swap, least=least, smallest=smallest, bias=bias,
+        note=FEW if count < FEW_SCENES else None,
+    )  # fmt: skip
     if error <= 1e-12 * abs(value):
         p = 1.0 if value == 0 else p_swap
-        return Inference(value, n, count, None, value, value, p, p, p_swap, smallest, note=note, bias=bias)
+        return tested(low=value, high=value, p=p, p_interval=p)
     p_interval = float(2.0 * stats.t.sf(abs(value / error), count - 1))
     half = float(stats.t.ppf((1.0 + LEVEL) / 2.0, count - 1)) * error
-    interval = (value - half, value + half)
-    p = max(p_interval, p_swap)
-    return Inference(value, n, count, None, *interval, p, p_interval, p_swap, smallest, note=note, bias=bias)
+    return tested(low=value - half, high=value + half, p=max(p_interval, p_swap), p_interval=p_interval)
 
 
 def _difference(metric: Metric, a: Sequence[Features], b: Sequence[Features]) -> float:

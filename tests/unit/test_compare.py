@@ -203,6 +203,16 @@ def test_a_metric_of_the_set_is_compared_from_its_features(tmp_path: Path) -> No
     assert without.inference is None and without.reason is not None and "did not keep its features" in without.reason
 
 
+def test_swaps_are_too_few_for_a_small_alpha_and_it_is_told(tmp_path: Path) -> None:
+    runs = [
+        scored_run(tmp_path, n, {"psnr_rgb": numbers(12, k, 25)}, ece=calibration(k, 0.1 * k))
+        for k, n in enumerate("ab")
+    ]
+    found = compare(runs, alpha=0.002)
+    assert "with 12 scenes no p of ECE is below 0.001, so that Holm's method over 2 tests" in to_text(found)
+    assert not any("no p" in note for note in compare(runs).notes)
+
+
 def test_a_set_metric_of_another_version_is_a_reason(tmp_path: Path) -> None:
     runs = [scored_run(tmp_path, n, {"psnr_rgb": numbers(12, 0)}, ece=calibration(k, 0.0)) for k, n in enumerate("ab")]
     for run in runs:

@@ -104,7 +104,7 @@ def test_better_is_an_alarm_on_two_sides_and_none_on_one(golden: RunFolder, tmp_
         ('statistical = { }\nsides = "one"', 0.3, 0.2, "held"),
         ("statistical = { }", -0.02, 0.2, "held"),
         ("statistical = { effect = 0.5 }", -0.3, 0.2, "held"),
-        ("statistical = { alpha = 1e-6 }", -0.3, 0.2, "held"),
+        ("statistical = { alpha = 1e-6 }", -0.3, 0.2, "undecided"),
         ("statistical = { effect = 0.01 }", -1e-6, 0.0, "held"),
         ("statistical = { }\nabsolute = 0.1", -0.3, 0.2, "moved"),
     ],
@@ -126,6 +126,18 @@ def test_holm_goes_over_all_statistical_rules(tmp_path: Path) -> None:
     found = check(run, golden, rules(tmp_path, '[[rule]]\nmetrics = ["*"]\nstatistical = {}\n'))
     assert found.exit_code == 0
     assert min(v.inference.p for v in found.verdicts if v.inference and v.inference.p is not None) < 0.06
+
+
+def test_more_statistical_rules_than_the_scenes_can_decide(tmp_path: Path) -> None:
+    """With 8 scenes no p is below 2/2^8, so of eight metrics a lone one could fall as far as it likes."""
+    scores = {f"m{k}": numbers(8, k, 25) for k in range(8)}
+    golden = scored_run(tmp_path / "a", "x", scores)
+    run = scored_run(tmp_path / "b", "x", scores | {"m3": shifted(scores["m3"], -9, 0.1)})
+    found = check(run, golden, rules(tmp_path, '[[rule]]\nmetrics = ["*"]\nstatistical = {}\n'))
+    assert found.exit_code == 2 and verdict(found, "m3").status == "undecided"
+    assert "with 8 scenes no p is below 0.0078, which is not below 0.05 after Holm's method over 8" in to_text([found])
+    few = check(run, golden, rules(tmp_path, '[[rule]]\nmetrics = ["m2", "m3"]\nstatistical = {}\n'))
+    assert few.exit_code == 1 and verdict(few, "m3").status == "moved"
 
 
 def test_too_few_scenes_for_a_statistical_rule(tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ def test_few_scenes() -> None:
     assert six.p_flip == 2 / 64 and six.note is not None and "fewer than 12 scenes" in six.note
 
 
+@pytest.mark.parametrize("count", [6, 16, 17, 1100])
+def test_the_least_p_is_that_of_a_difference_without_doubt(count: int) -> None:
+    found = mean_of(10 + np.random.default_rng(0).normal(size=count), [f"s{k}" for k in range(count)])
+    assert found.p == pytest.approx(found.least)
+
+
 def test_nothing_differs_everything_differs_alike_a_little_differs() -> None:
     same = mean_of([0.0] * 24, apart(24))
     assert (same.value, same.low, same.high, same.p, same.smallest) == (0, 0, 0, 1, 0)
