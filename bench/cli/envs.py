@@ -86,8 +86,9 @@ def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
         try:
             checkout.need(spec.name, spec.commit)
             state = spec.commit[:12]
-        except RfbenchError as error:
-            state = f"{spec.commit[:12]} {'missing' if 'missing' in str(error) else 'wrong'}"
+        except RfbenchError:
+            is_there = checkout.place(spec.name, spec.commit).is_dir()
+            state = f"{spec.commit[:12]} {'wrong' if is_there else 'missing'}"
     return {
         "model": spec.name,
         "environment": key,
