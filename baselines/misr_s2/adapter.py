@@ -126,11 +126,11 @@ def days_from(dates: tuple[str, ...], target: str) -> Array:
 
 
 def nearest_dates(frames: Array, days: Array) -> tuple[Array, Array, int]:
-    """The ``DATES`` frames nearest to the target, in the order of the series; where there are fewer, the nearest again.
+    """The ``DATES`` frames nearest to the target, in the order of the series; where there are fewer, the last again.
 
     Returns the frames, their days, and how many are not repeats. Of two as near, the earlier in the series is taken.
     """
     order = np.argsort(np.abs(days), kind="stable")
     kept = np.sort(order[:DATES])
-    kept = np.concatenate([kept, np.repeat(order[:1], DATES - len(kept))])
+    kept = np.concatenate([kept, np.repeat(kept[-1:], DATES - len(kept))])
     return frames[kept], days[kept], min(DATES, len(days))

@@ -65,8 +65,14 @@ class SamSR:
         import torch
 
         if self.files:
-            state = torch.load(self.files[name], map_location="cpu", weights_only=True)
-            state = {k[7:] if k.startswith("module.") else k: v for k, v in state.get("state_dict", state).items()}
+            try:
+                state = torch.load(self.files[name], map_location="cpu", weights_only=True)
+                state = {k[7:] if k.startswith("module.") else k: v for k, v in state.get("state_dict", state).items()}
+            except Exception as error:  # whatever a reader meets in broken bytes, or in what is no state
+                why = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+                raise UserError(
+                    f"{name} is cut or no checkpoint ({why}); remove it, with {name}.recorded.json, and fetch it again"
+                ) from None
             try:
                 network.load_state_dict(state, strict=True)
             except RuntimeError as error:

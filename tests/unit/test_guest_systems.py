@@ -141,6 +141,22 @@ def test_a_file_of_another_model_is_one_line(upstreams: Path) -> None:
             found.load("cpu", "float32")
 
 
+@pytest.mark.parametrize("damage", ["cut", "text", "list", "no tensors"])
+def test_a_broken_file_of_samsr_is_one_line(upstreams: Path, tmp_path: Path, damage: str) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "net.pth"
+    torch.save({"list": [1], "no tensors": {"state_dict": 1}}.get(damage, {"gain": torch.ones(3)}), path)
+    if damage in ("cut", "text"):
+        path.write_bytes(path.read_bytes()[:200] if damage == "cut" else b"<html>not found</html>")
+    with shim("samsr") as (made, folder):
+        found = made({"version": "v1"}, {"SamSR_v1.pth": str(path)}, folder)
+        with pytest.raises(
+            guest.UserError, match=r"^SamSR_v1.pth is cut or no checkpoint \(.*fetch it again$"
+        ) as caught:
+            found.load("cpu", "float32")
+        assert "\n" not in str(caught.value)
+
+
 @contextmanager
 def shim(name: str) -> Iterator[tuple[Any, str]]:
     """The class of a shim and its checkout, in this process, for what needs no other."""
@@ -320,7 +336,7 @@ def test_eight_dates_of_a_series() -> None:
     assert kept.ravel().tolist() == list(range(8))
     kept, of_kept, distinct = misr.nearest_dates(frames[:3], days[:3])
     assert of_kept.tolist() == [-90, -60, -30] + [-30] * 5 and distinct == 3
-    assert misr.nearest_dates(frames[:2], np.array([-5, 5], np.float32))[1].tolist() == [-5, 5] + [-5] * 6
+    assert misr.nearest_dates(frames[:2], np.array([-5, 5], np.float32))[1].tolist() == [-5, 5] + [5] * 6
 
 
 def test_values_go_to_the_network_and_back() -> None:
