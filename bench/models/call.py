@@ -223,7 +223,8 @@ class Model:
         scale = max(out / side for out, side in zip(task.size, task.lr.size, strict=True))
         largest = min(self.spec.largest_tile_px(scale) or max(task.lr.size), max(task.lr.size))
         tile, tried = largest // 2, ""
-        while tile >= max(_SMALLEST_TILE_PX, self.spec.min_side_px):
+        # A smaller tile would be padded to this again.
+        while tile >= max(_SMALLEST_TILE_PX, self.spec.min_side_px, self.spec.multiple):
             found = self._attempt([task], run_seed, draws, policy, tile_px=tile)
             if isinstance(found, list):
                 note = f"out of memory: run in tiles of {tile} LR px"

@@ -175,6 +175,14 @@ def test_the_retreat_starts_below_the_tile_that_did_not_fit() -> None:
     assert max(max(c[1:]) for c in m.adapter.calls) <= 64
 
 
+def test_the_retreat_ends_where_tiles_would_be_padded_to_the_same_size() -> None:
+    m = model(multiple=64, max_side_px=256)
+    m.adapter.largest_px = 10
+    (lost,) = m.predict([task(200, 200, (400, 400))], run_seed=0, draws=1)
+    assert isinstance(lost, ItemError) and "out of memory even in tiles of 100 LR px" in str(lost)
+    assert [c[1:] for c in m.adapter.calls] == [(256, 256), (128, 128)]
+
+
 def test_a_processor_s_lack_of_memory_is_recognised_and_the_failed_attempt_is_freed() -> None:
     alive: list[weakref.ref[np.ndarray]] = []
 
