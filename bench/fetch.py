@@ -109,18 +109,17 @@ def obtain(
 
 def _first_copy(entry: WeightsFile, folder: Path, copies: Sequence[Path], download: bool, tick: Tick) -> Outcome:
     """``obtain`` of a file whose publisher gives no hash and of which none was recorded here: the copy that is there,
-    else the first of ``copies`` (held against the record that lies beside it, if one does), else a download."""
+    else the first of ``copies`` (held against the record that lies beside it, if one does), else a download. Files that
+    are not about as large as listed are passed over."""
     path = folder / entry.file
     with _writable(folder), _lock(folder, entry.file):
         outcome: Outcome = "recorded"
         if recorded(path) is not None:  # another process was first
             return "here"
-        if path.is_file():
-            _checked_size(entry, path, path.stat().st_size)
-        else:
-            copy = next((c for c in copies if c.is_file()), None)
+        # As of listed files, what is there with other bytes (here: of another size) is replaced once the right is had.
+        if not (path.is_file() and _is_about_right(entry, path.stat().st_size)):
+            copy = next((c for c in copies if c.is_file() and _is_about_right(entry, c.stat().st_size)), None)
             if copy is not None:
-                _checked_size(entry, copy, copy.stat().st_size)
                 _check_space(entry, folder, copy.stat().st_size)
                 part = folder / f".{entry.file}{TEMPORARY}"
                 shutil.copyfile(copy, part)
@@ -164,7 +163,7 @@ def _described(entry: WeightsFile, folder: Path) -> tuple[WeightsFile, Path]:
 def _checked_size(entry: WeightsFile, where: object, size: int | None) -> int:
     """``size``; RfbenchError unless a file without a published hash is about as large as listed: a page that says 'not
     found', or half a file, must not become the one that is enforced."""
-    if size is None or not entry.bytes / 2 <= size <= entry.bytes * 2:
+    if size is None or not _is_about_right(entry, size):
         said = "does not say how large it is" if size is None else f"has {size} bytes"
         raise RfbenchError(
             f"{entry.file}: {where} {said}, expected about {megabytes(entry.bytes)}; get the file elsewhere and use "
@@ -173,10 +172,16 @@ def _checked_size(entry: WeightsFile, where: object, size: int | None) -> int:
     return size
 
 
+def _is_about_right(entry: WeightsFile, size: int) -> bool:
+    return entry.bytes / 2 <= size <= entry.bytes * 2
+
+
 def _without_network(entry: WeightsFile, copies: Sequence[Path]) -> str:
     for copy in copies:
         if entry.sha256 and copy.is_file():
             return f"{copy} has the sha256 {_hash(copy)[:8]}..., expected {entry.short_hash}...; copy the right one"
+        if copy.is_file():
+            return f"{copy} has {copy.stat().st_size} bytes, expected {entry.size}; copy the right one"
     return f"is not in {copies[-1].parent if copies else 'any folder'}; fetch it on a machine with network"
 
 

@@ -512,17 +512,34 @@ def test_an_unlisted_file_goes_on_and_is_never_glued_from_two(
 
 def test_an_unlisted_file_must_be_about_as_large_as_listed(unlisted: WeightsFile, folder: Path, server: Server) -> None:
     refused(dataclasses.replace(unlisted, bytes=3_000), folder, "has 320000 bytes, expected about 3 kB")
-    server.answers = [lambda handler: handler.head(200)]
-    refused(unlisted, folder, "does not say how large it is, expected about 300 kB")
     half = folder.parent / FILE
     half.write_bytes(CONTENT[:100_000])
     with pytest.raises(RfbenchError, match="has 100000 bytes, expected about 300 kB"):
         obtain(unlisted, folder, copies=[half], download=False)
-    with pytest.raises(RfbenchError, match="has 100000 bytes, expected about 300 kB"):
-        obtain(unlisted, half.parent)
+    assert obtain(unlisted, folder, copies=[half]) == "fetched"  # such a copy is passed over
+    (folder / FILE).unlink()
+    (folder / RECORD).unlink()
     assert names(folder) == set() and not (half.parent / RECORD).exists()
+    server.answers = [lambda handler: handler.head(200)]
+    refused(unlisted, folder, "does not say how large it is, expected about 300 kB")
     server.answers = [error(404)]
     refused(unlisted, folder, "answers HTTP 404")
+
+
+def test_an_unlisted_file_of_another_size_is_replaced(
+    unlisted: WeightsFile, folder: Path, tmp_path: Path, server: Server
+) -> None:
+    folder.mkdir(parents=True)
+    right = tmp_path / FILE
+    right.write_bytes(CONTENT)
+    for copies, download, outcome in (([right], False, "copied"), ([], True, "fetched")):
+        (folder / RECORD).unlink(missing_ok=True)
+        (folder / FILE).write_bytes(b"<html>not found</html>")
+        with pytest.raises(RfbenchError, match="fetch it on a machine with network"):
+            obtain(unlisted, folder, copies=[tmp_path / "nowhere"], download=False)
+        assert names(folder) == {FILE}  # nothing is lost before there is a better one
+        assert obtain(unlisted, folder, copies=copies, download=download) == outcome
+        assert (folder / FILE).read_bytes() == CONTENT and names(folder) == {FILE, RECORD}
 
 
 def test_an_unlisted_file_is_taken_from_a_folder_with_what_was_recorded_there(
