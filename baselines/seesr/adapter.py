@@ -91,7 +91,7 @@ class SeeSR(Published):
                         f"base: found no {inner} in {self.base}, expected a diffusers folder of stable-diffusion-2-base"
                     )
         self.precomputed = prompts.Precomputed(self.folder) if self.folder and self.tags == "files" else None
-        self.provider: prompts.PromptProvider | None = None
+        self.provider: prompts.OfWholes | None = None
         self.networks: Networks | None = None
 
     def label(self) -> str | None:
@@ -126,7 +126,7 @@ class SeeSR(Published):
         self.tokenize: text.Tokenize = text.byte_tokenizer
         if not self.is_random:
             self.tokenize = text.clip_tokenizer(self._path(VOCABULARY), self._path(MERGES))
-        self.provider = self._provider(device)
+        self.provider = prompts.OfWholes(self._provider(device))
         self._embedded: dict[str, torch.Tensor] = {}
 
     def _ready(self, make: Callable[[], Any], file: str, device: str, dtype: torch.dtype) -> Any:
@@ -149,15 +149,17 @@ class SeeSR(Published):
             return self.precomputed
         if self.tags == "manual":
             return prompts.Manual(self.options["text"].removeprefix("[").removesuffix("]"))
-        found = self._tagger(device)
-        return prompts.Kept(found, self.folder) if self.folder else found
+        found, name = self._tagger(device)
+        return prompts.Kept(found, self.folder, name) if self.folder else found
 
-    def _tagger(self, device: str) -> tagger.Tagger:
+    def _tagger(self, device: str) -> tuple[tagger.Tagger, str]:
+        """The tagger, and a name that says what its answers depend on."""
         size = tagger.SMALL if self.is_tiny else tagger.FULL
         net = tagger.RecognizeAnything(size)
         if self.is_random:
             randomise(net, f"{self.system}/tagger")
             words, thresholds = [f"tag {i}" for i in range(size.tags)], np.full(size.tags, 0.5, np.float32)
+            name = f"{self.system}-random-{self.options['size']}"
         else:
             words, thresholds = tagger.read_words(self.weights_path(WORDS), self.weights_path(THRESHOLDS), size.tags)
             sources = {file: self.weights_path(file) for file in (RAM, DAPE)}
@@ -165,10 +167,10 @@ class SeeSR(Published):
             def convert() -> dict[str, torch.Tensor]:
                 return tagger.from_published(net, read_state(sources[RAM], "model"), read_state(sources[DAPE]))
 
-            load_state(
-                net, read_state(converted("seesr-tagger", _TAGGER_REVISION, sources, convert)), f"{RAM} and {DAPE}"
-            )
-        return tagger.Tagger(net.eval().requires_grad_(False).to(device), words, thresholds)
+            path = converted("seesr-tagger", _TAGGER_REVISION, sources, convert)
+            load_state(net, read_state(path), f"{RAM} and {DAPE}")
+            name = path.stem  # it holds a hash of both files and of the conversion
+        return tagger.Tagger(net.eval().requires_grad_(False).to(device), words, thresholds), name
 
     def upscale(self, batch: Batch) -> Prediction:
         assert self.networks is not None, "load() comes first"
@@ -188,7 +190,7 @@ class SeeSR(Published):
                 f"{work[0]}x{work[1]} px, expected at most {_LARGEST_PX} px a side; crop it nearer to a square"
             )
         condition = condition_image(lr, upscale, self.settings.process_px)
-        tags = self.provider.tags(batch.ids[i], lr)
+        tags = self.provider.tags(batch.ids[i], lr, batch.offset)
         prompt = Prompt(
             self._embedding(prompts.prompt_text(tags.text, self.options["prompt"])),
             self._embedding(prompts.NEGATIVE),

@@ -2,7 +2,8 @@
 
 They come from the tagger (``tagger.py``), from files, or from the user. A file belongs to one image: safetensors with
 ``tokens``, float32 (145, 512), and one entry of metadata ``prompt``, a JSON object with the image's ``id``, its
-``tags`` (``"mountain, river"``) and perhaps ``lr_sha256``, the hash of the 8-bit LR of which they are.
+``tags`` (``"mountain, river"``) and perhaps the ``lr_sha256`` of the 8-bit LR that they are of, and which ``tagger``
+found them.
 """
 
 from __future__ import annotations
@@ -82,27 +83,63 @@ class Precomputed(PromptProvider):
 
 
 class Kept(PromptProvider):
-    """Another provider whose answers are kept in a folder, and taken from there for the same LR."""
+    """A tagger whose answers are kept in a folder, and taken from there for the same LR and the same tagger.
 
-    def __init__(self, inner: PromptProvider, folder: Path) -> None:
-        self.inner, self.folder = inner, folder
+    ``tagger`` is its name, with all that can change its answers: tags of random weights, say, are never taken for those
+    of the published ones.
+    """
+
+    def __init__(self, inner: PromptProvider, folder: Path, tagger: str) -> None:
+        self.inner, self.folder, self.tagger = inner, folder, tagger
 
     def tags(self, image_id: str, lr: npt.NDArray[np.uint8]) -> Tags:
         path = _path(self.folder, image_id)
-        if path.is_file() and _is_of(_read(path)[1], lr):
-            return read_tags(path, image_id, lr)
+        if path.is_file():
+            prompt = _read(path)[1]
+            if "tagger" not in prompt:
+                raise RfbenchError(
+                    f"{path.name}: found tags that no tagger wrote, which tags=tagger would replace; read them with "
+                    "tags=files, or name another folder by prompts="
+                )
+            if prompt["tagger"] == self.tagger and _is_of(prompt, lr):
+                return read_tags(path, image_id, lr)
         made = self.inner.tags(image_id, lr)
-        write_tags(self.folder, image_id, made, lr)
+        write_tags(self.folder, image_id, made, lr, self.tagger)
         return made
 
 
-def write_tags(folder: Path, image_id: str, tags: Tags, lr: npt.NDArray[np.uint8] | None = None) -> Path:
+class OfWholes:
+    """The tags of images and of their tiles: an image that does not fit into memory is cut into tiles after it was
+    tried whole, and a tile has the tags of the whole then. Pixels decide what is a tile, not sizes."""
+
+    def __init__(self, inner: PromptProvider) -> None:
+        self.inner = inner
+        self._whole: tuple[str, tuple[int, int], npt.NDArray[np.uint8], Tags] | None = None
+
+    def tags(self, image_id: str, lr: npt.NDArray[np.uint8], offset: tuple[int, int] = (0, 0)) -> Tags:
+        """``offset`` is the (row, column) of these pixels in the whole image."""
+        if self._whole is not None:
+            of, (top, left), whole, tags = self._whole
+            row, column = offset[0] - top, offset[1] - left
+            part = whole[row : row + lr.shape[0], column : column + lr.shape[1]] if min(row, column) >= 0 else None
+            if of == image_id and part is not None and np.array_equal(part, lr):
+                return tags
+        found = self.inner.tags(image_id, lr)
+        self._whole = image_id, offset, lr, found
+        return found
+
+
+def write_tags(
+    folder: Path, image_id: str, tags: Tags, lr: npt.NDArray[np.uint8] | None = None, tagger: str = ""
+) -> Path:
     """Write the file of one image, atomically; with ``lr`` a run on other pixels of the image refuses it."""
     from safetensors.numpy import save_file
 
     prompt: dict[str, Any] = {"id": image_id, "tags": tags.text}
     if lr is not None:
         prompt["lr_sha256"] = _hash(lr)
+    if tagger:
+        prompt["tagger"] = tagger
     path = _path(folder, image_id)
     with atomic_path(path) as temporary:
         save_file({"tokens": tags.tokens}, temporary, {"prompt": json.dumps(prompt, sort_keys=True)})
@@ -133,8 +170,8 @@ def _path(folder: Path, image_id: str) -> Path:
 
 
 def _is_of(prompt: dict[str, Any], lr: npt.NDArray[np.uint8]) -> bool:
-    """Whether tags are of this LR, as far as their file says. A tile is another LR: it could be another protocol's."""
-    return prompt.get("lr_sha256") in (None, _hash(lr))
+    """Whether tags are of this LR, as far as their file says."""
+    return "lr_sha256" not in prompt or prompt["lr_sha256"] == _hash(lr)
 
 
 def _read(path: Path) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:

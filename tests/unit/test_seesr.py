@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from baselines.seesr import adapter, colour, network, prompts, sampler, tagger, text, tiled_vae
 from baselines.seesr.network import IMAGE_TOKENS, SMALL, build_controlnet, build_scheduler, build_unet, build_vae
-from baselines.seesr.prompts import Kept, Manual, Precomputed, PromptProvider, Tags, read_tags, write_tags
+from baselines.seesr.prompts import Kept, Manual, OfWholes, Precomputed, PromptProvider, Tags, read_tags, write_tags
 from baselines.seesr.sampler import Networks, Prompt, Settings, ddpm_step, tile_starts, tile_weights, work_size
 from baselines.seesr.spec import CONTROLNET, DAPE, MERGES, RAM, TEXT, THRESHOLDS, UNET, VAE, VOCABULARY, WORDS
 from bench import weights
@@ -275,7 +275,8 @@ def test_a_file_of_tags_comes_back(image_id: str, tmp_path: Path) -> None:
     before = path.read_bytes()
     write_tags(tmp_path, image_id, written, LR)
     assert path.read_bytes() == before
-    for other in (LR[::-1], LR[:3, :4], np.zeros((9, 9, 3), np.uint8)):  # also a part of it
+    # Also a smaller one: the LR of another protocol is no tile.
+    for other in (LR[::-1], np.zeros((9, 9, 3), np.uint8), LR[:3, :4]):
         with pytest.raises(RfbenchError, match="tags of another LR image"):
             read_tags(path, image_id, other)
     with pytest.raises(RfbenchError, match="expected those of 'b'"):
@@ -312,21 +313,50 @@ def test_broken_files_of_tags_are_one_line(damage: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+class Counting(PromptProvider):
+    """Other tags each time that it is asked."""
+
+    asked = 0
+
+    def tags(self, image_id: str, lr: np.ndarray) -> Tags:
+        self.asked += 1
+        return tags_of(self.asked)
+
+
 def test_kept_tags_are_found_once(tmp_path: Path) -> None:
-    class Counting(PromptProvider):
-        asked = 0
-
-        def tags(self, image_id: str, lr: np.ndarray) -> Tags:
-            self.asked += 1
-            return tags_of(self.asked)
-
     inner = Counting()
-    kept = Kept(inner, tmp_path)
+    kept = Kept(inner, tmp_path, "ram")
     first, again = kept.tags("x", LR), kept.tags("x", LR)
     assert inner.asked == 1 and np.array_equal(first.tokens, again.tokens) and first.text == again.text
     kept.tags("x", LR[::-1])  # other pixels: the old tags are not theirs
+    kept.tags("x", LR[:3, :4])  # nor those of a smaller LR
     kept.tags("y", LR)
-    assert inner.asked == 3
+    assert inner.asked == 4
+
+
+def test_kept_tags_of_another_tagger_are_not_taken(tmp_path: Path) -> None:
+    inner = Counting()
+    random = Kept(inner, tmp_path, "random").tags("x", LR)
+    found = Kept(inner, tmp_path, "ram").tags("x", LR)
+    assert inner.asked == 2 and not np.array_equal(found.tokens, random.tokens)
+    np.testing.assert_array_equal(Precomputed(tmp_path).tags("x", LR).tokens, found.tokens)
+    path = write_tags(tmp_path, "mine", tags_of(7))
+    before = path.read_bytes()
+    with pytest.raises(RfbenchError, match=r"mine\.safetensors: found tags that no tagger wrote.*tags=files"):
+        Kept(inner, tmp_path, "ram").tags("mine", LR)
+    assert path.read_bytes() == before
+
+
+def test_a_tile_has_the_tags_of_its_whole() -> None:
+    inner = Counting()
+    tags = OfWholes(inner)
+    whole = tags.tags("x", LR, (0, 0))
+    for top, left in ((0, 0), (1, 2)):
+        assert tags.tags("x", LR[top : top + 3, left : left + 2], (top, left)) is whole
+    assert inner.asked == 1
+    for image_id, part, offset in (("y", LR[:3, :2], (0, 0)), ("x", LR, (0, 0)), ("x", LR[1:3], (0, 0))):
+        assert tags.tags(image_id, part, offset) is not whole
+    assert inner.asked == 4
 
 
 # --- steps of inference -------------------------------------------------------------------------------------------
