@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,11 +19,12 @@ from bench.data import readers
 from bench.data.dataset import Dataset, Record, usual_scale
 from bench.metrics.base import Estimate, Reference
 from bench.models.call import PLAUSIBLE, Answer
-from bench.protocols.base import Protocol, cut, cut_image
+from bench.protocols.base import Protocol, Task, cut, cut_image
 from bench.run.estimates import estimates
 from bench.run.execute import prepare_task
 from bench.score.match import Listing, Match, shown
 
+Result = TypeVar("Result")
 # A network's floats may lie a little beyond black and white and are cut there, as a model's are in a run; what lies
 # farther out was divided by the wrong white.
 _OVERSHOOT = 0.5
@@ -70,17 +71,28 @@ class Source(ABC):
 
     def load(self, match: Match) -> Loaded | ItemError:
         """One image with its reference; whatever its files bring is an error of this image."""
-        try:
-            return self._load(match)
-        except ItemError as error:
-            return error
-        except RfbenchError as error:
-            return ItemError(str(error))
-        except Exception as error:  # a reader or a plugin that fails loses its image, not the others
-            return ItemError(f"{shown(match.id)}: {type(error).__name__}: {error}")
+        return _guarded(self._load, match)
+
+    def reference(self, match: Match) -> Reference | ItemError:
+        """The reference of an image that could not be read itself, or what is wrong with it too."""
+        return _guarded(self._reference, match)
 
     @abstractmethod
     def _load(self, match: Match) -> Loaded: ...
+
+    @abstractmethod
+    def _reference(self, match: Match) -> Reference: ...
+
+
+def _guarded(read: Callable[[Match], Result], match: Match) -> Result | ItemError:
+    try:
+        return read(match)
+    except ItemError as error:
+        return error
+    except RfbenchError as error:
+        return ItemError(str(error))
+    except Exception as error:  # a reader or a plugin that fails loses its image, not the others
+        return ItemError(f"{shown(match.id)}: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -111,9 +123,23 @@ class FolderSource(Source):
         image, white, notes = _display(path, ours, self.meaning)
         _refuse_holes(path, image)
         hr, ref_white, more = _display(ref_path, theirs, self.ref_meaning)
-        reference = Reference(
-            id=match.id,
-            scene_id=match.id,
+        reference = self._shown(match.id, hr)
+        estimate = Estimate(cut(quantised(image.values, self.quantise), b), cut(image.values, b))
+        facts = {
+            "size_px": list(size),
+            "files": {"pred": _facts(path, ours, white), "ref": _facts(ref_path, theirs, ref_white)},
+        }
+        return Loaded(reference, estimate, facts, (*notes, *more))
+
+    def _reference(self, match: Match) -> Reference:
+        path = self.ref.path(match.ref)
+        return self._shown(match.id, _display(path, _read(path, self.ref_meaning), self.ref_meaning)[0])
+
+    def _shown(self, image_id: str, hr: Image) -> Reference:
+        b = self.border_px
+        return Reference(
+            id=image_id,
+            scene_id=image_id,
             display=cut(quantised(hr.values, self.quantise), b),
             display_float=cut(hr.values, b),
             hr=cut_image(hr, b),
@@ -121,12 +147,6 @@ class FolderSource(Source):
             lr=None,
             valid=cut(hr.valid, b),
         )
-        estimate = Estimate(cut(quantised(image.values, self.quantise), b), cut(image.values, b))
-        facts = {
-            "size_px": list(size),
-            "files": {"pred": _facts(path, ours, white), "ref": _facts(ref_path, theirs, ref_white)},
-        }
-        return Loaded(reference, estimate, facts, (*notes, *more))
 
 
 @dataclass(frozen=True)
@@ -141,9 +161,7 @@ class DatasetSource(Source):
 
     def _load(self, match: Match) -> Loaded:
         path = self.pred.path(match.pred)
-        task = prepare_task(self.protocol, self.dataset, self.records[match.id])
-        if isinstance(task, ItemError):
-            raise task
+        task = self._task(match)
         raster, protocol = self._on_grid(path, match.id, task.size)
         if self.meaning.unit == "display":
             image, scale, notes = _display(path, raster, self.meaning)
@@ -162,6 +180,15 @@ class DatasetSource(Source):
             },
             (*task.notes, *notes),
         )
+
+    def _reference(self, match: Match) -> Reference:
+        return self._task(match).reference
+
+    def _task(self, match: Match) -> Task:
+        task = prepare_task(self.protocol, self.dataset, self.records[match.id])
+        if isinstance(task, ItemError):
+            raise task
+        return task
 
     def _on_grid(self, path: Path, image_id: str, size: tuple[int, int]) -> tuple[readers.Raster, Protocol]:
         """The file's content; it has the grid's size or, as ``rfbench export`` writes it, lacks the border already."""

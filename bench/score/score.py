@@ -14,7 +14,7 @@ from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.files import digest
 from bench.core.image import RGB
 from bench.data import bands as band_names
-from bench.metrics.base import Estimate, Metric, Reference, Setting
+from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
 from bench.metrics.scorer import ItemScores, Scorer, chosen, metric_class
 from bench.run.finish import reduced, summarised
 from bench.run.kept import Kept, Spill
@@ -253,7 +253,7 @@ def _document(
         found[name] = [_of_image(item, name, skipped.get(name)) for item in done]
         of_set = None
         if metric.level == "set" and name not in skipped:
-            of_set = _reduce(metric, done, found[name], spill)
+            of_set = _reduce(plan, metric, items, found[name], spill)
         cell = summarised(metric, found[name], of_set, skipped.get(name))
         identities[name] = cell.pop("identity")
         summary[name] = cell
@@ -287,18 +287,33 @@ def _of_image(item: _Item, name: str, skipped: str | None) -> dict[str, Any]:
 
 
 def _reduce(
-    metric: Metric, done: Sequence[_Item], found: Sequence[dict[str, Any]], spill: Spill
+    plan: _Plan, metric: Metric, items: Sequence[_Item], found: Sequence[dict[str, Any]], spill: Spill
 ) -> dict[str, Any] | None:
     """A set metric over the images that have its features; each image's share, if it has one, goes to ``found``."""
+    done = [item for item in items if item.error is None]
     features = Kept(spill.load, [item.match.id for item in done], "sample", metric.name)
     if not features:
         return None
-    of_set, shares = reduced(metric, features)
+    others = _other_references(plan, metric, items, set(features.ids)) if metric.fits_references else []
+    of_set, shares = reduced(metric, features, others)
     if shares is not None:
         places = {item.match.id: place for item, place in zip(done, found, strict=True)}
         for image_id, share in zip(features.ids, shares, strict=True):
             places[image_id] |= {"value": share} if share is not None else {}
     return of_set
+
+
+def _other_references(plan: _Plan, metric: Metric, items: Sequence[_Item], present: set[str]) -> list[Features]:
+    """The features of the references whose images have none, so that a fit is the same for whatever was to be scored
+    with these names."""
+    found = []
+    for item in items:
+        reference = plan.source.reference(item.match) if item.match.id not in present else None
+        if isinstance(reference, Reference):
+            features = metric.gather_reference(reference)
+            if not isinstance(features, Score):
+                found.append(features)
+    return found
 
 
 def _image(item: _Item, names: Sequence[str], found: Mapping[str, dict[str, Any]] | None) -> dict[str, Any]:

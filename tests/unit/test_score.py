@@ -300,6 +300,19 @@ def test_border_and_rounding_of_a_folder_pair(folders: tuple[Path, Path]) -> Non
     assert "--border-px 20 leaves nothing" in errors(scored(pred, ref, border_px=20))["a"]
 
 
+def test_a_fit_on_references_does_not_depend_on_which_images_could_be_read(tmp_path: Path) -> None:
+    pytest.importorskip("pyiqa")
+    names = "a b c d e"
+    pred, ref = pictures(tmp_path / "pred", names, size=(288, 384)), pictures(tmp_path / "ref", names, size=(288, 384))
+    whole = scored(pred, ref, metrics=("niqe_ref",))
+    (pred / "c.png").write_bytes(b"no picture")
+    broken = scored(pred, ref, metrics=("niqe_ref",))
+    assert broken["failed"] == ["c"] and broken["summary"]["niqe_ref"]["n"] == 4
+    assert "|fit:" in whole["identities"]["niqe_ref"] == broken["identities"]["niqe_ref"]
+    for one, other in zip(whole["images"], broken["images"], strict=True):
+        assert one["scores"] == other["scores"] or other["id"] == "c"
+
+
 # --- matching -------------------------------------------------------------------------------------------------
 
 
