@@ -40,7 +40,8 @@ def estimates(answer: Answer, task: Task, protocol: Protocol) -> dict[str, Estim
     display_mean = _display(values, answer, task)
     spread: Array | None = None
     if "std" in answer.arrays:
-        # Half the way from mean - std to mean + std, in display units: exact where the normalisation is linear.
+        # Half the way from mean - std to mean + std, in display units: exact where the normalisation is linear and
+        # neither is cut at black or white, beyond which no draw would be seen either.
         up, down = (_display(values + s * answer.arrays["std"], answer, task) for s in (1, -1))
         spread = ((up - down) / 2).astype(np.float32)
     return {
