@@ -14,7 +14,7 @@ import functools
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -45,11 +45,17 @@ def _folder() -> Path:
 @contextlib.contextmanager
 def accepted(*files: str) -> Iterator[Setting]:
     """Within the block the random files stand for the listed ones of these names; gives the setting to use."""
+    with _listed(_folder(), {file: _written(file) for file in files}) as setting:
+        yield setting
+
+
+@contextlib.contextmanager
+def _listed(folder: Path, hashes: Mapping[str, str]) -> Iterator[Setting]:
     entries = dict(weights.listed())
-    for file in files:
-        entries[file] = dataclasses.replace(entries[file], sha256=_written(file))
+    for file, has in hashes.items():
+        entries[file] = dataclasses.replace(entries[file], sha256=has)
     with mock.patch.object(weights, "listed", lambda: entries):
-        yield Setting(weights_dir=_folder())
+        yield Setting(weights_dir=folder)
 
 
 @functools.cache
@@ -130,6 +136,28 @@ def _inception() -> State:
         torch.device("meta"),
     ):
         return dict(extractor("inception-v3-compat", ["2048"]).state_dict())
+
+
+@contextlib.contextmanager
+def narrow_inception() -> Iterator[Setting]:
+    """Within the block torch-fidelity's InceptionV3 has an eighth of its channels and random weights of that width;
+    its layers, their order and padding, and the resizing of images are the real ones. Gives the setting to use."""
+    need("torch_fidelity")
+    import torch
+    from torch_fidelity import feature_extractor_inceptionv3 as module
+
+    wide = module.BasicConv2d.__init__
+
+    def narrow(self: Any, channels_in: int, channels_out: int, **kwargs: Any) -> None:
+        wide(self, 3 if channels_in == 3 else channels_in // 8, channels_out // 8, **kwargs)
+
+    path = _folder() / "narrow" / INCEPTION
+    with replaced(module.BasicConv2d, __init__=narrow):
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            torch.save(_random(_inception(), zlib.crc32(INCEPTION.encode()), 2.0), path)
+        with _listed(path.parent, {INCEPTION: sha256(path)}) as setting:
+            yield setting
 
 
 NARROW = {"embed_dim": 24, "dim_mlp": 24, "num_heads": [4, 4]}
