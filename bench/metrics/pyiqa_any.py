@@ -1,8 +1,8 @@
 """Any other metric of pyiqa under the name ``pyiqa:NAME``, with the weights that are here for it.
 
-The weights of these are not on our list. The hash of each file that pyiqa loads is in the identity instead, so that two
-numbers of one identity come from the same weights. To know them, the network is built once when a run is planned.
-Nothing is fetched.
+Neither their options nor their weights are on a list of ours. The hash of the options that pyiqa gives the name, and
+that of each file that it loads, are in the identity instead, so that two numbers of one identity come from the same of
+both. To know them, the network is built once when a run is planned. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from bench import weights
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
+from bench.core.files import digest
 from bench.metrics.base import Estimate, Metric, Need, Reference, Setting
 from bench.metrics.lookup import files_of
 from bench.metrics.networks import as_tensor, inference, quietly, safe_loading
@@ -63,7 +64,7 @@ def pyiqa_metric(name: str) -> type[Metric]:
         "direction": direction,
         "group": "perceptual" if compared else "realism",
         "needs": needs,
-        "parameters": (found["metric_mode"],),
+        "parameters": (found["metric_mode"], f"opts:{digest(found['metric_opts'])[:8]}"),
         "summary": f"pyiqa's {name} ({'full' if compared else 'no'}-reference)",
         "on_satellite": "" if compared else _NO_REFERENCE,
         "pyiqa_name": name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -181,18 +182,31 @@ def test_the_identity_names_the_bytes_that_scored(caches: Path) -> None:
     metric = pyiqa_metric("brisque")
     empty = metric(Setting())
     assert "needs the file brisque_svm_weights.pth" in str(empty.missing())
-    assert empty.identity() == "pyiqa:brisque|NR|w:missing|q8|r1"
+    options = metric.parameters[1]
+    assert empty.identity() == f"pyiqa:brisque|NR|{options}|w:missing|q8|r1"
     pair, seen = images(), {}
     for seed in (0, 1):
         folder = caches / f"given{seed}"
         path = brisque(folder, seed)
         ours = metric(Setting(weights_dir=folder))
         assert ours.missing() is None
-        assert ours.identity() == f"pyiqa:brisque|NR|w:{sha(path)[:8]}|q8|r1"
+        assert ours.identity() == f"pyiqa:brisque|NR|{options}|w:{sha(path)[:8]}|q8|r1"
         score = ours.assess(*pair)
         assert score.value is not None, score.reason
         seen[ours.identity()] = score.value
     assert len(set(seen.values())) == 2
+
+
+def test_the_identity_tells_other_options_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later pyiqa may mean something else by a name."""
+    pytest.importorskip("pyiqa")
+    now = pyiqa_any._configurations()
+    later = {**now["psnr"], "metric_opts": {**now["psnr"]["metric_opts"], "test_y_channel": True}}
+    with monkeypatch.context() as patched:
+        patched.setattr(pyiqa_any, "_configurations", lambda: now | {"psnr": later})
+        other = pyiqa_metric.__wrapped__("psnr")
+    assert re.fullmatch(r"opts:[0-9a-f]{8}", pyiqa_metric("psnr").parameters[1])
+    assert other.parameters[1] != pyiqa_metric("psnr").parameters[1] and other.parameters[0] == "FR"
 
 
 def test_pyiqas_own_cache_is_the_last_place(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
