@@ -187,6 +187,8 @@ def rm(names: tuple[str, ...], unused: bool) -> None:
         if folder.is_dir():
             environment.remove(folder)
             click.echo(f"{name}: checkout removed")
+        elif keys[name] not in here:
+            print(f"{name}: nothing of it is here", file=sys.stderr)
         sharing = [other for other, key in keys.items() if key == keys[name] and other not in names]
         if sharing and keys[name] in here:
             click.echo(f"{name}: environment {keys[name]} stays, since {', '.join(sharing)} needs it")

@@ -1,7 +1,8 @@
 """Checkouts of upstream's code at a pinned commit, which rfbench does not ship: the user fetches them, rfbench checks.
 
 One is at ``checkouts/NAME-COMMIT`` below ``environment.root()``, made from upstream's address, or from a clone that the
-user has (``rfbench envs build NAME --checkout DIR``), and looked at before every use: a changed file is another model.
+user has (``rfbench envs build NAME --checkout DIR``), and looked at before every use: a changed file or an added module
+is another model.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ def need(name: str, commit: str) -> Path:
     if changed is None or changed:
         what = one_line((changed or "it cannot be looked at").splitlines()[0], 80)
         raise Unavailable(f"checkout wrong: files of {name} were changed ({what}); {again}")
+    added = _git(folder, "ls-files", "--others", "--", "*.py", "*.so")  # it comes first on the guest's path
+    if added is None or added:
+        what = one_line((added or "it cannot be looked at").splitlines()[0], 80)
+        raise Unavailable(f"checkout wrong: modules were added to {name} ({what}); {again}")
     return folder
 
 

@@ -212,6 +212,13 @@ def test_a_checkout_that_is_not_the_pinned_one_is_refused(site: Path, upstream: 
         Unavailable, match=r"checkout wrong: files of x were changed \(M models.py\); 'rfbench envs rm x'"
     ):
         checkout.need("x", good)
+    git(folder, "checkout", "-q", "--", ".")
+    (folder / "notes.txt").write_text("harmless")
+    assert checkout.need("x", good) == folder
+    (folder / ".gitignore").write_text("torch.py\n")
+    (folder / "torch.py").write_text("")
+    with pytest.raises(Unavailable, match=r"checkout wrong: modules were added to x \(torch.py\); 'rfbench envs rm x'"):
+        checkout.need("x", good)
     git(folder, "fetch", "-q", str(source), bad)
     git(folder, "checkout", "-q", "--force", bad)
     with pytest.raises(Unavailable, match=rf"x is at commit {bad[:12]}, expected {good[:12]}; "):
@@ -280,6 +287,9 @@ def test_the_command_keeps_what_another_model_shares(
     assert "stays, since other needs it" in capsys.readouterr().out and len(environment.built()) == 1
     run("rm", "guest-noisy", "other")
     assert environment.built() == []
+    capsys.readouterr()
+    run("rm", "guest-noisy")
+    assert capsys.readouterr().err == "guest-noisy: nothing of it is here\n"
 
 
 @pytest.mark.parametrize(
