@@ -182,7 +182,7 @@ def _without_network(entry: WeightsFile, copies: Sequence[Path]) -> str:
             return f"{copy} has the sha256 {_hash(copy)[:8]}..., expected {entry.short_hash}...; copy the right one"
         if copy.is_file():
             return f"{copy} has {copy.stat().st_size} bytes, expected {entry.size}; copy the right one"
-    return f"is not in {copies[-1].parent if copies else 'any folder'}; fetch it on a machine with network"
+    return f"is not in {copies[0].parent if copies else 'any folder'}; fetch it on a machine with network"
 
 
 def _is_right(entry: WeightsFile, path: Path) -> bool:

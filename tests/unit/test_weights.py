@@ -445,6 +445,8 @@ def test_a_hub_s_whole_folder_will_do(models: Any, home: Path, tmp_path: Path) -
     models["mine"] = dataclasses.replace(models["mine"], weights={"mine-x4.pth": MINE | {"source": source}})
     (tmp_path / "Net" / "weight" / "deep").mkdir(parents=True)
     (tmp_path / "Net" / "weight" / "deep" / "mine-x4.pth").write_bytes(CONTENT)
+    (tmp_path / "empty").mkdir()
+    assert f"is not in {tmp_path / 'empty'}; fetch" in call("fetch", "mine", "--from", str(tmp_path / "empty")).stderr
     assert "copied into" in call("fetch", "mine", "--from", str(tmp_path / "Net")).stdout
     for other_source in ("https://x.y/a/resolve/main/../../etc/passwd", "https://x.y/mine.pth", "https://x.y/resolve/"):
         assert WeightsFile("a.pth", 1, "", "CC0", other_source).hub_path == ""
