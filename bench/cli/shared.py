@@ -31,5 +31,5 @@ weights_option = click.option(
     "--weights-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where pretrained weights of metrics lie.  [default: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights]",
+    help="Where pretrained weights of metrics and models lie.  [default: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights]",
 )
