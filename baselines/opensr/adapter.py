@@ -30,6 +30,7 @@ TINY_WINDOW_PX = 32
 _TRAINED_STEPS = 1000
 _LEAST_VARIATIONS = 4  # upstream's own bound
 _NIR = {"band": ("R", "G", "B", "NIR"), "from_ndvi": ("R", "G", "B", "NDVI"), "copy_red": ("R", "G", "B")}
+_NDVI_ROUNDING = 0.2  # resampling overshoots at edges; numbers in another scale are far beyond
 _LARGEST_NDVI = 0.98  # NIR would be a hundred times R there; beyond lies noise
 
 
@@ -106,7 +107,13 @@ class OpenSR(Published):
         red = image[..., 0]
         if self.nir == "copy_red":
             return np.concatenate([image, red[..., None]], axis=2)
-        ndvi = np.clip(image[..., 3], -1, _LARGEST_NDVI)
+        ndvi = image[..., 3]
+        if np.abs(ndvi).max() > 1 + _NDVI_ROUNDING:
+            raise RfbenchError(
+                f"nir=from_ndvi: band NDVI runs from {ndvi.min():.4g} to {ndvi.max():.4g} once scaled and offset as "
+                "the other bands, expected -1 to 1; store it so (with scale 10000 as NDVI x 10000)"
+            )
+        ndvi = np.clip(ndvi, -1, _LARGEST_NDVI)
         return np.concatenate([image[..., :3], (red * (1 + ndvi) / (1 - ndvi))[..., None]], axis=2)
 
     def _samples(self, batch: Batch, index: int, image: Array, eta: float) -> Iterator[Array]:

@@ -80,6 +80,9 @@ def test_the_fourth_band_is_what_was_chosen() -> None:
     np.testing.assert_allclose(made("from_ndvi", with_ndvi), image, rtol=1e-5)
     with_ndvi[..., 3] = 1  # no NIR is infinitely brighter than red
     assert np.isfinite(made("from_ndvi", with_ndvi)).all()
+    with pytest.raises(RfbenchError, match=r"band NDVI runs from 1 to 2500 .*expected -1 to 1; store it so"):
+        with_ndvi[0, 0, 3] = 2500
+        made("from_ndvi", with_ndvi)
     bands = {nir: Model(f"opensr:nir={nir}").spec.bands for nir in ("band", "from_ndvi", "copy_red")}
     assert bands == {"band": ("R", "G", "B", "NIR"), "from_ndvi": ("R", "G", "B", "NDVI"), "copy_red": ("R", "G", "B")}
 
