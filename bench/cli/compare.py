@@ -25,7 +25,14 @@ Exit codes: 0 compared, whatever was found; 2 wrong input; 3 the runs cannot be 
 @click.option(
     "--alpha", default=0.05, show_default=True, metavar="P", help="What Holm's p must stay below to call one better."
 )
-@click.option("--top", default=3, show_default=True, metavar="N", help="How many of the images that differ most.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many of the images that differ most.",
+)
 @click.option(
     "--format",
     "form",
@@ -58,7 +65,7 @@ def command(
     from bench.store import find_runs
 
     names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
-    comparison = compare(find_runs(runs), names or None, against=against, alpha=alpha, top=max(0, top))
+    comparison = compare(find_runs(runs), names or None, against=against, alpha=alpha, top=top)
     text = WRITERS[form](comparison) + "\n"
     if out is None:
         click.echo(text, nl=False)

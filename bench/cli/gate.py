@@ -48,7 +48,14 @@ that the golden run has is missing; 3 other data, protocol or definition of a me
 )
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Also write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Also write Markdown.")
-@click.option("--top", default=3, show_default=True, metavar="N", help="How many of the images that moved most.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many of the images that moved most.",
+)
 @click.option("--update", is_flag=True, help="Keep RUN as the golden run, whatever moved; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why the golden run is renewed; it is kept in golden.json.")
 def command(
@@ -77,7 +84,7 @@ def command(
     from bench.gate.golden import pairs
     from bench.gate.write import exit_code, to_junit, to_markdown, to_text
 
-    gates = [check(mine, golden, _rules(rules, against), top=max(0, top)) for mine, golden in pairs(run, against)]
+    gates = [check(mine, golden, _rules(rules, against), top=top) for mine, golden in pairs(run, against)]
     click.echo(to_text(gates))
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
         if path is not None:
@@ -91,16 +98,16 @@ def _rules(given: Path | None, against: Path) -> Rules:
     from bench.gate.rules import FILE, built_in, read_rules
     from bench.store import find_runs
 
-    golden = find_runs([against])
-    metrics = {metric for folder in golden for metric in folder.run()["plan"]["metrics"]}
+    def metrics(folder: Path) -> set[str]:
+        return {metric for golden in find_runs([folder]) for metric in golden.run()["plan"]["metrics"]}
+
     beside = [against / FILE, *([against.parent / FILE] if (against / HISTORY).is_file() else [])]
     path = given or next((p for p in beside if p.is_file()), None)
     if path is None:
-        return built_in(metrics)
+        return built_in(metrics(against))
     rules = read_rules(path)
-    # A file beside golden runs may serve them all; one that was named is meant for these.
-    if given is not None:
-        rules.check(metrics)
+    # A file beside golden runs serves them all; one that was named is meant for these.
+    rules.check(metrics(against if given is not None else path.parent))
     return rules
 
 
@@ -109,8 +116,10 @@ def _renew(run: Path, against: Path, reason: str) -> int:
     from bench.gate.golden import renew, targets
 
     for mine, golden in targets(run, against):
+        first = not golden.is_run
         moved = lines_moved(mine, golden)
         renew(mine, golden, reason, moved)
         print(f"golden run: {golden.path}", file=sys.stderr)
-        click.echo("\n".join(f"  {line}" for line in moved) if moved else "  no number moved")
+        unmoved = "the first one" if first else "no number moved"
+        click.echo("\n".join(f"  {line}" for line in moved or [unmoved]))
     return 0

@@ -23,6 +23,8 @@ MAX_TEXT_BYTES = 2**26  # a million rows or ids; parsed, the worst of such texts
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Write to the path this yields; it takes the name ``path`` when the block ends well, else it is removed."""
+    if not path.name:  # "." and "/"
+        raise RfbenchError(f"cannot write {path}: it is a folder; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,11 @@ class Gate:
 
     @property
     def exit_code(self) -> int:
-        """0 held, 1 something moved or failed, 2 a metric is missing or cannot be decided."""
+        """0 held, 1 something moved or failed, 2 a metric is missing or cannot be decided, or none was judged."""
         statuses = {v.status for v in self.verdicts}
-        return 1 if "moved" in statuses or self.failed else 2 if statuses & {"missing", "undecided"} else 0
+        if "moved" in statuses or self.failed:
+            return 1
+        return 2 if statuses & {"missing", "undecided"} or "held" not in statuses else 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from bench.compare.write import difference_text, interval_text, titled
 from bench.core.errors import one_line
 from bench.gate.check import Gate, Verdict
+from bench.gate.golden import label_of
 from bench.tables.build import shown
 from bench.tables.write import columns_wide, markdown_text
 
@@ -28,7 +29,8 @@ def headline(gate: Gate) -> str:
     words = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     failed = f", {len(gate.failed)} images failed" if gate.failed else ""
     ended = f"{_CODES[gate.exit_code]} ({words or 'nothing judged'}{failed})"
-    return f"{one_line(gate.label, 80)} against {one_line(gate.golden.path, 300)}: {ended}"
+    # By the run's own label: one run and one golden run belong together whatever they are called.
+    return f"{label_of(gate.run)} against {one_line(gate.golden.path, 300)}: {ended}"
 
 
 def _judged(gate: Gate) -> list[Verdict]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from bench.core import registry
 from bench.core.errors import NotComparable, RfbenchError, one_line, unknown
 from bench.metrics.base import GROUPS
+from bench.metrics.registered import SUFFIX
 from bench.metrics.scorer import DEFAULT
 from bench.store import FinishedRun, RunFolder, read_finished, refuse_to_mix
 
@@ -186,14 +187,20 @@ def shown(metric: str, value: float, more: int = 0) -> str:
 
     ``more`` adds decimals where they are fixed, for differences.
     """
-    decimals = _DECIMALS.get(metric)
+    decimals = _decimals(metric)
     text = f"{value:#.4g}".rstrip(".") if decimals is None or abs(value) >= 1e6 else f"{value:.{decimals + more}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 
 def resolution(metric: str) -> float:
     """One unit of the last decimal that is shown of a metric; 0 where the decimals depend on the value."""
-    return 10.0 ** -_DECIMALS[metric] if metric in _DECIMALS else 0.0
+    decimals = _decimals(metric)
+    return 0.0 if decimals is None else 10.0**-decimals
+
+
+def _decimals(metric: str) -> int | None:
+    """A metric after registration is shown as the metric itself."""
+    return _DECIMALS.get(metric.removesuffix(SUFFIX))
 
 
 def ranks(texts: Sequence[str], direction: str) -> list[Rank]:

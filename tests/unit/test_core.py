@@ -123,6 +123,12 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
         write_json(path, {"a": float("nan")})
 
 
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_is_no_file_to_write(name: str) -> None:
+    with pytest.raises(RfbenchError, match="it is a folder; give the name of a file"):
+        files.write_bytes(Path(name), b"")
+
+
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / "items").mkdir()
     (tmp_path / "items" / ".a.json.123.part").write_text("half")

@@ -282,6 +282,25 @@ def test_rules_beside_the_golden_runs_are_found(golden: RunFolder, tmp_path: Pat
     for against in (tmp_path / "golden", golden.path):
         done = gated(run.path, "--against", against)
         assert done.return_value == 0 and "rules.toml" in done.stdout
+    (tmp_path / "golden" / "rules.toml").write_text('format = 1\n[[rule]]\nmetrics = ["psnr"]\nabsolute = 9\n')
+    for against in (tmp_path / "golden", golden.path):
+        done = gated(run.path, "--against", against)
+        assert isinstance(done.exception, RfbenchError) and "did you mean psnr_rgb" in str(done.exception)
+
+
+def test_a_gate_that_judges_nothing_does_not_hold(golden: RunFolder, tmp_path: Path) -> None:
+    found = check(golden, golden, Rules((), "no rules"))
+    assert found.exit_code == 2 and "(nothing judged)" in to_text([found])
+
+
+def test_the_headline_names_the_run_s_own_model(golden: RunFolder, tmp_path: Path) -> None:
+    run = scored_run(tmp_path / "again", "lanczos", SCORES)
+    assert to_text([check(run, golden, built_in(SCORES))]).startswith("lanczos against ")
+
+
+def test_limits_of_a_registered_metric_are_those_of_the_metric() -> None:
+    of = built_in(["psnr_rgb", "psnr_rgb_reg"]).of
+    assert of("psnr_rgb_reg")[0].absolute == of("psnr_rgb")[0].absolute == 0.01
 
 
 # --- renewals and files ---------------------------------------------------------------------------------------
@@ -295,6 +314,8 @@ def test_a_renewal_keeps_its_reason(golden: RunFolder, tmp_path: Path) -> None:
     assert gated(run.path, "--against", golden.path).return_value == 0
     found = history(golden)
     assert [r["reason"] for r in found] == ["the first", "a new kernel"]
+    other = gated(run.path, "--against", tmp_path / "other", "--update", "--reason", "x")
+    assert other.return_value == 0 and other.stdout == "  the first one\n"
     assert found[1]["moved"] == [done.stdout.strip()]
 
 

@@ -206,7 +206,8 @@ def test_a_metric_that_one_run_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metric", "value", "text"),
     [
-        ("psnr_rgb", 23.456, "23.46"), ("ssim_rgb", 0.12345, "0.123"), ("nll", -0.0001, "0.000"),
+        ("psnr_rgb", 23.456, "23.46"), ("psnr_rgb_reg", 23.456, "23.46"),
+        ("ssim_rgb", 0.12345, "0.123"), ("nll", -0.0001, "0.000"),
         ("nll", -1.25, "-1.250"), ("fid_tf", 1234.5, "1234.50"), ("nll", 123456789.0, "1.235e+08"),
         ("pyiqa:x", 0.00012345, "0.0001234"), ("pyiqa:x", 12.0, "12.00"), ("pyiqa:x", 1234.0, "1234"),
     ],
