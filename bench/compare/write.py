@@ -109,7 +109,7 @@ def _images(metric: str, images: Sequence[tuple[str, float]]) -> str:
 
 def _legend(comparison: Comparison) -> list[str]:
     return [
-        f"a - b, paired by image, {comparison.scenes} scenes as clusters; intervals 95 %; p two-sided, the larger of "
+        f"a - b, paired by image, scenes as clusters ({comparison.scenes}); intervals 95 %; p two-sided, the larger of "
         "the interval's and of sign flips of scenes; Holm over "
         f"{comparison.tests} test{'s' * (comparison.tests != 1)}; 'better' where p (Holm) < {comparison.alpha:g}",
         "d: mean over standard deviation of the images' differences; +/=/-: images on which a is better, equal as "

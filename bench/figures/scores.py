@@ -174,6 +174,7 @@ def draw_distributions(found: Chosen) -> Figure:
             f"{found.column.metric} is one number for all images, it has no distribution; choose another"
         )
     figure, axes = bare(_WIDTH_IN, 0.75 + 0.55 * len(shown), left=_left([s.label for s in shown]))
+    axes.use_sticky_edges = False  # a box without width, of one image, would be cut in half
     for place, ((one,), colour, _) in enumerate(_styled([(s,) for s in shown])):
         values = np.array([one.values[i] for i in sorted(one.values)])
         # Spread by rank of the id, the same in every strip, so that an image is found again in the next one.

@@ -80,4 +80,5 @@ def legend(axes: Axes) -> None:
 
 
 def short(label: str) -> str:
-    return one_line(label, 40)
+    text = one_line(label, 40)
+    return f"\N{THIN SPACE}{text}" if text.startswith("_") else text  # legends leave such names out

@@ -40,7 +40,7 @@ def with_separated_marks(table: Table, runs: Sequence[RunFolder]) -> Table:
     the best of the others and what cannot be told from that.
 
     Rows are compared in pairs of the same images. Holm's method goes over the comparisons of all columns with their
-    best, then over those with their second. A column in which nothing can be tested has no mark.
+    best, then over those with their second. A row that cannot be tested has no mark, nor a column in which none can.
     """
     found = _estimates(runs)
     open_rows = {j: _candidates(table, j) for j in range(len(table.columns))}
@@ -48,26 +48,25 @@ def with_separated_marks(table: Table, runs: Sequence[RunFolder]) -> Table:
     ranks: dict[_Place, Rank] = {}
     for rank in ("best", "second"):
         leaders = {j: _leader(table, j, rows) for j, rows in open_rows.items() if rows}
-        p: dict[_Place, float] = {}
+        p, why_not = dict[_Place, float](), dict[_Place, str]()
         for j, leader in leaders.items():
-            column = table.columns[j]
             for i in (i for i in open_rows[j] if i != leader):
-                paired = pair(found[leader], found[i], column.metric)
+                paired = pair(found[leader], found[i], table.columns[j].metric)
                 inference = paired.inference
                 if inference is not None and inference.p is not None:
                     p[i, j] = inference.p
-                elif rank == "best":
-                    why = paired.reason or (inference.reason if inference else None) or "nothing to compare"
-                    untested.setdefault(why, {})[column.title] = None
+                else:
+                    why_not[i, j] = paired.reason or (inference.reason if inference else None) or "nothing to compare"
         separated = {place for place, q in zip(p, holm(list(p.values())), strict=True) if q < ALPHA}
         for j, leader in leaders.items():
-            if rank == "best" and not any((i, j) in p for i in open_rows[j]):
-                open_rows[j] = []
-                continue
-            alike = [i for i in open_rows[j] if (i, j) not in separated]
-            ranks.update({(i, j): rank for i in alike})
-            open_rows[j] = [i for i in open_rows[j] if (i, j) in separated]
-            assert leader in alike
+            others = [i for i in open_rows[j] if i != leader]
+            tested = [i for i in others if (i, j) in p]
+            for i in (i for i in others if i not in tested):
+                of = f" of {table.rows[i].label}" if tested or rank == "second" else ""
+                untested.setdefault(why_not[i, j], {})[table.columns[j].title + of] = None
+            if tested or not others:
+                ranks.update({(i, j): rank for i in (leader, *tested) if (i, j) not in separated})
+            open_rows[j] = [i for i in tested if (i, j) in separated]
     rows = tuple(
         dataclasses.replace(
             row, cells=tuple(dataclasses.replace(c, rank=ranks.get((i, j))) for j, c in enumerate(row.cells))
@@ -78,7 +77,9 @@ def with_separated_marks(table: Table, runs: Sequence[RunFolder]) -> Table:
     marking = f"with all that {scenes} scenes cannot tell from it (paired by image, p < {ALPHA:g} by Holm's method)"
     notes = [f"{', '.join(titles)}: not marked, {why}" for why, titles in untested.items()]
     if scenes < LEAST_SCENES:
-        notes = [f"not marked: {scenes} scenes cannot separate rows, at least {LEAST_SCENES} are needed"]
+        notes = [
+            f"not marked: {scenes} scene{'s' * (scenes != 1)} cannot separate rows, at least {LEAST_SCENES} are needed"
+        ]
     return dataclasses.replace(table, rows=rows, marking=marking, notes=(*table.notes, *notes))
 
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli.table import command
+from bench.metrics.uncertainty import LEVELS
 from bench.stats.means import mean_of
 from bench.store import RunFolder
 from bench.tables.build import build_table
@@ -63,6 +64,26 @@ def test_a_column_with_one_number_has_no_mark(tmp_path: Path) -> None:
 def test_rows_of_fewer_images_are_not_marked(four: list[RunFolder], tmp_path: Path) -> None:
     fewer = scored_run(tmp_path, "e", {"psnr_rgb": near(9, 5)}, failed=("scene_0001",))
     assert ranks([*four, fewer]) == [None, "second", "best", "best", None]
+
+
+def test_a_row_that_cannot_be_tested_has_no_mark(tmp_path: Path) -> None:
+    """Not a tie with the best: nothing was found out about it."""
+    runs = []
+    for k, (name, shift) in enumerate((("a", 0.02), ("b", 0.02), ("c", 0.1), ("d", 0.05))):
+        rng = np.random.default_rng(k // 2)  # a and b are alike
+        ece = {
+            i: {"coverage": np.clip(LEVELS + shift + rng.normal(0, 0.01, len(LEVELS)), 0, 1), "pixels": np.array([9.0])}
+            for i in images(12)
+        }
+        runs.append(scored_run(tmp_path, name, {"psnr_rgb": numbers(12, 0)}, ece=ece))
+    (runs[3].path / "features.safetensors").unlink()
+    table = with_separated_marks(build_table(runs, ["ece"]), runs)
+    marks = [row.cells[0].rank for row in table.rows]
+    assert marks[3] is None and "best" in marks[:2] and marks[2] == "second"
+    assert any(note.startswith("ECE of d: not marked, one number for all images") for note in table.notes)
+    (runs[0].path / "features.safetensors").unlink()
+    (runs[1].path / "features.safetensors").unlink()
+    assert set(ranks(runs, "ece")) == {None}
 
 
 def test_five_scenes_separate_nothing(tmp_path: Path) -> None:

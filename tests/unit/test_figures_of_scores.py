@@ -14,6 +14,7 @@ from bench.core.errors import NotComparable, RfbenchError
 from bench.run.execute import execute
 from bench.run.plan import Request, make_plan
 from bench.store import RunFolder
+from tests.scored_runs import scored_run
 
 METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "niqe")
 
@@ -106,3 +107,14 @@ def test_runs_of_other_data_are_not_put_together(runs: list[RunFolder], tmp_path
     (fewer,) = execute(make_plan(other)).folders
     with pytest.raises(NotComparable):
         figures.series([*runs, fewer], "psnr_rgb")
+
+
+def test_one_image_and_a_name_that_legends_would_leave_out(tmp_path: Path) -> None:
+    one = [
+        scored_run(tmp_path, n, {"psnr_rgb": {"i": 25.0 + k}, "de00": {"i": 5.0}}, label=f"_{n}")
+        for k, n in enumerate("ab")
+    ]
+    axes = figures.draw_plane(figures.plane(one, "psnr_rgb", "de00")).axes[0]
+    assert [t.get_text().strip() for t in axes.get_legend().get_texts()] == ["_a", "_b"]
+    low, high = figures.draw_distributions(figures.series(one, "psnr_rgb")).axes[0].get_xlim()
+    assert low < 25.0 and high > 26.0
