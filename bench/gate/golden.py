@@ -64,8 +64,13 @@ def targets(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
 def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) -> None:
     """Keep ``run`` as the golden run in ``golden``, with the reason and what it moved; earlier reasons stay.
 
-    RfbenchError for a run that is not complete, or has failed images.
+    RfbenchError for a run that is not complete, or has failed images; and where ``golden`` holds a run as it was made.
     """
+    if (golden.path / "host.json").exists():  # the scores of one run beside the predictions of another
+        raise RfbenchError(
+            f"{golden.path} is a run with all its files, which a golden run would overwrite; give --against another "
+            "folder"
+        )
     summary = run.summary()
     if summary is None or summary["failed"]:
         what = "no summary.json" if summary is None else f"{len(summary['failed'])} failed images"

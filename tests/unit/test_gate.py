@@ -325,6 +325,16 @@ def test_a_renewal_needs_a_reason(golden: RunFolder, words: list[str]) -> None:
     assert isinstance(done.exception, RfbenchError) and "belong together" in str(done.exception)
 
 
+def test_a_run_is_not_overwritten_by_a_golden_one(tmp_path: Path) -> None:
+    run, other = (scored_run(tmp_path, n, {"psnr_rgb": shifted(PSNR, k)}) for k, n in enumerate("ab"))
+    (other.path / "host.json").write_text("{}")
+    before = {p.name: p.read_bytes() for p in other.path.iterdir()}
+    for given in (run, other):
+        done = gated(given.path, "--against", other.path, "--update", "--reason", "x")
+        assert isinstance(done.exception, RfbenchError) and "give --against another folder" in str(done.exception)
+    assert before == {p.name: p.read_bytes() for p in other.path.iterdir()}
+
+
 def test_a_run_with_failures_is_no_golden_one(golden: RunFolder, tmp_path: Path) -> None:
     run = scored_run(tmp_path / "again", "bicubic", SCORES, failed=("scene_0002",))
     with pytest.raises(RfbenchError, match="found 1 failed images, expected a complete run"):
