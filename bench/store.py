@@ -105,6 +105,7 @@ class RunFolder:
         if (
             not _has(found, {"format": int, "rows": dict, "failed": list, "images": int, "plan_sha256": str})
             or found["format"] != FORMAT
+            or not all(isinstance(i, str) for i in found["failed"])
             or not all(_has(row, {"label": str, "metrics": dict}) for row in found["rows"].values())
             or not all(_is_cell(cell) for row in found["rows"].values() for cell in row["metrics"].values())
         ):

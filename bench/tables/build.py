@@ -170,7 +170,7 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     return Table(
         protocol=protocol_label(first["protocol"]),
         protocol_options=first["protocol"],
-        reads_captions=any(run.plan["model"].get("spec", {}).get("supports_prompt") for run in found),
+        reads_captions=any(_reads_captions(run) for run in found),
         dataset=one_line(data["name"], 80),
         split=one_line(data["split"], 40),
         fingerprint=one_line(data["fingerprint"], 64),
@@ -310,6 +310,11 @@ def _options(run: FinishedRun) -> Mapping[str, Any]:
     """The model's options, as far as the record names any."""
     found = run.plan["model"].get("options")
     return found if isinstance(found, dict) else {}
+
+
+def _reads_captions(run: FinishedRun) -> bool:
+    spec = run.plan["model"].get("spec")
+    return isinstance(spec, dict) and bool(spec.get("supports_prompt"))
 
 
 def _labels(runs: Sequence[FinishedRun]) -> list[str]:

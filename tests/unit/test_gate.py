@@ -371,3 +371,16 @@ def test_a_broken_golden_run_is_one_line(golden: RunFolder, tmp_path: Path) -> N
     (golden.path / "golden.json").write_text(json.dumps({"format": 7}))
     with pytest.raises(RfbenchError, match="not a history of format 1"):
         history(golden)
+
+
+@pytest.mark.parametrize("failed", [[3], [{"a": 1}]])
+def test_a_hostile_summary_is_one_line(golden: RunFolder, failed: list[object]) -> None:
+    path = golden.path / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"failed": failed}))
+    done = gated(golden.path, "--against", golden.path)
+    assert isinstance(done.exception, RfbenchError) and "is not a summary of format 1" in str(done.exception)
+
+
+def test_a_model_record_of_other_types_is_no_traceback(golden: RunFolder, tmp_path: Path) -> None:
+    run = scored_run(tmp_path / "again", "x", SCORES, model={"label": 5, "spec": 3, "options": [1]})
+    assert check(run, golden, built_in(SCORES)).exit_code == 0
