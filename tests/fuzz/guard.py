@@ -1,5 +1,6 @@
 # ruff: noqa: PTH100, PTH115, PTH118 - the hook sees every opening of a file, and texts are quicker than paths
-"""What an input may do: take some seconds and some memory, write below one folder, and end in one line.
+"""What an input may do: take some seconds and some memory, write below its output folder and the folder for temporary
+files (which must be empty again at the end), and end in one line.
 
 Writes, processes and connections are seen by Python's audit events. What libraries in C do beside Python is seen by
 looking: the input's files must be as they were, and the working directory empty.
@@ -62,13 +63,13 @@ class Forbidden(BaseException):
 class _Watch:
     """The state of the audit hook, which cannot be taken away again once it is there."""
 
-    allowed: str | None = None
+    allowed: tuple[str, ...] = ()
     seen: list[str] = []
     installed = False
 
 
 def _hook(event: str, details: tuple[Any, ...]) -> None:
-    if _Watch.allowed is None:
+    if not _Watch.allowed:
         return
     if event in _REFUSED:
         _refuse(f"{event}{details!r:.200}")
@@ -86,7 +87,7 @@ def _check(event: str, path: Any, folder: int | None) -> None:
         text = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), text)
     # The folder is followed, and the name too where it is opened; a link itself can be removed.
     where = os.path.realpath(text) if event == "open" else os.path.join(*_parent(text))
-    if where != "/dev/null" and not f"{where}/".startswith(f"{_Watch.allowed}/"):
+    if where != "/dev/null" and not any(f"{where}/".startswith(f"{folder}/") for folder in _Watch.allowed):
         _refuse(f"{event} of {where!r}, outside of the output folder")
 
 
@@ -105,8 +106,8 @@ def _alarm(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def watched(out: Path) -> Iterator[list[str]]:
-    """Run the block under guard; yields the list of what it tried and must not.
+def watched(*allowed: Path) -> Iterator[list[str]]:
+    """Run the block under guard, free to write below ``allowed``; yields the list of what it tried and must not.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def watched(out: Path) -> Iterator[list[str]]:
         sys.addaudithook(_hook)
         _Watch.installed = True
     _Watch.seen = seen = []
-    _Watch.allowed = os.path.realpath(out)
+    _Watch.allowed = tuple(os.path.realpath(folder) for folder in allowed)
     before = {s: signal.signal(s, _alarm) for s in (signal.SIGPROF, signal.SIGALRM)}
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE * SECONDS)
@@ -130,7 +131,7 @@ def watched(out: Path) -> Iterator[list[str]]:
             signal.setitimer(timer, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
-        _Watch.allowed = None
+        _Watch.allowed = ()
 
 
 def limit_memory() -> None:

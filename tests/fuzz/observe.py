@@ -51,9 +51,10 @@ def observe(case: Case, most_bytes: int = guard.BYTES) -> Observation:
     """
     here = Path.cwd()
     root = Path(tempfile.mkdtemp(prefix="rfbench-fuzz-"))
-    folder, out, work = root / "in", root / "out", root / "work"
-    out.mkdir()
-    work.mkdir()
+    folder, out, work, scratch = root / "in", root / "out", root / "work", root / "tmp"
+    for place in (out, work, scratch):
+        place.mkdir()
+    elsewhere, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
         case.lay_out(folder)
         if case.args.get("rehash"):
@@ -62,20 +63,24 @@ def observe(case: Case, most_bytes: int = guard.BYTES) -> Observation:
         os.chdir(work)
         guard.reset_peak()
         started = time.process_time()
-        with guard.watched(out) as seen, warnings.catch_warnings():
+        with guard.watched(out, scratch) as seen, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome, detail = _run(case, folder, out)
         seconds = time.process_time() - started
         peak = guard.peak_bytes()
     finally:
         os.chdir(here)
+        tempfile.tempdir = elsewhere
         changed = "" if not folder.exists() else _difference(before, _state(folder)) if "before" in locals() else ""
-        left = sorted(p.name for p in work.iterdir())
+        left = sorted(p.name for place in (work, scratch) for p in place.iterdir())
         shutil.rmtree(root, ignore_errors=True)
     if seen:
         outcome, detail = "forbidden", "; ".join(seen)
     elif changed or left:
-        outcome, detail = "wrote outside", changed or f"left {left} in the working directory"
+        outcome, detail = (
+            "wrote outside",
+            changed or f"left {left} in the working directory or among the temporary files",
+        )
     elif peak > most_bytes:
         outcome, detail = "memory", f"{peak / 1e9:.2f} GB resident; {detail}"
     elif seconds > guard.SECONDS:
