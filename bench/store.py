@@ -423,9 +423,15 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
 def refuse_to_mix(
     a: Mapping[str, Any], b: Mapping[str, Any], name_a: str, name_b: str,
     verdict: str = "these runs cannot stand in one table", advice: str = "make a table of each",
+    same_policy: bool = True,
 ) -> None:  # fmt: skip
     """Raise NotComparable unless two plans may stand in one table: same data, protocol, seed-independent settings and
-    identities of the metrics they share."""
+    identities of the metrics they share.
+
+    Without ``same_policy`` protocols may differ in ``policy`` alone: how the answer of a model of another scale comes
+    to the grid belongs to the row, as the model's own options do; what is asked and compared is the same.
+    """
+    a, b = ({**plan, "protocol": {**plan["protocol"], "policy": None}} if not same_policy else plan for plan in (a, b))
     parts = []
     for key in ("protocol", "data"):
         parts += differences(a[key], b[key], name_a, name_b, key)

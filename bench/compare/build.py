@@ -104,8 +104,11 @@ def compare(
     return Comparison(table, tuple(found), alpha, scenes, tests, tuple(n for n in notes if n))
 
 
-def refuse_unpaired(runs: Sequence[RunFolder], metrics: Sequence[str] | None, advice: str = "") -> None:
-    """Raise NotComparable unless all runs are of the same data and protocol, and of one identity of each metric."""
+def refuse_unpaired(
+    runs: Sequence[RunFolder], metrics: Sequence[str] | None, advice: str = "", *, same_policy: bool = False
+) -> None:
+    """Raise NotComparable unless all runs are of the same data and protocol (its ``policy`` may differ unless
+    ``same_policy``), and of one identity of each metric."""
     plans = []
     for folder in runs:
         plan = folder.run()["plan"]
@@ -113,8 +116,9 @@ def refuse_unpaired(runs: Sequence[RunFolder], metrics: Sequence[str] | None, ad
         plans.append((folder.path.name, plan | {"metrics": shown}))
     for (name_a, a), (name_b, b) in itertools.combinations(plans, 2):
         refuse_to_mix(
-            a, b, name_a, name_b, "these runs cannot be paired", advice or "run both again alike, or leave one out"
-        )
+            a, b, name_a, name_b, "these runs cannot be paired", advice or "run both again alike, or leave one out",
+            same_policy,
+        )  # fmt: skip
 
 
 def _findings(table: Table, a: Estimates, b: Estimates, top: int) -> Iterator[Finding]:

@@ -95,7 +95,8 @@ def check(run: RunFolder, golden: RunFolder, rules: Rules, *, top: int = 3) -> G
     RfbenchError
         An unfinished or broken run, or a rule of a metric that the golden run has not.
     """
-    refuse_unpaired([run, golden], None, "choose the golden run of these data, or renew it (--update --reason WHY)")
+    advice = "choose the golden run of these data, or renew it (--update --reason WHY)"
+    refuse_unpaired([run, golden], None, advice, same_policy=True)
     mine, theirs = ({e.kind: e for e in estimates(folder)} for folder in (run, golden))
     table = build_table([golden])
     ours = _cells(build_table([run]))

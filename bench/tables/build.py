@@ -143,7 +143,8 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     RfbenchError
         No run, an unfinished run, or a metric that no run has.
     NotComparable
-        Runs of different data or protocols, or a shown metric of different identities.
+        Runs of different data or protocols (but for ``policy``, which labels then say), or a shown metric of different
+        identities.
     """
     if not runs:
         raise RfbenchError("found no run, expected at least one run folder; make one with 'rfbench run'")
@@ -155,6 +156,9 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     data = first["data"]
     images = len(data["ids"])
     labels = _labels(found)
+    protocol = dict(first["protocol"])
+    if len(_policies(found)) > 1:
+        protocol.pop("policy", None)  # each row says its own
     owners = [(i, run, kind) for i, run in enumerate(found) for kind in _kinds(run)]  # as bench.stats.pairing has them
     rows = [
         Row(
@@ -168,8 +172,8 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     summaries = [run.summary for _, run, _ in owners]
     rows, footnotes = _annotated(_ranked(_numbered(rows), columns), columns, summaries, images)
     return Table(
-        protocol=protocol_label(first["protocol"]),
-        protocol_options=first["protocol"],
+        protocol=protocol_label(protocol),
+        protocol_options=protocol,
         reads_captions=any(_reads_captions(run) for run in found),
         dataset=one_line(data["name"], 80),
         split=one_line(data["split"], 40),
@@ -266,7 +270,7 @@ def _refuse_to_mix(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> None:
         return {**run.plan, "metrics": {m: d for m, d in run.plan["metrics"].items() if m in metrics}}
 
     for a, b in itertools.combinations(runs, 2):
-        refuse_to_mix(part(a), part(b), str(a.folder.path), str(b.folder.path))
+        refuse_to_mix(part(a), part(b), str(a.folder.path), str(b.folder.path), same_policy=False)
 
 
 def _column(runs: Sequence[FinishedRun], name: str) -> Column:
@@ -330,6 +334,7 @@ def _labels(runs: Sequence[FinishedRun]) -> list[str]:
         words += [
             f"{key}={value}" for key, value in _options(run).items() if any(_options(r).get(key) != value for r in same)
         ]
+        words += [f"policy={run.plan['protocol'].get('policy')}"] if len(_policies(runs)) > 1 else []
         words += [f"trained on {_seen(run)} of these"] if _seen(run) else []
         added.append(f" ({one_line(', '.join(words), 80)})" if words else "")
     # Equal plans (one run on two machines, say) are told apart by their folders, if those have different names.
@@ -341,6 +346,11 @@ def _labels(runs: Sequence[FinishedRun]) -> list[str]:
         else more
         for key, more, folder in zip(whole, added, folders, strict=True)
     ]
+
+
+def _policies(runs: Sequence[FinishedRun]) -> set[str]:
+    """How models of another scale were brought to the grid."""
+    return {str(run.plan["protocol"].get("policy")) for run in runs}
 
 
 def _numbered(rows: Sequence[Row]) -> list[Row]:

@@ -480,3 +480,17 @@ def test_captions_are_named_where_a_model_reads_them(tmp_path: Path) -> None:
     reads = {"label": "a", "options": {}, "spec": {"supports_prompt": True}}
     run = fake(tmp_path, "a", {"psnr_rgb": 20.0}, model=reads)
     assert "captions: the dataset's (as a rule written from HR)" in to_markdown(build_table([run]))
+
+
+def test_two_ways_to_bring_a_model_to_the_grid_stand_in_one_table_and_say_so(tmp_path: Path) -> None:
+    """The sensitivity of an x4 model on the 5x task to ``post`` and ``pre``; what is asked of both is the same."""
+    post = fake(tmp_path, "post", {"psnr_rgb": 20.0}, label="adcsr")
+    protocol = {**post.run()["plan"]["protocol"], "policy": "pre"}
+    pre = fake(tmp_path, "pre", {"psnr_rgb": 21.0}, label="adcsr", protocol=protocol)
+    table = build_table([post, pre])
+    assert [row.label for row in table.rows] == ["adcsr (policy=post)", "adcsr (policy=pre)"]
+    assert table.protocol == "paired" and "policy" not in table.protocol_options
+    assert build_table([pre]).rows[0].label == "adcsr" and "policy=pre" in build_table([pre]).protocol
+    other = fake(tmp_path, "other", {"psnr_rgb": 21.0}, protocol={**protocol, "border_px": 4})
+    with pytest.raises(NotComparable, match="border_px"):
+        build_table([post, other])
