@@ -20,11 +20,14 @@ from pathlib import Path
 
 import pytest
 
+import bench
 from bench.run.execute import execute
 from bench.run.plan import Request, make_plan
-from tests.conftest import ROOT, installed, write_dataset
+from tests.conftest import installed, write_dataset
 from tests.crash.test_kill import tree
 from tests.guests import fake_environment, family, install_guests, left_behind
+
+CODE = Path(bench.__file__).resolve().parents[1]  # what is tested here, so that every process is of one version
 
 KILLS = os.environ.get("RFBENCH_TEST_KILLS")
 HOSTS, GUESTS = (int(KILLS), int(KILLS)) if KILLS else (2, 3)
@@ -61,7 +64,7 @@ def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
              "--batch-size", "2", "--draws", "2", "--workers", "0", "--out", str(folder / out)]  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "bench.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(ROOT)]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "site"), str(CODE)]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
