@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import ROOT
 from tests.fuzz.case import Case
 from tests.fuzz.guard import SECONDS
 
@@ -130,6 +131,8 @@ def _lines(options: argparse.Namespace, first: int) -> Any:
     for name in options.only or ():
         words += ["--only", name]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    # -P keeps the working directory out of the path, where an input could put a module; the tests are found by name.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH", "")]))
     with tempfile.TemporaryFile() as noise:
         worker = subprocess.Popen(
             [sys.executable, "-P", "-m", "tests.fuzz", *words],
