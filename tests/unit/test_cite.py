@@ -40,7 +40,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data = write_dataset(folder / "d", count=2, info={"citation": "cornebise2022worldstrat", "licence": "CC BY-NC 4.0"})
     with installed(install_plugin(folder / "site", CITED_PLUGIN), "rfbench_example"):
         request = Request(
-            models=("noisy", "bicubic"), data=str(data), metrics=METRICS, workers=0, draws=2, out=folder / "out"
+            models=("noisy", "bicubic"),
+            data=str(data),
+            metrics=METRICS,
+            workers=0,
+            draws=2,
+            device="cpu",
+            out=folder / "out",
         )
         execute(make_plan(request), ["rfbench"])
     yield folder / "out"
