@@ -79,10 +79,10 @@ def test_seeds_are_accepted_before_they_are_damaged(target: str, seed: str, args
 # --- the guard itself -------------------------------------------------------------------------------------------
 
 
-def look(monkeypatch: pytest.MonkeyPatch, run: targets.Run, **limits: float) -> str:
+def look(monkeypatch: pytest.MonkeyPatch, run: targets.Run, most_bytes: int | None = None) -> str:
     """What is found of a target that misbehaves."""
     monkeypatch.setitem(targets.TARGETS, "bad", targets.Target(1, lambda rng: Case("bad"), run))
-    return observe(Case("bad", files={"x": b"x"}), **limits).outcome
+    return observe(Case("bad", files={"x": b"x"}), most() if most_bytes is None else most_bytes).outcome
 
 
 def test_the_guard_sees_what_must_not_happen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
