@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 
@@ -41,9 +42,7 @@ def panel(
 
     names = [n.strip() for n in ids.split(",") if n.strip()] if ids else None
     content = figures.panel(find_runs(runs), names or None, data=data, crop_px=crop, uncertainty=uncertainty)
-    figures.save(figures.draw_panel(content), out)
-    print(f"figure: {out}", file=sys.stderr)
-    return 0
+    return _saved(figures, figures.draw_panel(content), out)
 
 
 @command.command("reliability")
@@ -96,9 +95,7 @@ def plane(runs: tuple[Path, ...], out: Path, distortion: str, perception: str | 
 
     found = figures.plane(find_runs(runs), distortion, perception)
     _left_out(found.left_out)
-    figures.save(figures.draw_plane(found), out)
-    print(f"figure: {out}", file=sys.stderr)
-    return 0
+    return _saved(figures, figures.draw_plane(found), out)
 
 
 @command.command("distributions")
@@ -115,9 +112,7 @@ def distributions(runs: tuple[Path, ...], out: Path, metric: str) -> int:
 
     found = figures.series(find_runs(runs), metric)
     _left_out(found.left_out)
-    figures.save(figures.draw_distributions(found), out)
-    print(f"figure: {out}", file=sys.stderr)
-    return 0
+    return _saved(figures, figures.draw_distributions(found), out)
 
 
 @command.command("scenes")
@@ -138,7 +133,11 @@ def scenes(runs: tuple[Path, ...], out: Path, metric: str, rows: str | None) -> 
     if chosen is not None and len(chosen) != 2:
         raise RfbenchError(f"--rows: found {len(chosen)} names, expected two rows such as A,B")
     found = figures.scenes(find_runs(runs), metric, tuple(chosen) if chosen else None)
-    figures.save(figures.draw_scenes(*found), out)
+    return _saved(figures, figures.draw_scenes(*found), out)
+
+
+def _saved(figures: ModuleType, figure: Any, out: Path) -> int:
+    figures.save(figure, out)
     print(f"figure: {out}", file=sys.stderr)
     return 0
 
@@ -155,14 +154,11 @@ def _calibration(draw: str, runs: tuple[Path, ...], out: Path, data: str | None)
     from bench.store import find_runs
 
     found, skipped = figures.calibrations(find_runs(runs), data)
-    for label, reason in skipped.items():
-        print(f"note: {label} is left out: {reason}", file=sys.stderr)
+    _left_out(skipped)
     for label, one in found.items():
         if one.left_out:
             print(f"note: {label}: {one.left_out} images are left out, {one.images} are shown", file=sys.stderr)
-    figures.save(getattr(figures, draw)(found), out)
-    print(f"figure: {out}", file=sys.stderr)
-    return 0
+    return _saved(figures, getattr(figures, draw)(found), out)
 
 
 def _figures_for(out: Path) -> ModuleType:
