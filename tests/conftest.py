@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bench
 from bench.check.pictures import picture
 from bench.core import registry
 
 ROOT = Path(__file__).resolve().parents[1]
+CODE = Path(bench.__file__).resolve().parents[1]
+"""Where ``bench`` is taken from, the clone or an installation: processes that are compared must be of one version."""
 
 
 @pytest.fixture

@@ -20,14 +20,11 @@ from pathlib import Path
 
 import pytest
 
-import bench
 from bench.run.execute import execute
 from bench.run.plan import Request, make_plan
-from tests.conftest import installed, write_dataset
+from tests.conftest import CODE, installed, write_dataset
 from tests.crash.test_kill import tree
 from tests.guests import fake_environment, family, install_guests, left_behind
-
-CODE = Path(bench.__file__).resolve().parents[1]  # what is tested here, so that every process is of one version
 
 KILLS = os.environ.get("RFBENCH_TEST_KILLS")
 HOSTS, GUESTS = (int(KILLS), int(KILLS)) if KILLS else (2, 3)

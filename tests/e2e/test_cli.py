@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, install_plugin
+from tests.conftest import CODE, ROOT, install_plugin
 
 
 def rfbench(*words: str, site: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if site is not None:
-        environment["PYTHONPATH"] = str(site)
+    path = [str(site or ""), str(CODE), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     return subprocess.run(
         [sys.executable, "-m", "bench.cli", *words],
         capture_output=True,
