@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from bench.core.errors import RfbenchError
-from bench.envs import environment
-from bench.envs.environment import Environment
+from bench.models.guests import environment
+from bench.models.guests.environment import Environment
 
 SPECS = '''
 """A model twice: in a guest, and in rfbench's own process."""
@@ -21,7 +21,7 @@ from bench.models import Adapter, Batch, Environment, ModelSpec, Prediction
 OPTIONS = {"amount": "0.05", "do": "", "on": ""}
 COMMON = dict(summary="nearest x4 with noise", licence="CC0", scale_factors=(4,), stochastic=True, multiple=2)
 HOME = Environment(shim="rfbench_guests.shim:Noisy", requirements="rfbench_guests/requirements.txt", item_s=ITEM_S)
-GUEST = ModelSpec(name="guest-noisy", adapter="bench.models.guest:GuestAdapter", environment=HOME,
+GUEST = ModelSpec(name="guest-noisy", adapter="bench.models.guests.adapter:GuestAdapter", environment=HOME,
                   default_options=OPTIONS, **COMMON)
 TWIN = ModelSpec(name="twin-noisy", adapter="rfbench_guests:Twin", default_options=OPTIONS, **COMMON)
 

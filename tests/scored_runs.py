@@ -12,7 +12,7 @@ import numpy as np
 from bench.core.files import write_json
 from bench.metrics.base import Features, SetScore
 from bench.metrics.uncertainty import Ece
-from bench.store import OF_THE_SET, RunFolder, plan_digest
+from bench.records.folder import OF_THE_SET, RunFolder, plan_digest
 
 Scores = Mapping[str, Mapping[str, float | None]]
 # name: title, unit, direction, group, identity

@@ -29,6 +29,7 @@ _VERBS = {
     "export": ("bench.cli.export", "Write a run's predictions as PNG images."),
     "check": ("bench.cli.check", "Hold a model, a metric or a dataset against what rfbench expects of it."),
     "doctor": ("bench.cli.doctor", "Say what works here, what is missing, and the next step for each."),
+    "upscale": ("bench.cli.upscale", "Upscale a georeferenced image of any size with a registered model."),
     "plot": ("bench.cli.plot", "Draw figures of finished runs."),
 }
 

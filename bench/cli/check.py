@@ -45,7 +45,7 @@ def model(name: str, device: str, as_json: bool) -> int:
     NAME:weights=published).
     """
     from bench.check.models import check_model
-    from bench.run.plan import resolve_device
+    from bench.predict.plan import resolve_device
 
     device = resolve_device(device)
     return _report(lambda tell: check_model(name, device=device, tell=tell), as_json)
@@ -60,7 +60,7 @@ def metric(name: str, weights_dir: Path | None, device: str, as_json: bool) -> i
     """Identity, direction, order, sizes, flat images and missing pixels of a metric (pyiqa:NAME included)."""
     from bench.check.metrics import check_metric
     from bench.metrics.base import Setting
-    from bench.run.plan import resolve_device
+    from bench.predict.plan import resolve_device
 
     setting = Setting(resolve_device(device), weights_dir)
     return _report(lambda tell: check_metric(name, setting, tell), as_json)

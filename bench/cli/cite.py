@@ -32,10 +32,10 @@ def command(runs: tuple[Path, ...], form: str, out: Path | None) -> int:
     A paragraph, the identities of everything a score hangs on, all licences with what they restrict, and BibTeX of
     every work used. Metrics that were not computed are not cited.
     """
-    from bench.cite.collect import collect
-    from bench.cite.write import WRITERS
     from bench.core.files import write_bytes
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
+    from bench.reports.cite.collect import collect
+    from bench.reports.cite.write import WRITERS
 
     methods = collect(find_runs(runs))
     text = WRITERS[form](methods) + "\n"

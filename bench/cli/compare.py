@@ -59,10 +59,10 @@ def command(
     and the images that differ most. With fewer than six scenes there is no interval. docs/statistics.md says how each
     is computed, and how well it keeps its word.
     """
-    from bench.compare.build import compare
-    from bench.compare.write import WRITERS
     from bench.core.files import write_bytes
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
+    from bench.reports.compare.build import compare
+    from bench.reports.compare.write import WRITERS
 
     names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
     comparison = compare(find_runs(runs), names or None, against=against, alpha=alpha, top=top)

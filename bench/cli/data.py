@@ -36,8 +36,8 @@ def scenes(
     """
     from bench.core.errors import RfbenchError, one_line
     from bench.core.files import safe_name
+    from bench.core.progress import Progress
     from bench.data.make import size_of, write_scenes
-    from bench.run.progress import Progress
 
     hr_px = size_of(size)
     # Two seeds have two sets of ids: the ids of training scenes are never those of the benchmark.
@@ -136,8 +136,8 @@ def import_(
     stderr that begins with 'warning:'.
     """
     from bench.core.errors import RfbenchError
+    from bench.core.progress import Ticker
     from bench.data.layouts import import_layout
-    from bench.run.progress import Ticker
 
     for key in ("lr_gsd_m", "hr_gsd_m", "scale"):
         value = options[key]

@@ -40,7 +40,7 @@ def ls(as_json: bool) -> None:
 
     Environments that no registered model asks for come last.
     """
-    from bench.envs import environment
+    from bench.models.guests import environment
     from bench.weights import megabytes
 
     here = {b.key: b for b in environment.built()}
@@ -72,7 +72,7 @@ def ls(as_json: bool) -> None:
 
 def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
     from bench.core.errors import RfbenchError, one_line
-    from bench.envs import checkout
+    from bench.models.guests import checkout
 
     asked = spec.environment
     assert asked is not None
@@ -141,7 +141,7 @@ def build(names: tuple[str, ...], every: bool, source: Path | None) -> int:
 def _build(spec: ModelSpec, source: Path | None) -> None:
     from bench.core.errors import one_line
     from bench.core.licences import restriction
-    from bench.envs import checkout, environment
+    from bench.models.guests import checkout, environment
     from bench.weights import megabytes
 
     asked = spec.environment
@@ -170,7 +170,7 @@ def rm(names: tuple[str, ...], unused: bool) -> None:
     An environment that another registered model shares stays.
     """
     from bench.core.errors import RfbenchError, unknown
-    from bench.envs import checkout, environment
+    from bench.models.guests import checkout, environment
     from bench.weights import megabytes
 
     if not names and not unused:

@@ -34,8 +34,8 @@ def command(runs: tuple[Path, ...], out: Path, estimate: str, references: bool, 
     The pictures are what image metrics looked at: in display range, rounded, without the protocol's border. Images
     that failed have none.
     """
-    from bench.run.pictures import export
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
+    from bench.reports.pictures import export
 
     found = find_runs(runs)
     for run, folder, count in export(found, out, estimate=estimate, references=references, data=data):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from bench.gate.rules import Rules
+    from bench.reports.gate.rules import Rules
 
 _EPILOG = """\b
 Examples:
@@ -80,9 +80,9 @@ def command(
     if update:
         return _renew(run, against, (reason or "").strip())
     from bench.core.files import write_bytes
-    from bench.gate.check import check
-    from bench.gate.golden import pairs
-    from bench.gate.write import exit_code, to_junit, to_markdown, to_text
+    from bench.reports.gate.check import check
+    from bench.reports.gate.golden import pairs
+    from bench.reports.gate.write import exit_code, to_junit, to_markdown, to_text
 
     gates = [check(mine, golden, _rules(rules, against), top=top) for mine, golden in pairs(run, against)]
     click.echo(to_text(gates))
@@ -94,9 +94,9 @@ def command(
 
 
 def _rules(given: Path | None, against: Path) -> Rules:
-    from bench.gate.golden import HISTORY
-    from bench.gate.rules import FILE, built_in, read_rules
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
+    from bench.reports.gate.golden import HISTORY
+    from bench.reports.gate.rules import FILE, built_in, read_rules
 
     def metrics(folder: Path) -> set[str]:
         return {metric for golden in find_runs([folder]) for metric in golden.run()["plan"]["metrics"]}
@@ -112,8 +112,8 @@ def _rules(given: Path | None, against: Path) -> Rules:
 
 
 def _renew(run: Path, against: Path, reason: str) -> int:
-    from bench.gate.check import lines_moved
-    from bench.gate.golden import renew, targets
+    from bench.reports.gate.check import lines_moved
+    from bench.reports.gate.golden import renew, targets
 
     for mine, golden in targets(run, against):
         first = not golden.is_run

@@ -40,7 +40,7 @@ def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> Non
     """
     import contextlib
 
-    from bench.describe import describe_metric
+    from bench.doctor.describe import describe_metric
     from bench.metrics.base import Setting
     from bench.metrics.identity import rebuild
     from bench.metrics.scorer import metric_class

@@ -96,10 +96,10 @@ def command(**options: object) -> int:
     """
     from bench.core.errors import one_line
     from bench.core.licences import restriction
-    from bench.run.execute import execute
-    from bench.run.plan import SLOW, NotReady, Request, make_plan
-    from bench.tables.build import build_table
-    from bench.tables.write import to_markdown
+    from bench.predict.execute import execute
+    from bench.predict.plan import SLOW, NotReady, Request, make_plan
+    from bench.reports.table.build import build_table
+    from bench.reports.table.write import to_markdown
 
     try:
         plan = make_plan(Request(**options))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from bench.store import RunFolder
+    from bench.records.folder import RunFolder
 
 _EPILOG = """\b
 Examples:
@@ -86,7 +86,7 @@ def command(
     """
     from bench.core.errors import RfbenchError
     from bench.core.files import write_bytes
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
 
     names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
     if against and (ci or mark):
@@ -113,9 +113,9 @@ def _table(
     folders: Sequence[RunFolder], names: tuple[str, ...] | None, form: str, width_pt: float, *, ci: bool,
     mark: str | None,
 ) -> str:  # fmt: skip
-    from bench.tables.build import build_table
-    from bench.tables.doubt import with_intervals, with_separated_marks
-    from bench.tables.write import WRITERS, to_latex
+    from bench.reports.table.build import build_table
+    from bench.reports.table.doubt import with_intervals, with_separated_marks
+    from bench.reports.table.write import WRITERS, to_latex
 
     table = build_table(folders, names or None)
     if ci:
@@ -129,8 +129,8 @@ def _ledger(
     folders: Sequence[RunFolder], names: tuple[str, ...] | None, declarations: Sequence[str], form: str, width_pt: float
 ) -> str:
     from bench.core.errors import RfbenchError, one_line
-    from bench.ledger.build import build_ledger
-    from bench.ledger.write import WRITERS, to_latex
+    from bench.reports.paper.build import build_ledger
+    from bench.reports.paper.write import WRITERS, to_latex
 
     declared: dict[str, str] = {}
     for text in declarations:

@@ -30,8 +30,8 @@ def command(folder: Path, as_json: bool) -> int:
     import json
 
     from bench.core.errors import one_line
+    from bench.core.progress import Ticker
     from bench.data.validate import Problem, validate
-    from bench.run.progress import Ticker
 
     def found(problem: Problem) -> None:
         if not as_json:

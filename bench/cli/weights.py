@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bench.fetch import Tick
-    from bench.run.progress import Progress
+    from bench.core.progress import Progress
     from bench.weights import WeightsFile
+    from bench.weights.fetch import Tick
 
 _FOLDER = click.option(
     "--weights-dir",
@@ -132,7 +132,7 @@ def fetch(
     """
     from bench import weights
     from bench.core.errors import RfbenchError, one_line
-    from bench.fetch import obtain
+    from bench.weights.fetch import obtain
 
     entries = _chosen(names, every, metrics, models)
     folder = weights.target(weights_dir)
@@ -275,7 +275,7 @@ class _Bar:
             self._bar.__exit__(kind, error, trace)
 
     def _tick(self, have: int) -> None:
-        from bench.run.progress import Progress
+        from bench.core.progress import Progress
 
         done, total = have // 1_000_000, self._entry.bytes // 1_000_000
         if self._bar is None and total:

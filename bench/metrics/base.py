@@ -150,7 +150,7 @@ class Metric(ABC):
     weights_files : names in the committed list of weights.
     package : the Python package that computes it; a metric without it is a reason.
     licence : where use is restricted.
-    citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
+    citation : whose work it is: keys of ``bench/reports/cite/citations.bib``, BibTeX entries, or plain words.
     revision : raised whenever our own part changes a number.
     parameters : parts of the signature, such as ``("gauss11,1.5", "popcov", "range1")``.
     equation : its formula in one line of plain text.

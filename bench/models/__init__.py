@@ -17,9 +17,9 @@ from bench.core.image import RGB, Array
 from bench.core.resample import resize
 from bench.data.dataset import FolderDataset, Side, read_image
 from bench.data.readers import SUFFIXES
-from bench.envs.environment import Environment
 from bench.models.checkpoint import check_state, converted, load_state, read_state
-from bench.models.guest import GuestAdapter
+from bench.models.guests.adapter import GuestAdapter
+from bench.models.guests.environment import Environment
 from bench.models.published import (
     RANDOM_TINY,
     WEIGHTS_OPTIONS,

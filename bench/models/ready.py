@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import weights
-from bench.envs import checkout, environment
+from bench.models.guests import checkout, environment
 from bench.models.spec import ModelSpec
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from bench.core.errors import RfbenchError
 from bench.core.image import RGB, Array
 from bench.core.seeds import noise_field
-from bench.envs.environment import Environment
+from bench.models.guests.environment import Environment
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +71,9 @@ class ModelSpec:
         ``load`` opens ``self.weights_path("mine_x4.pth")`` and nothing else. With ``specialise`` an option can choose
         among several files: leave only those it needs. A model that lacks one is left out of a run, which says so. The
         hashes are part of the model's identity.
-    citation : whose work it is: keys of ``bench/citations.bib``, BibTeX entries, or plain words.
+    citation : whose work it is: keys of ``bench/reports/cite/citations.bib``, BibTeX entries, or plain words.
     environment : an environment and process of its own, for a model whose packages, module names or licence must stay
-        out of this process; its ``adapter`` is then ``"bench.models.guest:GuestAdapter"`` or a subclass.
+        out of this process; its ``adapter`` is then ``"bench.models.guests.adapter:GuestAdapter"`` or a subclass.
     """
 
     name: str

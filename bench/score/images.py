@@ -19,9 +19,9 @@ from bench.data import readers
 from bench.data.dataset import Dataset, Record, usual_scale
 from bench.metrics.base import Estimate, Reference
 from bench.models.call import PLAUSIBLE, Answer
+from bench.predict.execute import prepare_task
 from bench.protocols.base import Protocol, Task, cut, cut_image
-from bench.run.estimates import estimates
-from bench.run.execute import prepare_task
+from bench.score.estimates import estimates
 from bench.score.match import Listing, Match, shown
 
 Result = TypeVar("Result")

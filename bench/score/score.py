@@ -13,16 +13,16 @@ from bench.core import provenance
 from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.files import digest
 from bench.core.image import RGB
+from bench.core.progress import Progress
 from bench.data import bands as band_names
 from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
 from bench.metrics.scorer import ItemScores, Scorer, chosen, metric_class
-from bench.run.finish import reduced, summarised
-from bench.run.kept import Kept, Spill
-from bench.run.plan import choose_metrics, describe, resolve_dataset, resolve_device, resolve_protocol
-from bench.run.progress import Progress
-from bench.run.scoring import Scoring, usual_workers
+from bench.predict.plan import choose_metrics, describe, resolve_dataset, resolve_device, resolve_protocol
+from bench.score.finish import reduced, summarised
 from bench.score.images import PICTURES, DatasetSource, FolderSource, Meaning, NeedsOption, Source
+from bench.score.kept import Kept, Spill
 from bench.score.match import ID, Listing, Match, Matches, as_text, listing, match_folders, match_ids, some
+from bench.score.pool import Scoring, usual_workers
 
 FORMAT = 1
 OF_THE_SET = "one number for all images; it is in the summary"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.core.errors import one_line
-from bench.tables.build import shown
-from bench.tables.write import fenced, markdown_text
+from bench.reports.table.build import shown
+from bench.reports.table.write import fenced, markdown_text
 
 Document = Mapping[str, Any]
 _FAILURES = 20  # shown in Markdown; JSON and CSV have all

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import sha256
+from bench.records.folder import OF_THE_SET, RunFolder
 from bench.stats.means import Inference, mean_of
-from bench.store import OF_THE_SET, RunFolder
 
 if TYPE_CHECKING:
     from bench.metrics.base import Metric

@@ -23,12 +23,12 @@ from bench.core import provenance
 from bench.core.errors import ItemError, RfbenchError, one_line, unknown
 from bench.core.files import atomic_path, digest
 from bench.core.image import RGB, Image, Unit
+from bench.core.progress import Progress
 from bench.data.dataset import Side
 from bench.data.normalise import Fitted
 from bench.metrics.base import Reference
 from bench.models.call import Answer, Model, Window
-from bench.run.plan import resolve_device
-from bench.run.progress import Progress
+from bench.predict.plan import resolve_device
 from bench.upscale.percentiles import exact_percentiles
 from bench.upscale.result import Estimate, Look, Output, Writer
 from bench.upscale.seams import Axis, Seams

@@ -23,7 +23,7 @@ from bench.core.image import RGB, Array, Image, Mask, Unit
 from bench.data.normalise import Fitted
 from bench.models.call import Answer
 from bench.models.tiling import Span
-from bench.run.pictures import eight_bit
+from bench.reports.pictures import eight_bit
 from bench.upscale.seams import Axis
 from bench.upscale.source import Raster
 

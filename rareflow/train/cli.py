@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from bench.store import RunFolder
-    from bench.tables.build import Table
+    from bench.records.folder import RunFolder
+    from bench.reports.table.build import Table
     from rareflow.config import Config
     from rareflow.train.chips import Data
 
@@ -151,9 +151,9 @@ def ablate(
     """
     from bench.core.errors import RfbenchError
     from bench.core.files import write_bytes
-    from bench.run.execute import execute
-    from bench.run.plan import Request, make_plan
-    from bench.tables.write import WRITERS
+    from bench.predict.execute import execute
+    from bench.predict.plan import Request, make_plan
+    from bench.reports.table.write import WRITERS
     from rareflow.config import load_config, with_changes
     from rareflow.errors import RareflowError
 
@@ -199,7 +199,7 @@ def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table
     """The runs' table with the paper's names for its rows, and notes that say what the rows are."""
     import dataclasses
 
-    from bench.tables.build import build_table
+    from bench.reports.table.build import build_table
     from rareflow.card import read_card
     from rareflow.train.ablation import VARIANTS
 
@@ -225,7 +225,7 @@ def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table
 def _differences(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
     """A Markdown table: each row minus the fullest one, image by image, with the 95 % interval when scenes are drawn
     again."""
-    from rareflow.study.statistics import mean_interval
+    from rareflow.experiments.statistics import mean_interval
     from rareflow.train.ablation import VARIANTS
 
     columns = (("psnr_rgb", "PSNR", "+.2f"), ("ssim_rgb", "SSIM", "+.3f"), ("fsim", "FSIM", "+.3f"),

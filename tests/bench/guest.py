@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.check.models import check_task
-from bench.envs.worker import Launch, Worker
-from bench.models.guest import header
+from bench.models.guests.adapter import header
+from bench.models.guests.worker import Launch, Worker
 from bench.models.spec import Batch
 from tests.bench.common import machine
 

@@ -33,7 +33,7 @@ from PIL import Image as Picture
 from bench.core import provenance
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
 from bench.metrics.scorer import DEFAULT, ItemScores, Scorer, metric_class
-from bench.run.scoring import Scoring, usual_workers
+from bench.score.pool import Scoring, usual_workers
 from tests.bench import random_weights
 from tests.bench.common import machine, register
 

@@ -30,8 +30,8 @@ def loop(data: Path, count: int, site: Path) -> tuple[float, float]:
     from bench.metrics.base import Setting
     from bench.metrics.scorer import Scorer
     from bench.models.call import Model
-    from bench.run.estimates import estimates
-    from bench.run.plan import Request, make_plan
+    from bench.predict.plan import Request, make_plan
+    from bench.score.estimates import estimates
 
     torch.set_num_threads(1)
     plan = make_plan(Request(models=("sleeper",), data=str(data), limit=count))

@@ -12,7 +12,7 @@ import numpy as np
 from bench.metrics.base import SetScore
 from bench.metrics.realism import FidTf, KidTf
 from bench.metrics.scorer import ItemScores
-from bench.run.kept import Kept, Spill
+from bench.score.kept import Kept, Spill
 
 
 def main(n: int) -> None:

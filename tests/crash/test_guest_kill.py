@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
 from tests.conftest import CODE, installed, write_dataset
 from tests.crash.test_kill import tree
 from tests.guests import fake_environment, family, install_guests, left_behind

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
 from tests.conftest import install_plugin, write_dataset
 
 TREE_EXCEPTIONS = {"host.json"}

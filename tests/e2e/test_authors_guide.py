@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
 from tests.conftest import ROOT
 from tests.guests import uv_is_here
 from tests.wheels import installed_wheel

@@ -8,9 +8,9 @@ import pytest
 
 from bench.data.dataset import FolderDataset
 from bench.data.embedded import SCENES
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
-from bench.tables.build import build_table
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.reports.table.build import build_table
 
 METRICS = ("psnr_rgb", "ssim_rgb", "fsim", "de00", "logspec_l1", "nll", "ece")
 COUNT = 6

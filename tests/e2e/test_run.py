@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import safe_name
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
-from bench.store import RunFolder
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.records.folder import RunFolder
 from tests.conftest import write_dataset
 
 # Metrics that need neither weights nor the slow imports, so that these tests are about the runner.
@@ -225,7 +225,7 @@ def test_hr_only_and_lr_only_data(dataset: Path, tmp_path: Path) -> None:
 def test_a_fit_on_references_does_not_depend_on_where_a_model_failed(tmp_path: Path, plugin: Path) -> None:
     """niqe_ref is fitted on all references of the dataset; two models of one table are held against one fit."""
     pytest.importorskip("pyiqa")
-    from bench.tables.build import build_table
+    from bench.reports.table.build import build_table
 
     data = write_dataset(tmp_path / "data", count=5, hr_px=(288, 288))
     options = {"metrics": ("niqe_ref",)}

@@ -52,7 +52,7 @@ def test_errors_are_one_line_and_exit_with_2(tmp_path: Path, words: list[str], m
 
 
 def test_help_needs_no_torch() -> None:
-    call = "from rareflow.cli import upscale; upscale(['--help'], standalone_mode=False)"
+    call = "from bench.cli.upscale import command; command(['--help'], standalone_mode=False)"
     code = f"import sys; {call}; print({{'torch', 'rasterio', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.rstrip().endswith("set()")

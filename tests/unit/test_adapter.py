@@ -15,8 +15,8 @@ from bench.core.files import id_hash
 from bench.core.licences import restriction
 from bench.data.embedded import SCENES
 from bench.models.call import Answer, Model
+from bench.predict.plan import Request, make_plan
 from bench.protocols.paired import Paired
-from bench.run.plan import Request, make_plan
 from rareflow.card import EMBEDDED, read_card, training_ids
 
 

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from bench import figures
 from bench.cli.plot import command as plot_command
 from bench.core import registry
 from bench.core.errors import NotComparable, RfbenchError
@@ -19,11 +18,12 @@ from bench.core.files import sha256
 from bench.data.dataset import FolderDataset
 from bench.metrics.uncertainty import LEVELS, interval_coverage
 from bench.models import Adapter, Batch, ModelSpec, Prediction, resize
-from bench.run.calibration import BINS, Calibration, _binned, _interval, calibration, expected_coverage
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
-from bench.run.replay import replay
-from bench.store import RunFolder
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.records.folder import RunFolder
+from bench.reports import figures
+from bench.reports.calibration import BINS, Calibration, _binned, _interval, calibration, expected_coverage
+from bench.score.replay import replay
 from tests.conftest import write_dataset
 
 

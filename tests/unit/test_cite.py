@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from bench.cite import bibtex
-from bench.cite.bibtex import Entry, library, of_part, parse, plain
-from bench.cite.collect import PACKAGES, Methods, collect
-from bench.cite.write import WRITERS
 from bench.cli import cli
 from bench.core import registry
 from bench.core.errors import RfbenchError
 from bench.metrics.scorer import metric_class
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
-from bench.store import RunFolder, find_runs
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.records.folder import RunFolder, find_runs
+from bench.reports.cite import bibtex
+from bench.reports.cite.bibtex import Entry, library, of_part, parse, plain
+from bench.reports.cite.collect import PACKAGES, Methods, collect
+from bench.reports.cite.write import WRITERS
 from tests.conftest import PLUGIN, ROOT, install_plugin, installed, write_dataset
 
 METRICS = ("psnr_rgb", "ssim_rgb", "sam_rgb", "lpips_alex", "nll", "mean_error")
@@ -65,7 +65,7 @@ def keys(methods: Methods) -> list[str]:
 
 
 def test_the_library_is_whole() -> None:
-    text = (ROOT / "bench" / "citations.bib").read_text(encoding="utf-8")
+    text = (ROOT / "bench" / "reports" / "cite" / "citations.bib").read_text(encoding="utf-8")
     assert len(library()) == len(re.findall(r"^@", text, flags=re.M))
     for entry in library().values():
         assert entry.field("author") and entry.field("title"), entry.key

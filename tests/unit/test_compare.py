@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli.compare import command
-from bench.compare.build import Comparison, Finding, compare
-from bench.compare.write import WRITERS, to_json, to_markdown, to_text
 from bench.core.errors import NotComparable, RfbenchError
 from bench.metrics.uncertainty import LEVELS
-from bench.store import RunFolder
+from bench.records.folder import RunFolder
+from bench.reports.compare.build import Comparison, Finding, compare
+from bench.reports.compare.write import WRITERS, to_json, to_markdown, to_text
 from tests.scored_runs import images, numbers, scored_run
 
 HOSTILE = "a|b`c`<i>*x* _y_ \x1b[31m模型\nnew line"

@@ -15,7 +15,7 @@ from bench.check.metrics import measure, scene
 from bench.cli import cli
 from bench.core import registry
 from bench.core.errors import RfbenchError
-from bench.describe import describe_metric
+from bench.doctor.describe import describe_metric
 from bench.metrics.base import Metric, Setting
 from bench.metrics.identity import rebuild
 from bench.metrics.scorer import metric_class

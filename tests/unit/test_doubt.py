@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from bench.cli.table import command
 from bench.metrics.uncertainty import LEVELS
+from bench.records.folder import RunFolder
+from bench.reports.table.build import build_table
+from bench.reports.table.doubt import with_intervals, with_separated_marks
+from bench.reports.table.write import to_csv, to_json, to_latex, to_markdown
 from bench.stats.means import mean_of
-from bench.store import RunFolder
-from bench.tables.build import build_table
-from bench.tables.doubt import with_intervals, with_separated_marks
-from bench.tables.write import to_csv, to_json, to_latex, to_markdown
 from tests.scored_runs import images, numbers, scored_run
 
 BASE = numbers(24, 0, 25, 3)

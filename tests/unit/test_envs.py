@@ -15,8 +15,8 @@ import pytest
 
 from bench.cli import cli
 from bench.core.errors import RfbenchError, Unavailable
-from bench.envs import checkout, environment
-from bench.envs.environment import Environment
+from bench.models.guests import checkout, environment
+from bench.models.guests.environment import Environment
 from tests.conftest import installed
 from tests.guests import fake_environment, install_guests, uv_is_here
 from tests.wheels import wheel
@@ -133,7 +133,7 @@ def test_a_killed_build_is_swept_and_a_damaged_environment_made_again(site: Path
 def test_two_builds_at_once_make_one(site: Path, wheels: Path) -> None:
     wanted = asked(site)
     code = (
-        "import sys; from bench.envs.environment import *; "
+        "import sys; from bench.models.guests.environment import *; "
         f"print(build('x', Environment({wanted.shim!r}, {wanted.requirements!r}))[1])"
     )
     path = os.pathsep.join(p for p in sys.path if p)

@@ -11,17 +11,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from bench import figures
 from bench.cli.export import command as export_command
 from bench.cli.plot import command as plot_command
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import safe_name, sha256, write_json
 from bench.core.image import quantised
-from bench.run.execute import execute
-from bench.run.pictures import eight_bit, export
-from bench.run.plan import Request, make_plan
-from bench.run.replay import protocol_of, replay
-from bench.store import RunFolder
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.records.folder import RunFolder
+from bench.reports import figures
+from bench.reports.pictures import eight_bit, export
+from bench.score.replay import protocol_of, replay
 
 IDS = ("a $x$/1", "b", "c")  # sorted; the first is no file name and would be a formula
 SHAPES = ((40, 40), (40, 40), (40, 60))

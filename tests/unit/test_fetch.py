@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import fetch
 from bench.core.errors import RfbenchError
-from bench.fetch import obtain
-from bench.weights import WeightsFile, recorded
+from bench.weights import WeightsFile, fetch, recorded
+from bench.weights.fetch import obtain
 from tests.conftest import ROOT
 from tests.file_server import CONTENT, Handler, Server, error, hanging_after, other, part_of, redirect, serving, whole
 
@@ -306,7 +305,7 @@ SCRIPT = textwrap.dedent(
     """
     import encodings.idna, fcntl, os, resource, sys  # all of it while the library can be read
     from pathlib import Path
-    from bench import fetch, weights
+    from bench.weights import fetch, weights
     from bench.core.errors import RfbenchError
     fetch._PAUSE_S = 0.0
     kind, folder, source, size, sha = sys.argv[1:]

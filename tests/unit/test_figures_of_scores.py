@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bench import figures
 from bench.cli.plot import command
 from bench.core.errors import NotComparable, RfbenchError
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
-from bench.store import RunFolder
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.records.folder import RunFolder
+from bench.reports import figures
 from tests.scored_runs import scored_run
 
 METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "niqe")

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 
 from bench.cli.gate import command
 from bench.core.errors import NotComparable, RfbenchError
-from bench.gate.check import Gate, Verdict, check
-from bench.gate.golden import history, renew
-from bench.gate.rules import Rules, built_in, read_rules
-from bench.gate.write import to_junit, to_markdown, to_text
 from bench.metrics.uncertainty import LEVELS
-from bench.store import RunFolder
+from bench.records.folder import RunFolder
+from bench.reports.gate.check import Gate, Verdict, check
+from bench.reports.gate.golden import history, renew
+from bench.reports.gate.rules import Rules, built_in, read_rules
+from bench.reports.gate.write import to_junit, to_markdown, to_text
 from tests.scored_runs import images, numbers, scored_run
 
 PSNR, DE00 = numbers(24, 0, 25, 3), numbers(24, 1, 5, 1)

@@ -18,9 +18,9 @@ import pytest
 from bench.check.models import check_model, check_task
 from bench.core import registry
 from bench.core.errors import ItemError, RfbenchError, Unavailable
-from bench.envs import guest, worker
 from bench.models.call import Answer, Model
-from bench.models.guest import GuestAdapter
+from bench.models.guests import guest, worker
+from bench.models.guests.adapter import GuestAdapter
 from bench.protocols.base import Task
 from tests.conftest import ROOT, installed
 from tests.guests import fake_environment, family, install_guests, left_behind

@@ -25,9 +25,9 @@ from bench.core.errors import ItemError, RfbenchError, Unavailable
 from bench.core.image import Image
 from bench.data.dataset import Pair, Record, Side
 from bench.data.readers import Series
-from bench.envs import checkout, guest
 from bench.models.call import Answer, Model
-from bench.models.guest import header as guest_header
+from bench.models.guests import checkout, guest
+from bench.models.guests.adapter import header as guest_header
 from bench.models.ready import missing, next_step
 from bench.models.spec import Batch, Prediction
 from bench.protocols.base import Task

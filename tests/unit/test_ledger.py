@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from bench.cli.table import command
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import read_json, write_json
-from bench.ledger.build import Entry, Ledger, Line, build_ledger
-from bench.ledger.paper import CLAIMED, DECLARABLE, FOLDER, VARIANTS, plain, tables
-from bench.ledger.write import to_csv, to_json, to_latex, to_markdown
 from bench.metrics.scorer import metric_class
 from bench.models import ModelSpec
-from bench.store import RunFolder
+from bench.records.folder import RunFolder
+from bench.reports.paper.build import Entry, Ledger, Line, build_ledger
+from bench.reports.paper.paper import CLAIMED, DECLARABLE, FOLDER, VARIANTS, plain, tables
+from bench.reports.paper.write import to_csv, to_json, to_latex, to_markdown
 from rareflow.train.ablation import VARIANTS as ABLATION
 from tests.conftest import ROOT
 from tests.unit.test_tables import HOSTILE, compiled, fake

@@ -19,8 +19,8 @@ from bench.metrics.networks import as_tensor
 from bench.metrics.physics import De00
 from bench.metrics.realism import FidTf, KidTf
 from bench.metrics.scorer import DEFAULT, SLOW_ON_CPU, ItemScores, Scorer
-from bench.run.kept import Kept, Spill
-from bench.store import RunFolder
+from bench.records.folder import RunFolder
+from bench.score.kept import Kept, Spill
 from tests.unit.test_metrics_networks import folder, images, inception  # noqa: F401 - fixtures
 
 torch = pytest.importorskip("torch")

@@ -183,8 +183,8 @@ def test_a_deviation_of_zero_has_the_floor_or_a_reason(four: Any) -> None:
 
 
 def test_a_run_scores_its_draws_with_and_without_a_border(tmp_path: Path, plugin: Path) -> None:
-    from bench.run.execute import execute
-    from bench.run.plan import Request, make_plan
+    from bench.predict.execute import execute
+    from bench.predict.plan import Request, make_plan
 
     data = write_dataset(tmp_path / "data", count=2)
     names = ("crps_fair", "ece_fair", "cover_err_90", "spread_skill_err", "ece")

@@ -20,9 +20,9 @@ from bench import weights
 from bench.core.errors import RfbenchError
 from bench.models import call, randomise
 from bench.models.call import Model
+from bench.predict.plan import NotReady, Request, make_plan
 from bench.protocols.bicubic import Bicubic4x
 from bench.protocols.paired import Paired
-from bench.run.plan import NotReady, Request, make_plan
 from tests.conftest import write_dataset
 from tests.systems import answer, check_sizes, task
 

@@ -30,7 +30,7 @@ from bench.models import (
 )
 from bench.models.call import Model
 from bench.models.ready import lacking, missing, next_step
-from bench.run.plan import Request, make_plan
+from bench.predict.plan import Request, make_plan
 from tests.conftest import write_dataset
 
 WEIGHTS = {"theirs.pth": {"bytes": 2_000_000_000, "sha256": "", "licence": "MIT", "source": "https://x.y/theirs.pth"}}

@@ -17,9 +17,9 @@ from bench.metrics.base import Estimate, Reference, Setting
 from bench.metrics.fidelity import PsnrRgb
 from bench.metrics.registered import WINDOW_PX, find_shift, register, registered, scored
 from bench.metrics.scorer import Scorer, chosen, metric_class
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan, resolve_dataset, resolve_protocol
 from bench.protocols.base import Task
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan, resolve_dataset, resolve_protocol
 
 LUMA = np.array([0.299, 0.587, 0.114])
 EMBEDDED = Path(bench.data.__file__).parent / "embedded"

@@ -22,13 +22,13 @@ from bench.cli.score import command
 from bench.core.errors import RfbenchError
 from bench.core.files import safe_name
 from bench.metrics import realism
-from bench.run.execute import execute
-from bench.run.pictures import export
-from bench.run.plan import Request as RunRequest
-from bench.run.plan import make_plan
+from bench.predict.execute import execute
+from bench.predict.plan import Request as RunRequest
+from bench.predict.plan import make_plan
+from bench.records.folder import RunFolder
+from bench.reports.pictures import export
 from bench.score.score import Request, score
 from bench.score.write import to_csv, to_json, to_markdown
-from bench.store import RunFolder
 from tests.conftest import picture, write_dataset
 
 OF_IMAGES = ("psnr_rgb", "psnr_y", "ssim_rgb", "fsim", "fsimc", "logspec_l1", "sam_rgb", "de00")

@@ -14,12 +14,12 @@ from scipy import stats
 
 from bench.core.errors import RfbenchError
 from rareflow.errors import RareflowError
+from rareflow.experiments.cli import ood
+from rareflow.experiments.inputs import KINDS, corrupt
+from rareflow.experiments.run import ALL, KNOWN, Study, markdown, study
+from rareflow.experiments.scores import SCORES, Gaussian, Image, Measured, Reference, image_seed, measure_image, misfit
+from rareflow.experiments.statistics import auroc, auroc_interval, mean_interval
 from rareflow.model import RareFlow
-from rareflow.study.cli import ood
-from rareflow.study.inputs import KINDS, corrupt
-from rareflow.study.run import ALL, KNOWN, Study, markdown, study
-from rareflow.study.scores import SCORES, Gaussian, Image, Measured, Reference, image_seed, measure_image, misfit
-from rareflow.study.statistics import auroc, auroc_interval, mean_interval
 from rareflow.uncertainty import Scale
 from tests.conftest import write_dataset
 from tests.small_rareflow import pixels, small_config, small_model

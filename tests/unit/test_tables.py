@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from bench.cli.table import command
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import write_json
-from bench.store import RunFolder, plan_digest
-from bench.tables.build import ABSENT, build_table, protocol_label, ranks, shown
-from bench.tables.write import WRITERS, to_csv, to_json, to_latex, to_markdown
+from bench.records.folder import RunFolder, plan_digest
+from bench.reports.table.build import ABSENT, build_table, protocol_label, ranks, shown
+from bench.reports.table.write import WRITERS, to_csv, to_json, to_latex, to_markdown
 
 # name: title, unit, direction, group, identity
 METRICS = {

@@ -13,8 +13,8 @@ from bench.cli.run import command as run_command
 from bench.cli.table import command as table_command
 from bench.core.errors import RfbenchError
 from bench.core.files import id_hash, write_json
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
 
 MATRIX = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0]]
 

@@ -32,7 +32,7 @@ from bench.models.call import Answer, Model
 from bench.models.tiling import spans
 from bench.protocols.base import Task
 from bench.protocols.paired import Paired
-from bench.run.estimates import estimates
+from bench.score.estimates import estimates
 from bench.upscale import upscale
 from bench.upscale.percentiles import exact_percentiles
 from bench.upscale.seams import Axis, Seams
@@ -614,7 +614,7 @@ def test_a_full_disk_is_noticed_even_at_the_end(tmp_path: Path) -> None:
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from baselines.interpolation import Bicubic
-    from rareflow.cli import upscale as command
+    from bench.cli.upscale import command
 
     calls: list[int] = []
 

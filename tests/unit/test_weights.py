@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bench import fetch, weights
 from bench.cli.run import command as run_command
 from bench.cli.weights import command
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable
 from bench.models import Adapter, Batch, ModelSpec, Prediction
 from bench.models.call import Model
-from bench.run.execute import execute
-from bench.run.plan import Request, make_plan
-from bench.weights import WeightsFile
+from bench.predict.execute import execute
+from bench.predict.plan import Request, make_plan
+from bench.weights import WeightsFile, fetch, weights
 from tests.conftest import write_dataset
 from tests.file_server import CONTENT, error, other, serving
 

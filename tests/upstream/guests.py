@@ -21,8 +21,8 @@ import numpy as np
 
 from bench.check.models import check_task
 from bench.core import registry
-from bench.envs import checkout, environment
 from bench.models.call import Answer, Model
+from bench.models.guests import checkout, environment
 from tests.guests import fake_environment
 
 

@@ -88,8 +88,8 @@ def make_plan(rng: random.Random) -> Case:
 
 def run_plan(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
     from bench.core.errors import ItemError
-    from bench.run.execute import prepare_task
-    from bench.run.plan import Request, make_plan
+    from bench.predict.execute import prepare_task
+    from bench.predict.plan import Request, make_plan
 
     given = args | {
         "models": tuple(args["models"]),

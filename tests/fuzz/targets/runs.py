@@ -56,9 +56,9 @@ def _parquet(rng: random.Random) -> bytes:
 
 
 def run_table(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.store import find_runs
-    from bench.tables.build import build_table
-    from bench.tables.write import WRITERS
+    from bench.records.folder import find_runs
+    from bench.reports.table.build import build_table
+    from bench.reports.table.write import WRITERS
 
     table = build_table(find_runs([folder]), args["metrics"])
     texts = {form: write(table) for form, write in WRITERS.items()}
@@ -69,9 +69,9 @@ def run_table(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
 
 
 def run_cite(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.cite.collect import collect
-    from bench.cite.write import WRITERS
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
+    from bench.reports.cite.collect import collect
+    from bench.reports.cite.write import WRITERS
 
     methods = collect(find_runs([folder]))
     texts = {form: write(methods) for form, write in WRITERS.items()}
@@ -82,7 +82,7 @@ def run_cite(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
 
 
 def run_files_of_runs(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.store import find_runs
+    from bench.records.folder import find_runs
 
     errors = []
     ids = [f"scene-{i:02}" for i in range(3)]

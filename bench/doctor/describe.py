@@ -1,0 +1,134 @@
+"""What a metric is, as its class says it: definition, equation, parameters, range, needs, traps, references.
+
+Nothing is repeated here: the facts are the class's fields and docstring, the references those of ``citations.bib``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from bench import weights
+from bench.core.errors import RfbenchError, one_line
+from bench.metrics.base import Metric
+from bench.metrics.scorer import DEFAULT
+from bench.reports.cite.bibtex import Entry, of_part, plain
+from bench.reports.cite.collect import PACKAGES
+
+FORMAT = 1
+_LONGEST = 4000  # characters of a text that comes from a plugin
+
+
+def describe_metric(metric: Metric) -> dict[str, Any]:
+    """All that is known of a metric, as JSON takes it.
+
+    ``definition`` holds paragraphs; ``range`` the bounds, null where there is none; ``perfect`` the value of an image
+    that equals its reference; ``missing`` why the metric cannot be computed here, or null. ``format`` counts the
+    versions of this document.
+    """
+    kind = type(metric)
+    low, high = (None if math.isinf(b) else float(b) for b in kind.bounds)
+    return {
+        "format": FORMAT,
+        "name": kind.name,
+        "title": one_line(kind.title, 80),
+        "summary": one_line(kind.summary, 200),
+        "definition": _definition(kind),
+        "equation": one_line(kind.equation, 600),
+        "parameters": [one_line(p, 120) for p in metric.parameters],
+        "identity": one_line(metric.identity(), 600),
+        "unit": one_line(kind.unit, 40),
+        "range": [low, high],
+        "direction": kind.direction,
+        "perfect": kind.perfect,
+        "symmetric": kind.symmetric,
+        "group": kind.group,
+        "level": kind.level,
+        "needs": [*kind.needs],
+        "display": kind.display,
+        "masks": kind.masks,
+        "min_side_px": kind.min_side_px,
+        "min_images": kind.min_images,
+        "fits_references": kind.fits_references,
+        "package": {"import": kind.package, **_distribution(kind.package)},
+        "licence": one_line(kind.licence, 160),
+        "weights": [_weights(file) for file in kind.weights_files],
+        "source": _section(kind, "Source"),
+        "references": [_reference(entry) for entry in of_part(kind.citation, "metric", kind.name)],
+        "traps": _section(kind, "Traps"),
+        "on_satellite": one_line(kind.on_satellite, _LONGEST),
+        "defined_in": f"{kind.__module__}:{kind.__qualname__}",
+        "default": kind.name in DEFAULT,
+        "missing": metric.missing(),
+    }
+
+
+# --- docstrings -------------------------------------------------------------------------------------------------------
+
+
+def _paragraphs(kind: type) -> Iterator[tuple[str, str]]:
+    """The paragraphs of a class's own docstring, each with its section: Source, Traps, or none."""
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(vars(kind).get("__doc__") or "")):
+        text = one_line(block.replace("``", "`"), _LONGEST)
+        found = re.match(r"(Source|Traps):\s+", text)
+        if text:
+            yield (found[1], text[found.end() :]) if found else ("", text)
+
+
+def _definition(kind: type[Metric]) -> list[str]:
+    own = [text for section, text in _paragraphs(kind) if not section]
+    return own or [one_line(kind.summary, 200)]
+
+
+def _section(kind: type[Metric], name: str) -> str:
+    """The section's text, the class's own or the nearest base's: a variant has the traps of what it varies."""
+    for base in kind.__mro__:
+        if base is Metric:
+            break
+        own = [text for section, text in _paragraphs(base) if section == name]
+        if own:
+            return " ".join(own)
+    return ""
+
+
+# --- what it is made of -----------------------------------------------------------------------------------------------
+
+
+def _distribution(package: str) -> dict[str, str | None]:
+    """The distribution that brings an import package, and its version; None where it is not installed."""
+    known = PACKAGES.get(package)
+    # To ask all installed distributions what they bring takes seconds.
+    names = [known[0]] if known else importlib.metadata.packages_distributions().get(package.partition(".")[0], [])
+    for name in names:
+        try:
+            return {"name": name, "version": importlib.metadata.version(name)}
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"name": None, "version": None}
+
+
+def _weights(file: str) -> dict[str, Any]:
+    try:
+        entry = weights.entry_of(file)
+    except RfbenchError as error:
+        return {"file": one_line(file, 100), "error": str(error)}
+    return {"file": entry.file, "bytes": entry.bytes, "sha256": entry.sha256, "licence": entry.licence}
+
+
+def _reference(entry: Entry) -> dict[str, str]:
+    """A work: who and when, title, where, and its DOI, arXiv number or address."""
+    places = (entry.field(f) for f in ("journal", "booktitle", "publisher", "howpublished", "note"))
+    eprint = entry.field("eprint")
+    return {
+        "key": entry.key,
+        "authors": entry.shown(),
+        "title": plain(entry.field("title")),
+        "where": next((plain(p) for p in places if p), ""),
+        "doi": one_line(entry.field("doi"), 120),
+        "arxiv": one_line(eprint, 40) if eprint else "",
+        "url": one_line(entry.field("url"), 200),
+    }

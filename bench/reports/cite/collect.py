@@ -1,0 +1,434 @@
+"""From run folders to what a methods section says of them, still as data: pieces of text, identities, licences, works.
+
+Only ``run.json`` and ``summary.json`` are read, so neither the data nor the plugins of a run are needed. All texts in
+them are hostile: they are strings here, and every writer escapes them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from bench import weights
+from bench.core import registry
+from bench.core.errors import RfbenchError, one_line
+from bench.core.files import digest
+from bench.core.licences import restriction
+from bench.records.folder import FinishedRun, RunFolder, read_finished
+from bench.reports.cite.bibtex import Entry, field_text, library, of_part
+from bench.reports.table.build import protocol_label
+
+# import package -> distribution, key in the library, licence
+PACKAGES = {
+    "torch": ("torch", "paszke2019pytorch", "BSD-3-Clause"),
+    "numpy": ("numpy", "harris2020numpy", "BSD-3-Clause"),
+    "scipy": ("scipy", "virtanen2020scipy", "BSD-3-Clause"),
+    "skimage": ("scikit-image", "vanderwalt2014skimage", "BSD-3-Clause"),
+    "colour": ("colour-science", "colour", "BSD-3-Clause"),
+    "pyiqa": ("pyiqa", "chen2022pyiqa", "PolyForm Noncommercial 1.0.0"),
+    "lpips": ("lpips", "zhang2018lpips", "BSD-2-Clause"),
+    "DISTS_pytorch": ("DISTS-pytorch", "ding2022dists", "MIT"),
+    "torch_fidelity": ("torch-fidelity", "obukhov2020fidelity", "Apache-2.0"),
+}
+ALWAYS = ("torch", "numpy")  # every run resamples with the one and computes with the other
+NOT_STATED = "not stated; ask its owner before use"
+
+
+@dataclass(frozen=True)
+class Cite:
+    """Where a text cites works, by their keys."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A text that is set as typed: an option, a hash."""
+
+    text: str
+
+
+Piece = str | Cite | Code
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a number hangs on: a kind (``metric``), a name, and a signature."""
+
+    kind: str
+    name: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What is used, under which licence, and what that restricts (empty: nothing known)."""
+
+    what: str
+    licence: str
+    restricts: str
+
+
+@dataclass(frozen=True)
+class Methods:
+    """All that ``rfbench cite`` says; the pieces make one paragraph, ``notes`` are for its author."""
+
+    paragraph: tuple[Piece, ...]
+    identities: tuple[Identity, ...]
+    licences: tuple[Licence, ...]
+    works: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Run(FinishedRun):
+    sources: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return one_line(self.plan["model"].get("label") or "a model without a name", 80)
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        return _object(self.plan["model"].get("spec"))
+
+    def computed(self) -> list[str]:
+        """The metrics that have a value in a row of the run."""
+        rows = [_object(row.get("metrics")) for row in self.summary["rows"].values()]
+        return [m for m in self.plan["metrics"] if any(_object(r.get(m)).get("value") is not None for r in rows)]
+
+    def identity(self, metric: str) -> str:
+        """A computed metric's identity as it stands with the value, with what was fitted on the references."""
+        rows = [_object(_object(row.get("metrics")).get(metric)) for row in self.summary["rows"].values()]
+        found = next((r.get("identity") for r in rows if r.get("value") is not None), None)
+        return one_line(found if isinstance(found, str) else self.plan["metrics"][metric]["identity"], 600)
+
+    def reason(self, metric: str) -> str:
+        """Why a metric has no value."""
+        rows = [_object(_object(row.get("metrics")).get(metric)) for row in self.summary["rows"].values()]
+        return next((one_line(r["reason"], 200) for r in rows if r.get("reason")), "no value")
+
+
+class _Works:
+    """The entries in the order in which they are first cited, each key once."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+    def cite(self, entries: Iterable[Entry]) -> list[Piece]:
+        """A place in the text; nothing where there is no work."""
+        keys = [self._key(entry) for entry in entries]
+        return [" ", Cite(tuple(dict.fromkeys(keys)))] if keys else []
+
+    def _key(self, entry: Entry) -> str:
+        """Two works of one key (a plugin's, say) are told apart by a letter."""
+        key = entry.key
+        for letter in "abcdefghijklmnopqrstuvwxyz":
+            taken = self.entries.get(key) or (library().get(key) if key != "rfbench" else None)
+            if taken is None or taken.fields == entry.fields:
+                break
+            key = entry.key + letter
+        self.entries.setdefault(key, Entry(entry.kind, key, entry.fields))
+        return key
+
+
+def collect(folders: Sequence[RunFolder]) -> Methods:
+    """What is to be said of runs. RfbenchError for no run and for one that is not finished."""
+    if not folders:
+        raise RfbenchError("found no run, expected at least one run folder; make one with 'rfbench run'")
+    runs = [_read(folder) for folder in folders]
+    works = _Works()
+    pieces: list[Piece] = []
+    for sentence in (
+        _software(runs, works),
+        _data(runs, works),
+        _models(runs, works),
+        _draws(runs),
+        _scores(runs, works),
+    ):
+        pieces += [*([" "] if pieces and sentence else []), *sentence]
+    return Methods(
+        tuple(pieces),
+        tuple(dict.fromkeys(_identities(runs))),
+        tuple(dict.fromkeys(_licences(runs))),
+        tuple(works.entries.values()),
+        tuple(dict.fromkeys(_notes(runs))),
+    )
+
+
+def _read(folder: RunFolder) -> _Run:
+    run = read_finished(folder)
+    return _Run(folder, run.record, run.summary, _object(run.record.get("sources")) or _registered(run.plan))
+
+
+def _registered(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources of a run that recorded none, as far as its parts are registered here."""
+    from bench.metrics.scorer import metric_class
+
+    found: dict[str, Any] = {"model": {}, "data": {}, "metrics": {}}
+    with suppress(Exception):  # a plugin may be another one by now, or run into anything
+        found["model"] = {"citation": registry.load("models", plan["model"]["spec"]["name"]).citation}
+    with suppress(Exception):
+        found["data"] = {"citation": registry.load("datasets", plan["data"]["name"])().citation}
+    for name in plan["metrics"]:
+        with suppress(Exception):
+            kind = metric_class(name)
+            found["metrics"][name] = {"citation": kind.citation, "package": kind.package, "licence": kind.licence}
+    return found
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any, limit: int = 200) -> str:
+    return one_line(value, limit) if isinstance(value, str | int | float) else ""
+
+
+# --- the paragraph --------------------------------------------------------------------------------------------
+
+
+def _and(items: Sequence[list[Piece]]) -> list[Piece]:
+    """``a, b and c`` of pieces."""
+    joined: list[Piece] = []
+    for i, item in enumerate(items):
+        joined += [*([" and " if i == len(items) - 1 else ", "] if i else []), *item]
+    return joined
+
+
+def _or(values: Iterable[Any]) -> str:
+    return " or ".join(dict.fromkeys(str(v) for v in values))
+
+
+def _packages(runs: Sequence[_Run]) -> list[str]:
+    """The import packages that computed something, the ones of every run first."""
+    of_metrics = [_text(_source(run, name).get("package"), 60) for run in runs for name in run.computed()]
+    return list(dict.fromkeys([*ALWAYS, *filter(None, of_metrics)]))
+
+
+def _source(run: _Run, metric: str) -> Mapping[str, Any]:
+    return _object(_object(run.sources.get("metrics")).get(metric))
+
+
+def _works_behind(source: Any, kind: str, name: str) -> list[Entry]:
+    """The works that a recorded source names."""
+    citation = _object(source).get("citation")
+    return of_part(citation, kind, name) if isinstance(citation, str) else []
+
+
+def _version(runs: Sequence[_Run], distribution: str) -> str:
+    found = [_object(run.record["software"].get("packages")).get(distribution) for run in runs]
+    return _or(_text(v, 40) for v in found if v)
+
+
+def _software(runs: Sequence[_Run], works: _Works) -> list[Piece]:
+    software = [run.record["software"] for run in runs]
+    versions = _or(_text(s.get("rfbench"), 40) or "of an unknown version" for s in software)
+    commits = _or(
+        f"commit {_text(s['commit'], 40)[:10]}{' with uncommitted changes' if s.get('dirty') else ''}"
+        if s.get("commit")
+        else "no commit"
+        for s in software
+    )
+    ours = library()["rfbench"]
+    exact = Entry(
+        ours.kind, ours.key, tuple((k, f"Version {field_text(versions)}" if k == "note" else v) for k, v in ours.fields)
+    )
+    ourselves = works.cite([exact])  # first of all works
+    python = _or(_text(s.get("python"), 40) for s in software)
+    packages: list[list[Piece]] = []
+    for name in _packages(runs):
+        distribution, key, _ = PACKAGES.get(name, (name, "", ""))
+        version = _version(runs, distribution)
+        cited = works_of(key) if key and key not in ("zhang2018lpips", "ding2022dists") else []
+        packages.append([f"{distribution}{f' {version}' if version else ''}", *works.cite(cited)])
+    return [
+        f"Models were run and scored with rfbench {versions} ({commits})", *ourselves,
+        f" under Python {python} with ", *_and(packages), ".",
+    ]  # fmt: skip
+
+
+def works_of(key: str) -> list[Entry]:
+    """The library's entry of a key, as a list; empty for a key that it has not."""
+    return [library()[key]] if key in library() else []
+
+
+def _data(runs: Sequence[_Run], works: _Works) -> list[Piece]:
+    pieces: list[Piece] = []
+    seen = set()
+    for run in runs:
+        data, protocol = run.plan["data"], run.plan["protocol"]
+        what = digest([data["name"], data["split"], data["fingerprint"], protocol])
+        if what in seen:
+            continue
+        seen.add(what)
+        count, licence = len(data["ids"]), _text(_object(run.record.get("licences")).get("data"), 120)
+        options = _options({k: v for k, v in protocol.items() if k != "name"})
+        cited = _works_behind(run.sources.get("data"), "data", _text(data["name"], 80))
+        pieces += [
+            " " if pieces else "",
+            f"The images are the {count} of the split {_text(data['split'], 60)} of the dataset "
+            f"{_text(data['name'], 80)}",
+            *works.cite(cited),
+            " (fingerprint ", Code(_text(data["fingerprint"], 80)[:16]), f"; licence {licence or 'not stated'})",
+            f", under the protocol {protocol_label(protocol).partition(':')[0]} (", Code(one_line(options, 400)), ").",
+        ]  # fmt: skip
+    return pieces
+
+
+def _models(runs: Sequence[_Run], works: _Works) -> list[Piece]:
+    items: list[list[Piece]] = []
+    for run in runs:
+        model, facts = run.plan["model"], list[list[Piece]]()
+        name = _text(run.spec.get("name"), 80)
+        if name and name != run.label:
+            facts.append(["model ", Code(name)])
+        for key, value in model.items():
+            if key not in ("spec", "options", "label"):
+                facts.append([f"{_text(key, 40)} ", Code(_short(value))])
+        options = _options(_object(model.get("options")))
+        if options:
+            facts.append([Code(options)])
+        if run.spec.get("upstream"):
+            commit = _text(run.spec.get("commit"), 40)
+            facts.append([_text(run.spec["upstream"], 120), f" at {commit[:12]}" if commit else ""])
+        cited = works.cite(_works_behind(run.sources.get("model"), "model", run.label))
+        inside: list[Piece] = []
+        for i, fact in enumerate(facts):
+            inside += ["; " if i else " (", *fact]
+        items.append([run.label, *cited, *inside, *([")"] if inside else [])])
+    arithmetic = _or(f"{_text(r.plan.get('dtype'), 20)} on {_text(r.plan.get('device'), 20)}" for r in runs)
+    verb = "models are" if len(items) > 1 else "model is"
+    return [f"The {verb} ", *_and(items), f", computed in {arithmetic}."]
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """``key=value, key=value`` as they are typed; empty ones are left out."""
+    given = {_text(k, 40): "none" if v is None else _text(v, 80) for k, v in options.items()}
+    return one_line(", ".join(f"{k}={v}" for k, v in given.items() if v), 400)
+
+
+def _short(value: Any) -> str:
+    """A hash at the length that identifies it to a reader; anything else whole."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text[:16] if re.fullmatch(r"[0-9a-f]{17,}", text) else one_line(text, 120)
+
+
+def _draws(runs: Sequence[_Run]) -> list[Piece]:
+    stochastic = [run for run in runs if run.spec.get("stochastic")]
+    seeds = _or(_text(run.plan.get("seed"), 20) for run in runs)
+    if not stochastic:
+        return [f"All models are deterministic (run seed {seeds})."]
+    draws = _or(_text(run.plan.get("draws"), 20) for run in stochastic)
+    return [
+        *_and([[label] for label in dict.fromkeys(run.label for run in stochastic)]),
+        f" gave {draws} draws per image with the run seed {seeds}; the noise of a draw depends on the seed, the image's"
+        " id and the number of the draw alone. Image metrics score the first draw, metrics of the predictive "
+        "distribution all of them; rows called NAME@mean score the mean of the draws.",
+    ]
+
+
+def _scores(runs: Sequence[_Run], works: _Works) -> list[Piece]:
+    items: dict[str, list[Piece]] = {}
+    for run in runs:
+        for name in run.computed():
+            source, described = _source(run, name), run.plan["metrics"][name]
+            cited = works.cite(_works_behind(source, "metric", _text(name, 60)))
+            package = _text(source.get("package"), 60)
+            by = f" ({PACKAGES[package][0]})" if package in PACKAGES and package != "numpy" else ""
+            title = _text(described.get("title"), 60) or _text(name, 60)
+            items.setdefault(name, [f"{title}{by}", *cited])
+    if not items:
+        return ["No metric could be computed."]
+    return ["Scores are ", *_and([*items.values()]), "; the identity of each states its definition and parameters."]
+
+
+# --- lists ----------------------------------------------------------------------------------------------------
+
+
+def _identities(runs: Sequence[_Run]) -> Iterator[Identity]:
+    for run in runs:
+        software = run.record["software"]
+        commit = _text(software.get("commit"), 40) or "no commit"
+        dirty = " with changes" if software.get("dirty") else ""
+        yield Identity("software", f"rfbench {_text(software.get('rfbench'), 40)}", f"{commit}{dirty}")
+    for run in runs:
+        data = run.plan["data"]
+        yield Identity(
+            "dataset", f"{_text(data['name'], 80)}, split {_text(data['split'], 40)}", _text(data["fingerprint"])
+        )
+    for run in runs:
+        protocol = run.plan["protocol"]
+        options = _options({k: v for k, v in protocol.items() if k != "name"})
+        yield Identity("protocol", _text(protocol["name"], 60), options)
+    for run in runs:
+        revision = _text(run.spec.get("revision"), 10)
+        parts = [f"r{revision}" if revision else "", _options(_object(run.plan["model"].get("options")))]
+        for key, value in run.plan["model"].items():
+            if key not in ("spec", "label", "options"):
+                parts.append(
+                    f"{_text(key, 40)} {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
+                )
+        yield Identity("model", run.label, one_line("; ".join(filter(None, parts)), 400))
+    for run in runs:
+        yield Identity("run", run.label, f"plan {_text(run.record['plan_sha256'], 64)}")
+    for run in runs:
+        for name in run.computed():
+            yield Identity("metric", _text(name, 60), run.identity(name))
+
+
+def _licences(runs: Sequence[_Run]) -> Iterator[Licence]:
+    def row(what: str, licence: Any) -> Licence:
+        text = _text(licence, 160)
+        return Licence(one_line(what, 120), text or NOT_STATED, restriction(text))
+
+    yield row("rfbench", "Apache-2.0")
+    for run in runs:
+        stated, data = _object(run.record.get("licences")), run.plan["data"]
+        yield row(f"dataset {_text(data['name'], 80)}", stated.get("data"))
+        of_images = _object(run.sources.get("data")).get("licences")
+        for licence in of_images if isinstance(of_images, list) else []:
+            yield row(f"images of {_text(data['name'], 80)}", licence)
+    for run in runs:
+        yield row(f"model {run.label}", _object(run.record.get("licences")).get("model"))
+        for file, about in _object(run.spec.get("weights")).items():
+            yield row(f"weights {_text(file, 80)} of {run.label}", _object(about).get("licence"))
+    for name in _packages(runs):
+        distribution, _, licence = PACKAGES.get(name, (name, "", ""))
+        yield row(f"package {distribution}", licence)
+    by_hash = {entry.short_hash: entry for entry in weights.listed().values()}
+    for run in runs:
+        for name in run.computed():
+            if _source(run, name).get("licence"):
+                yield row(f"metric {_text(name, 60)}", _source(run, name)["licence"])
+            for part in run.plan["metrics"][name]["identity"].split("|"):
+                for short in part.removeprefix("w:").split("+") if part.startswith("w:") else []:
+                    if short in by_hash:
+                        yield row(f"weights {by_hash[short].file}", by_hash[short].licence)
+
+
+def _notes(runs: Sequence[_Run]) -> Iterator[str]:
+    anywhere = {name for run in runs for name in run.computed()}
+    for run in runs:
+        computed = run.computed()
+        for name in run.plan["metrics"]:
+            if name not in anywhere:
+                yield f"{_text(name, 60)} was not computed and is not cited: {run.reason(name)}"
+            elif name not in computed:
+                yield f"{run.label} has no {_text(name, 60)}: {run.reason(name)}"
+        failed = run.summary["failed"]
+        if failed:
+            yield f"{run.label}: {len(failed)} of {len(run.plan['data']['ids'])} images failed and are in no score"
+        seen = run.record.get("seen_in_training", 0)
+        if seen:
+            yield f"{run.label}: {_text(seen, 20)} of the images were among those it was trained on; say so"
+        if not _object(run.record.get("sources")):
+            yield f"{run.label}: its record names no sources (an older rfbench); works are those of the parts here"
+        if not _works_behind(run.sources.get("model"), "model", run.label):
+            yield f"{run.label}: its spec names no work to cite"
+    if any(run.record["software"].get("dirty") for run in runs):
+        yield "made by code with uncommitted changes, which nobody can have again; run it from a commit"

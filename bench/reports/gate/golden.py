@@ -1,0 +1,126 @@
+"""Golden runs: what is kept of a run, where, and why it was made and renewed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import RfbenchError, one_line
+from bench.core.files import read_json, safe_name, write_bytes, write_json
+from bench.records.folder import RunFolder, find_runs
+
+FORMAT = 1
+_KEPT = ("run.json", "summary.json", "scores.parquet")
+_FEATURES = "features.safetensors"
+_FEATURES_BYTES = 2**20  # of ECE some kB; FID's of many images do not belong beside code
+HISTORY = "golden.json"
+
+
+def pairs(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
+    """Each run of ``run`` with its golden run in ``against``.
+
+    One and one belong together whatever they are called; else they are matched by the labels of their models. A folder
+    of runs has to have one of every golden run, so that none is forgotten.
+    """
+    runs, golden = find_runs([run]), find_runs([against])
+    if len(runs) == len(golden) == 1:
+        return [(runs[0], golden[0])]
+    mine, theirs = _by_label(runs), _by_label(golden)
+    forgotten = set() if RunFolder(run).is_run else theirs.keys() - mine.keys()
+    for label in sorted((mine.keys() - theirs.keys()) | forgotten):
+        lacks, where = ("golden run", against) if label in mine else ("run", run)
+        step = (
+            f"'rfbench gate {mine[label].path} --against {against} --update --reason WHY' makes one"
+            if label in mine
+            else "run that model too, or name one golden run"
+        )
+        raise RfbenchError(f"found no {lacks} of '{label}' in {where}; {step}")
+    return [(mine[label], theirs[label]) for label in sorted(mine)]
+
+
+def label_of(folder: RunFolder) -> str:
+    """What a run's model is called."""
+    return one_line(folder.run()["plan"]["model"].get("label") or folder.path.resolve().name, 80)
+
+
+def _by_label(folders: Sequence[RunFolder]) -> dict[str, RunFolder]:
+    found: dict[str, RunFolder] = {}
+    for folder in folders:
+        other = found.setdefault(label_of(folder), folder)
+        if other is not folder:
+            raise RfbenchError(f"{other.path} and {folder.path} are both of '{label_of(folder)}'; name one of them")
+    return found
+
+
+def targets(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
+    """Each run of ``run`` with the folder in which its golden run is, or will be."""
+    runs = find_runs([run])
+    if len(runs) == 1 and RunFolder(against).is_run:
+        return [(runs[0], RunFolder(against))]
+    return [(folder, RunFolder(against / safe_name(label))) for label, folder in sorted(_by_label(runs).items())]
+
+
+def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) -> None:
+    """Keep ``run`` as the golden run in ``golden``, with the reason and what it moved; earlier reasons stay.
+
+    RfbenchError for a run that is not complete, or has failed images; and where ``golden`` holds a run as it was made.
+    """
+    if (golden.path / "host.json").exists():  # the scores of one run beside the predictions of another
+        raise RfbenchError(
+            f"{golden.path} is a run with all its files, which a golden run would overwrite; give --against another "
+            "folder"
+        )
+    summary = run.summary()
+    if summary is None or summary["failed"]:
+        what = "no summary.json" if summary is None else f"{len(summary['failed'])} failed images"
+        raise RfbenchError(f"{run.path}: found {what}, expected a complete run; run the same command again")
+    files = {name: (run.path / name).read_bytes() for name in _KEPT}
+    features = run.path / _FEATURES
+    if features.is_file() and features.stat().st_size <= _FEATURES_BYTES:
+        files[_FEATURES] = features.read_bytes()
+    record, last = run.run(), last_session(run)
+    entry = {
+        "reason": one_line(reason, 1000),
+        "date": one_line(last.get("started", ""), 40)[:10],
+        "rfbench": record["software"].get("rfbench"),
+        "commit": record["software"].get("commit"),
+        **machine(run),
+        "moved": list(moved),
+    }
+    renewals = [*history(golden), entry]
+    for name in (*_KEPT, _FEATURES):
+        if name in files:
+            write_bytes(golden.path / name, files[name])
+        else:
+            (golden.path / name).unlink(missing_ok=True)
+    write_json(golden.path / HISTORY, {"format": FORMAT, "renewals": renewals})
+
+
+def history(golden: RunFolder) -> list[dict[str, Any]]:
+    """Why a golden run was made and renewed, the first first; empty for a run that is no golden one."""
+    if not (golden.path / HISTORY).is_file():
+        return []
+    found = read_json(golden.path / HISTORY)
+    renewals = found.get("renewals") if isinstance(found, dict) and found.get("format") == FORMAT else None
+    if not isinstance(renewals, list) or not all(isinstance(r, dict) for r in renewals):
+        raise RfbenchError(f"{golden.path / HISTORY} is not a history of format {FORMAT}; restore it, or remove it")
+    return renewals
+
+
+def machine(folder: RunFolder) -> dict[str, str]:
+    """The processor and the accelerator that a run was made on, as far as it is known."""
+    renewals = history(folder)
+    found: Mapping[str, Any] = renewals[-1] if renewals else last_session(folder).get("machine") or {}
+    parts = ("processor", "accelerator")
+    return {part: one_line(found[part], 80) for part in parts if isinstance(found, dict) and found.get(part)}
+
+
+def last_session(folder: RunFolder) -> dict[str, Any]:
+    """The last session of ``host.json``; empty where there is none, for no number depends on it."""
+    try:
+        found = read_json(folder.path / "host.json")
+    except RfbenchError:
+        return {}
+    sessions = found.get("sessions") if isinstance(found, dict) else None
+    return sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else {}
