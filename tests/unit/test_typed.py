@@ -53,7 +53,7 @@ def test_a_right_value_becomes_a_record_and_comes_back() -> None:
         ({"name": "a", "sides": [1, "2"]}, "sides[1]: found '2', expected a whole number"),
         ({"name": "a", "numbers": [1, 2, {}]}, "numbers[2]: found a table of nothing, expected a number"),
         ({"name": "a", "parts": {"x.pth": {"bytes": 0}}}, "parts.x.pth.bytes: found 0, expected a whole number >= 1"),
-        ({"name": "a", "parts": {"x": {"bytes": 1}, "y": {"bites": 1}}}, "parts.y: unknown field 'bites'; did you mean byte"),
+        ({"name": "a", "parts": {"y": {"bites": 1}}}, "parts.y: unknown field 'bites'; did you mean bytes?"),
         ({"name": "a", "parts": {"x": {"bytes": 13}}}, "parts.x: found 13 bytes, expected another number"),
         ({"name": "a", "parts": {"x": {"bytes": 1, "kind": "metrics"}}}, "kind: found 'metrics', expected one of mo"),
         ({"name": "a", "parts": {"x": {"bytes": 1, "sha256": "zz"}}}, "sha256: found 'zz', expected a text like"),
