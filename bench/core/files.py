@@ -1,101 +1,178 @@
-"""Files that are either whole or absent, their hashes, and names that are safe on disk."""
+"""Files that are either whole or absent, their hashes, and names that are safe on disk.
+
+Everything that rfbench writes goes through here: into a temporary file beside its target, onto the disk, then under its
+name. A power cut leaves the old file or the new one, never an empty one. Several files that belong together are
+renewed by ``write_together``: all of them or none.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import math
 import os
 import re
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RfbenchError, one_line
+from bench.core.process import is_left, mark
+from bench.core.texts import MAX_TEXT_BYTES as MAX_TEXT_BYTES
+from bench.core.texts import read_json as read_json
+from bench.core.texts import read_text as read_text
 
 TEMPORARY = ".part"
-_MAX_DIGITS = 300  # of a whole number in JSON: more is no number for a float
-MAX_TEXT_BYTES = 2**26  # a million rows or ids; parsed, the worst of such texts takes about 1.5 GB
+JOURNAL = ".commit.json"
+"""What ``write_together`` writes before it gives several files their names."""
+_TEMPORARY = re.compile(rf"\..+\.([0-9]+(?:-[0-9a-f]{{6}})?){re.escape(TEMPORARY)}")
+_swept: set[Path] = set()  # folders that this process has looked at once
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Write to the path this yields; it takes the name ``path`` when the block ends well, else it is removed."""
+def atomic_path(path: Path, *, within: Path | None = None, durable: bool = True) -> Iterator[Path]:
+    """Write to the path this yields; it takes the name ``path`` when the block ends well, else it is removed.
+
+    What killed processes left half-written beside it is removed first.
+
+    Parameters
+    ----------
+    within : a folder that somebody else may have made (a run, a dataset, a cache): no link below it is followed.
+    durable : whether it must be on the disk before it has its name. False for one of many files whose hash is written
+        elsewhere and looked at before use: after a power cut such a file is found broken, and made again.
+
+    Raises
+    ------
+    RfbenchError
+        Where the system refuses, or ``path`` lies behind a link; with what to do.
+    """
     if not path.name:  # "." and "/"
         raise RfbenchError(f"cannot write {path}: it is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{mark()}{TEMPORARY}")
     try:
+        if within is not None:
+            _follow_no_link(path.parent, within)
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
+        temporary.unlink(missing_ok=True)  # a link that somebody left under this name would be followed
         yield temporary
+        if durable:
+            _to_disk(temporary)
         temporary.replace(path)
+        if durable:
+            _to_disk(path.parent)
     except OSError as error:
         raise RfbenchError(
             f"cannot write {path}: {error.strerror or one_line(error)}; free space or choose a folder that can "
             "be written, then run the same command again (what was computed is kept)"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically."""
-    with atomic_path(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, within: Path | None = None, durable: bool = True) -> None:
+    """Write ``data`` to ``path`` atomically; see ``atomic_path``."""
+    with atomic_path(path, within=within, durable=durable) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, within: Path | None = None, durable: bool = True) -> None:
     """Write ``value`` as indented JSON, atomically; keys keep their order. NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value), within=within, durable=durable)
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a manifest or another small file, without a byte-order mark.
+def json_bytes(value: Any) -> bytes:
+    """``value`` as the bytes of an indented JSON file."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
-    Raises
-    ------
-    FileNotFoundError
-        If it is missing.
-    RfbenchError
-        If it is no regular file (a device never ends) or of more than ``MAX_TEXT_BYTES``.
-    OSError, ValueError
-        If it cannot be read, or is no UTF-8.
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Renew several files below ``folder`` as one: after a kill at any moment all have the new bytes, or none has.
+
+    The new files lie under temporary names first. Then a journal says that they are complete, and they take their
+    names. Whoever reads the folder calls ``finish_commit`` before, which does what a killed process had still to do.
+
+    Parameters
+    ----------
+    contents : the bytes by path relative to ``folder``.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise RfbenchError(f"{path} is no regular file, expected a text file; replace it")
-    if status.st_size > MAX_TEXT_BYTES:
-        raise RfbenchError(f"{path} holds {status.st_size} bytes, expected at most {MAX_TEXT_BYTES}; split it")
-    return path.read_bytes().decode("utf-8-sig")
-
-
-def read_json(path: Path) -> Any:
-    """The JSON in ``path``; RfbenchError naming the file where it is missing or broken."""
+    finish_commit(folder)
     try:
-        text = read_text(path)
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
-        if "\\ud" in text or "\\uD" in text:  # escapes of half characters, which no file and no terminal takes
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except FileNotFoundError:
-        raise RfbenchError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RfbenchError(f"{path} is not readable JSON: {one_line(error, 120)}") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            part = _part(folder, name)
+            _follow_no_link(part.parent, folder)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.unlink(missing_ok=True)
+            part.write_bytes(data)
+            _to_disk(part)
+        for parent in {_part(folder, name).parent for name in contents}:
+            _to_disk(parent)
+    except OSError as error:
+        for name in contents:
+            with contextlib.suppress(OSError):
+                _part(folder, name).unlink(missing_ok=True)
+        raise RfbenchError(
+            f"cannot write {folder}: {error.strerror or one_line(error)}; nothing in it was changed; free space and "
+            "run the same command again"
+        ) from error
+    write_json(folder / JOURNAL, {"files": sorted(contents)}, within=folder)
+    finish_commit(folder)
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"found {one_line(name, 40)}, expected a finite number")
+def finish_commit(folder: Path) -> None:
+    """Give the files of a journal of ``write_together`` their names, if a killed process left one.
+
+    The folder may have been received from others: nothing outside it is touched, whatever its journal says.
+    """
+    journal = folder / JOURNAL
+    if journal.is_symlink() or not journal.is_file():
+        return
+    with contextlib.suppress(RfbenchError):
+        found = read_json(journal)
+        names = found.get("files") if isinstance(found, dict) else None
+        for name in names if isinstance(names, list) else []:
+            if isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts:
+                part = _part(folder, name)
+                _follow_no_link(part.parent, folder)
+                if part.is_file() and not part.is_symlink():
+                    part.replace(folder / name)
+                    _to_disk((folder / name).parent)
+    try:
+        journal.unlink(missing_ok=True)
+        _to_disk(folder)
+    except OSError as error:
+        raise RfbenchError(f"cannot write {folder}: {error.strerror}; allow writing to it, and repeat") from error
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
+def _part(folder: Path, name: str) -> Path:
+    target = folder / name
+    return target.with_name(f".{target.name}.0{TEMPORARY}")
 
 
-def _whole(text: str) -> int:
-    return int(text) if len(text) <= _MAX_DIGITS else _refuse(text)
+def _follow_no_link(path: Path, within: Path) -> None:
+    """RfbenchError if anything between ``within`` and ``path`` is a link."""
+    inner = path.relative_to(within)
+    for depth in range(1, len(inner.parts) + 1):
+        place = within.joinpath(*inner.parts[:depth])
+        if place.is_symlink():
+            raise RfbenchError(
+                f"{place} is a link to elsewhere, expected a folder; nothing is written through it: remove it"
+            )
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file or a folder to the disk; not every file system can do that for folders."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:
@@ -128,12 +205,26 @@ def safe_name(name: str) -> str:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one that ``atomic_path`` was writing when its process was killed."""
-    return re.fullmatch(rf"\..+\.[0-9]+{re.escape(TEMPORARY)}", path.name) is not None
+    """Whether a file is one that was being written when its process was killed."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sweep_temporary(folder: Path) -> None:
-    """Remove what a killed process left half-written below ``folder``."""
+    """Finish a commit that was begun, then remove all that is half-written below ``folder``; for its lock's holder."""
+    finish_commit(folder)
     for path in folder.rglob(f".*{TEMPORARY}"):
         if is_temporary(path):
             path.unlink(missing_ok=True)
+
+
+def _sweep_once(folder: Path) -> None:
+    """Remove what processes of this machine that are gone left half-written in ``folder``: once in this process."""
+    folder = folder.absolute()
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and is_left(found[1]) and entry.is_file(follow_symlinks=False):
+                (folder / entry.name).unlink(missing_ok=True)

@@ -9,13 +9,13 @@ and none left over, so that the checkpoint of another model or version never loa
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import weights
+from bench.core import places
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import atomic_path, digest
 
@@ -165,8 +165,7 @@ def converted(name: str, revision: int, sources: Mapping[str, Path], make: Calla
 
 def cache() -> Path:
     """The folder of converted checkpoints."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "rfbench" / "converted"
+    return places.kept("converted", ENVIRONMENT_VARIABLE)
 
 
 def _aligned(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from bench.core import files, registry
+from bench.core import files, registry, texts
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.core.files import atomic_path, read_json, safe_name, sweep_temporary, write_json
 from bench.core.image import row_blocks
@@ -198,7 +198,7 @@ def test_a_text_is_a_regular_file_of_some_size(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "device").symlink_to("/dev/zero")
     with pytest.raises(RfbenchError, match="is no regular file"):
         read_json(tmp_path / "device")
-    monkeypatch.setattr(files, "MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr(texts, "MAX_TEXT_BYTES", 10)
     (tmp_path / "large").write_text("[1, 2, 3, 4]")
     with pytest.raises(RfbenchError, match="holds 12 bytes, expected at most 10"):
         read_json(tmp_path / "large")

@@ -22,12 +22,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.core import lock as locks
+from bench.core import places
 from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.core.files import TEMPORARY, is_temporary, read_json, write_json
 
@@ -123,8 +124,7 @@ class Built:
 
 def root() -> Path:
     """The folder of environments, checkouts and logs; it need not exist yet."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(named).absolute() if named else Path.home() / ".cache" / "rfbench" / "envs"
+    return places.kept("envs", ENVIRONMENT_VARIABLE)
 
 
 def find(environment: Environment) -> Built | None:
@@ -249,26 +249,11 @@ def clean_environ() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in dropped}
 
 
-@contextmanager
-def lock(name: str) -> Iterator[None]:
+def lock(name: str) -> AbstractContextManager[None]:
     """One process at a time for what is called ``name``; the others wait."""
-    try:
-        import fcntl
-    except ImportError:
-        raise RfbenchError("models with an environment of their own need Linux or macOS") from None
-    place = root() / f".{name}.lock"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise RfbenchError(
-            f"cannot write {root()}: {error.strerror}; name another folder by {ENVIRONMENT_VARIABLE}"
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    if os.name != "posix":
+        raise RfbenchError("models with an environment of their own need Linux or macOS")
+    return locks.lock(root(), f"makes {name}", name=name, wait=True)
 
 
 def sweep(folder: Path, name: str) -> None:

@@ -1,0 +1,63 @@
+"""Which process this is, and whether another one still runs: for the marks that files of living processes carry."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import re
+from pathlib import Path
+
+_MARK = re.compile(r"([0-9]{1,10})-([0-9a-f]{6})")
+
+
+@functools.cache
+def host() -> str:
+    """Six hex digits for this machine, boot and space of process numbers: only there does a number name a process."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - no path, a name
+    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "replace"), digest_size=3).hexdigest()
+
+
+def mark() -> str:
+    """What this process writes into the names of its temporary files: ``NUMBER-HOST``."""
+    return f"{os.getpid()}-{host()}"
+
+
+def is_left(text: str) -> bool:
+    """Whether a ``mark`` is that of a process of this machine that is gone; of other machines nothing is known."""
+    found = _MARK.fullmatch(text)
+    return found is not None and found[2] == host() and not is_running(int(found[1]))
+
+
+def is_running(number: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # there is one, of another user
+        return True
+    return True
+
+
+def descendants(of: int) -> list[int]:
+    """The numbers of all processes below ``of``, as far as the system tells (Linux), parents first."""
+    children: dict[int, list[int]] = {}
+    proc = Path("/proc")
+    for entry in proc.iterdir() if proc.is_dir() else ():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                # After the name in parentheses, which may hold anything: state, then the parent's number.
+                parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found, at = list(children.get(of, ())), 0
+    while at < len(found):
+        found += children.get(found[at], ())
+        at += 1
+    return found
