@@ -85,7 +85,8 @@ What a metric is held against:
   (`tests/reference/*equations.py`);
 - *closed form*: a value that is known without computing;
 - *library*: another implementation, on the same images; where official weights are not needed to prove it, both are
-  given one set of seeded random weights, so that everything but the numbers inside the network is compared;
+  given one set of seeded random weights, so that everything but the numbers inside the network is compared. Its network
+  then runs in double precision, so that what is allowed is the rounding of ours alone;
 - *published*: a value that its authors or others printed.
 
 A difference "of it" is relative to the other number. A row without numbers says what it lacks; with the official

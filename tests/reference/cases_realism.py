@@ -133,7 +133,7 @@ def _their_features(library: str) -> tuple[np.ndarray, np.ndarray]:
 
             given = replaced(module, load_state_dict_from_url=lambda *args, **kwargs: state)
         with given:
-            network = module.InceptionV3([3], resize_input=False, normalize_input=False).eval()
+            network = module.InceptionV3([3], resize_input=False, normalize_input=False).eval().double()
     with torch.inference_mode():
         found = [
             np.concatenate([network(network_equations.inception_input(pair[side]))[0].numpy() for pair in _set()])
@@ -239,14 +239,14 @@ def _maniqa(name: str, file: str, height: int, width: int) -> Values:
     """Ours and pyiqa's own forward pass over its 20 crops, both narrow, with one set of random weights."""
     import torch
 
-    scale, dtype = {KONIQ: (0.8, torch.float64), PIPAL: (0.13, torch.float32)}[file]
+    scale = {KONIQ: 0.8, PIPAL: 0.13}[file]
     image = clean(height, width, 6)
     with random_weights.narrow_maniqa() as build, accepted(file) as setting:
         ours = score(name, (image, image), setting)
         network = build(scale=scale)
         network.load_state_dict({k.removeprefix("module."): v for k, v in random_weights.state(file).items()})
         with torch.inference_mode(), quietly():
-            theirs = float(network.to(dtype)(tensors((image, image))[0].to(dtype)))
+            theirs = float(network.double()(tensors((image, image))[0]))
     return ours, theirs
 
 
@@ -271,7 +271,7 @@ def _logspec_closed() -> Values:
 
 
 def _random_network(library: str) -> str:
-    return f"{library}'s Inception, random weights in both; 8-bit, resize and distance from their equations"
+    return f"{library}'s Inception in float64, random weights in both; 8-bit, resize and distance from their equations"
 
 
 CASES = [
@@ -293,7 +293,7 @@ CASES = [
          _frechet_kept, 1e-6, relative=True, note="computed once with clean-fid 0.1.35"),
     *(
         Case("fid_tf", "library", _random_network(name), lambda p=package: _fid_network(p), 1e-4, relative=True,
-             note="networks in float32; two pairs of 48x64 px")
+             note="ours computes in float32; two pairs of 48x64 px")
         for name, package in (("pytorch-fid", "pytorch_fid"), ("pyiqa", "pyiqa"))
     ),
     Case("fid_tf", "published", "clean-fid on five TID2013 pairs, legacy_pytorch, in pyiqa's calibration table",
@@ -304,7 +304,7 @@ CASES = [
     Case("kid_tf", "library", "torchmetrics, one subset of all", _kernel_torchmetrics, 1e-9, relative=True),
     *(
         Case("kid_tf", "library", _random_network(name), lambda p=package: _kid_network(p), 1e-4, relative=True,
-             note="networks in float32; two pairs of 48x64 px")
+             note="ours computes in float32; two pairs of 48x64 px")
         for name, package in (("pytorch-fid", "pytorch_fid"), ("pyiqa", "pyiqa"))
     ),
     Case("niqe", "equation", "eq. 24 in float64 with a random model, a grey picture",
@@ -341,7 +341,7 @@ CASES = [
     Case("maniqa_koniq", "library", "pyiqa's forward pass in float64, narrow, random weights in both, 150x200 px",
          lambda: _maniqa("maniqa_koniq", KONIQ, 150, 200), 1e-6, relative=True,
          note="5 distinct crops, enlarged; ours computes each once"),
-    Case("maniqa_pipal", "library", "pyiqa's forward pass, narrow, random weights in both, 228x232 px",
+    Case("maniqa_pipal", "library", "pyiqa's forward pass in float64, narrow, random weights in both, 228x232 px",
          lambda: _maniqa("maniqa_pipal", PIPAL, 228, 232), 1e-6, relative=True, note="20 distinct crops"),
     *(
         Case("maniqa_koniq", "published", f"the official code on {name} of its README",

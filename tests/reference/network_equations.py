@@ -106,6 +106,6 @@ def tensorflow_resize(image: np.ndarray, side: int = 299) -> np.ndarray:
 
 
 def inception_input(image: np.ndarray) -> torch.Tensor:
-    """An 8-bit image (H, W, 3) as the original network sees it: 299x299, (x - 128) / 128, float32 (1, 3, 299, 299)."""
+    """An 8-bit image (H, W, 3) as the original network sees it: 299x299, (x - 128) / 128, float64 (1, 3, 299, 299)."""
     levels = np.round(image.astype(np.float64) * 255)
-    return ((_tensor(tensorflow_resize(levels)) - 128) / 128).float()
+    return (_tensor(tensorflow_resize(levels)) - 128) / 128
