@@ -30,6 +30,8 @@ _VERBS = {
     "check": ("bench.cli.check", "Hold a model, a metric or a dataset against what rfbench expects of it."),
     "doctor": ("bench.cli.doctor", "Say what works here, what is missing, and the next step for each."),
     "upscale": ("bench.cli.upscale", "Upscale a georeferenced image of any size with a registered model."),
+    "caption": ("bench.cli.caption", "Let a vision-language model caption a dataset's images, once."),
+    "captions": ("bench.cli.captions", "Check captions; say what they are worth to a model."),
     "plot": ("bench.cli.plot", "Draw figures of finished runs."),
 }
 

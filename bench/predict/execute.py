@@ -18,6 +18,7 @@ from typing import Any
 from bench.core import provenance
 from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.progress import Progress
+from bench.data.captions import NONE, TEMPLATE
 from bench.data.dataset import Dataset, Record
 from bench.metrics.base import Estimate
 from bench.metrics.scorer import ItemScores, Scorer
@@ -144,7 +145,7 @@ def _run_batches(
     with Progress(total, total - left, label) as progress, pool as scoring:
         for model in models:
             model.load()
-            if model.spec.supports_prompt and plan.protocol.captions == "dataset":
+            if model.spec.supports_prompt and plan.protocol.captions not in (NONE, TEMPLATE):
                 model.adapter.prepare(sorted({r.caption for batch in work for r in batch}))
         for records, prepared in _prefetched(plan, work):
             tasks = [t for t in prepared if isinstance(t, Task)]

@@ -14,6 +14,7 @@ from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.core.files import id_hash, safe_name
 from bench.core.options import build, split_spec
 from bench.data.bands import parse
+from bench.data.captions import with_captions
 from bench.data.dataset import Dataset, FolderDataset, Record
 from bench.metrics import scorer
 from bench.metrics.base import Metric, Setting
@@ -100,7 +101,7 @@ def make_plan(request: Request) -> Plan:
     _check_numbers(request)
     device = resolve_device(request.device)
     protocol = resolve_protocol(request.protocol)
-    dataset = resolve_dataset(request.data)
+    dataset = with_captions(resolve_dataset(request.data), protocol.captions)
     records = tuple(sorted(dataset.records(request.split), key=lambda r: r.id)[: request.limit])
     models = tuple(
         Model(text, device=device, dtype=request.dtype, weights_dir=request.weights_dir) for text in request.models

@@ -13,12 +13,12 @@ from bench.core.errors import ItemError, RfbenchError
 from bench.core.image import RGB, Array, Image, Mask, quantised
 from bench.core.resample import resize
 from bench.data.bands import canonical
+from bench.data.captions import NONE, OWN, RESERVED, TEMPLATE, Captioned, check_name
 from bench.data.dataset import FILES, Pair, Side
 from bench.data.normalise import Fitted, Normalisation
 from bench.data.readers import Series
 from bench.metrics.base import Reference
 
-Captions = Literal["dataset", "template", "none"]
 Policy = Literal["post", "pre"]
 
 
@@ -67,7 +67,8 @@ class Protocol(ABC):
         range only where the side is reflectance).
     quantise : 8 rounds every display image once to 8 bit before image metrics; ``none`` keeps floats.
     border_px : pixels cut from every side before metrics.
-    captions : the dataset's, a template filled from the LR alone, or none.
+    captions : ``dataset`` (its own), ``template`` (filled from the LR alone), ``none``, ``shuffled`` (another scene's,
+        by a fixed permutation), or the name of a caption file that ``rfbench caption`` froze in the dataset.
     policy : how a model of another scale than the task's is brought to the grid: ``post`` resizes its answer,
         ``pre`` its input.
     """
@@ -79,7 +80,7 @@ class Protocol(ABC):
     normalisation: str = "declared"
     quantise: int | None = 8
     border_px: int = 0
-    captions: Captions = "dataset"
+    captions: str = OWN
     policy: Policy = "post"
 
     def __post_init__(self) -> None:
@@ -89,6 +90,8 @@ class Protocol(ABC):
             raise RfbenchError(f"protocol {self.name}: quantise={self.quantise}, expected 8 or none")
         if self.border_px < 0:
             raise RfbenchError(f"protocol {self.name}: border_px={self.border_px}, expected 0 or more")
+        if self.captions not in RESERVED:
+            check_name(self.captions)
 
     @abstractmethod
     def prepare(self, pair: Pair) -> Task:
@@ -162,9 +165,14 @@ class Protocol(ABC):
         return form.fit(image.select(RGB), side.gamma)
 
     def _caption(self, pair: Pair, lr: Image) -> str:
-        if self.captions == "none":
+        if self.captions == NONE:
             return ""
-        return pair.record.caption if self.captions == "dataset" else template_caption(lr)
+        if self.captions == TEMPLATE:
+            return template_caption(lr)
+        source = pair.record.source if isinstance(pair.record, Captioned) else OWN
+        if source != self.captions:  # a caller that forgot bench.data.captions.with_captions: never another's caption
+            raise ValueError(f"the protocol reads the captions '{self.captions}', the record has '{source}'")
+        return pair.record.caption
 
 
 def filled(lr: Image) -> tuple[Image, tuple[str, ...]]:

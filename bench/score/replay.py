@@ -11,6 +11,7 @@ from bench.core import registry
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import read_json, safe_name, sha256
 from bench.core.options import build
+from bench.data.captions import OWN, with_captions
 from bench.data.dataset import Dataset, Record
 from bench.metrics.base import Estimate
 from bench.models.call import MAP, Answer
@@ -71,12 +72,13 @@ def protocol_of(identity: Mapping[str, Any]) -> Protocol:
 
 def dataset_of(run: RunFolder, data: str | None = None) -> tuple[Dataset, list[Record]]:
     """The dataset of a run and the run's records, in its order; RfbenchError unless all their bytes are the same."""
-    wanted = run.run()["plan"]["data"]
+    plan = run.run()["plan"]
+    wanted, captions = plan["data"], str(plan["protocol"].get("captions", OWN))
     if data is None:
         try:
             sessions = read_json(run.path / "host.json")["sessions"]
             data = str(sessions[-1]["data"])
-            dataset = resolve_dataset(data)
+            dataset = with_captions(resolve_dataset(data), captions)
         except (RfbenchError, LookupError, TypeError) as error:
             why = one_line(error, 160) if isinstance(error, RfbenchError) else "host.json does not say where it lies"
             raise RfbenchError(
@@ -84,7 +86,7 @@ def dataset_of(run: RunFolder, data: str | None = None) -> tuple[Dataset, list[R
                 "--data"
             ) from None
     else:
-        dataset = resolve_dataset(data)
+        dataset = with_captions(resolve_dataset(data), captions)
     of_split = {r.id: r for r in dataset.records(wanted["split"])}
     records = [of_split[i] for i in wanted["ids"] if i in of_split]
     fingerprint = dataset.fingerprint(records)
