@@ -7,8 +7,7 @@ Three forms, written as datasets and protocols write them:
     the digital numbers of Sentinel-2, whatever scale a file uses. Only for reflectance.
 ``percentile[p_low,p_high]``
     per band x = clip((x - q_low) / (q_high - q_low), 0, 1) with the percentiles of the image's own valid pixels
-    (eq. 13-15). A band whose percentiles coincide has no contrast to stretch: it becomes 0 at and below its
-    level, 1 above.
+    (eq. 13-15). A band whose percentiles coincide has no contrast to stretch: it becomes 0 (eq. 14).
 ``display``
     the image is display already; values are clipped to [0, 1].
 
@@ -113,7 +112,7 @@ class Fitted:
         for rows in row_blocks(result.shape):  # doubles of some rows at a time
             values = image.values[rows].astype(np.float64)
             stretched = (values - low) / np.where(flat, 1.0, high - low)
-            stretched = np.where(flat, (values > low).astype(np.float64), stretched)
+            stretched = np.where(flat, 0.0, stretched)
             display = np.clip(stretched, 0.0, 1.0)
             if self.gamma != 1.0:
                 display = display**self.gamma
