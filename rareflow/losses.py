@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import math
+import typing
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 from rareflow.errors import RareflowError
 
 Omega = Literal["inv_sigma", "one", "cosmap"]
-Compare = Literal["complex", "magnitude"]
+Compare = Literal["magnitude_l1", "magnitude", "complex"]
+ColourOrder = Literal["lab_then_blur", "blur_then_lab"]
 P = ParamSpec("P")
 
 
@@ -34,9 +36,9 @@ class LossConfig:
 
     ``omega``: weight of eq. 8, see ``velocity_loss``. ``lambda_*``: weight of each further term; one with weight 0 is
     not computed. ``gamma``, ``fft_compare``: see ``frequency_loss``; ``fft_domain``: whether it compares latents or
-    decoded images. ``blur_px``: see ``colour_loss``, in pixels of the decoded image. ``high_noise_power``: the further
-    terms are weighted by (1 - sigma) ** high_noise_power, because x0_hat at high noise is an average over many images
-    and must not be made to look like one.
+    decoded images. ``blur_px``, ``color_order``: see ``colour_loss``, in pixels of the decoded image.
+    ``high_noise_power``: the further terms are weighted by (1 - sigma) ** high_noise_power, because x0_hat at high
+    noise is an average over many images and must not be made to look like one.
     """
 
     omega: Omega = "inv_sigma"
@@ -46,7 +48,8 @@ class LossConfig:
     gamma: float = 1.0
     blur_px: float = 3.0
     fft_domain: Literal["latent", "pixel"] = "latent"
-    fft_compare: Compare = "complex"
+    fft_compare: Compare = "magnitude_l1"
+    color_order: ColourOrder = "lab_then_blur"
     high_noise_power: int = 2
 
     def __post_init__(self) -> None:
@@ -57,7 +60,8 @@ class LossConfig:
         for name, known in (
             ("omega", ("inv_sigma", "one", "cosmap")),
             ("fft_domain", ("latent", "pixel")),
-            ("fft_compare", ("complex", "magnitude")),
+            ("fft_compare", typing.get_args(Compare)),
+            ("color_order", typing.get_args(ColourOrder)),
         ):
             if getattr(self, name) not in known:
                 raise RareflowError(f"loss.{name}: found {getattr(self, name)!r}, expected one of {', '.join(known)}")
@@ -130,20 +134,23 @@ def velocity_loss(
 
 @_full_precision
 def frequency_loss(
-    x0_hat: Tensor, z0: Tensor, gamma: float = 1.0, mask: Tensor | None = None, compare: Compare = "complex"
+    x0_hat: Tensor, z0: Tensor, gamma: float = 1.0, mask: Tensor | None = None, compare: Compare = "magnitude_l1"
 ) -> Tensor:
-    """Eq. 9, |W (F(x0_hat) - F(z0))|^2 as a mean over channels and frequencies; latents or images (B, C, H, W).
+    """Eq. 9, |W (|F(x0_hat)| - |F(z0)|)|_1 as a mean over channels and frequencies; latents or images (B, C, H, W).
 
     F is the orthonormal 2-D DFT and W(rho) is proportional to rho^gamma, scaled to mean 1, with rho the radial
-    frequency sqrt(fy^2 + fx^2) in cycles per sample on the full grid. With gamma 0 it is the mean squared error
-    (Parseval), with gamma > 0 the mean is left to the other terms.
+    frequency sqrt(fy^2 + fx^2) in cycles per sample on the full grid: with gamma > 0 the mean is left to the other
+    terms.
 
-    ``complex`` compares the coefficients themselves. The prediction that minimises it is the conditional mean, which
-    eq. 8 asks for too, so it moves effort to fine detail and leaves the flow that is learned the same.
-    ``magnitude`` compares |F| and leaves the phases free: it rewards texture of the right strength in whatever place,
-    at the price that its minimiser is sharper than the conditional mean, so that the velocity is biased.
+    ``magnitude_l1``, the paper's, and ``magnitude``, its square, compare |F| and leave the phases free: they reward
+    texture of the right strength in whatever place, and so act against over-smoothing, at the price that their
+    minimiser is sharper than the conditional mean, so that the velocity is biased.
+    ``complex`` is the square of |F(x0_hat) - F(z0)|. The prediction that minimises it is the conditional mean, which
+    eq. 8 asks for too, so it moves effort to fine detail and leaves the flow that is learned the same; with gamma 0 it
+    is the mean squared error (Parseval).
 
-    Masked samples are compared with zeros in place of the padding and scaled by the share of content.
+    Masked samples are compared with zeros in place of the padding; since that takes energy from both, the squares are
+    divided by the share of content, and the L1 form by its root.
     """
     height, width = z0.shape[-2:]
     fy = torch.fft.fftfreq(height, device=z0.device, dtype=z0.dtype)
@@ -153,14 +160,16 @@ def frequency_loss(
     predicted, wanted = _keep(x0_hat, mask), _keep(z0, mask)
     if compare == "complex":
         error = torch.fft.fft2(predicted - wanted, norm="ortho").abs()
-    elif compare == "magnitude":
+    elif compare in ("magnitude", "magnitude_l1"):
         error = torch.fft.fft2(predicted, norm="ortho").abs() - torch.fft.fft2(wanted, norm="ortho").abs()
     else:
-        raise RareflowError(f"fft_compare: found {compare!r}, expected one of complex, magnitude")
-    loss = _mean((weight * error).square(), None)
+        raise RareflowError(f"fft_compare: found {compare!r}, expected one of {', '.join(typing.get_args(Compare))}")
+    weighted = weight * error
+    loss = _mean(weighted.abs() if compare == "magnitude_l1" else weighted.square(), None)
     if mask is None:
         return loss
-    return loss * (height * width) / (mask > 0).sum(dim=(1, 2, 3)).clamp(min=1)
+    share = (mask > 0).sum(dim=(1, 2, 3)).clamp(min=1) / (height * width)
+    return loss / (share.sqrt() if compare == "magnitude_l1" else share)
 
 
 _XYZ_OF_RGB = (  # IEC 61966-2-1 primaries, D65
@@ -214,33 +223,45 @@ def gaussian_blur(image: Tensor, sigma_px: float) -> Tensor:
     return rows @ image @ columns.T
 
 
-def _lab_after_blur(image: Tensor, blur_px: float, mask: Tensor | None) -> Tensor:
+def _blur_content(image: Tensor, blur_px: float, mask: Tensor | None) -> Tensor:
+    """Blurred; under a mask each pixel is the weighted mean of the content around it, which always has weight of its
+    own."""
     if mask is None:
-        return srgb_to_lab(gaussian_blur(image, blur_px))
-    # Each pixel becomes the weighted mean of the content around it; content always has weight of its own.
+        return gaussian_blur(image, blur_px)
     share = gaussian_blur((mask > 0).to(image.dtype), blur_px).clamp(min=1e-12)
-    return srgb_to_lab(gaussian_blur(_keep(image, mask), blur_px) / share)
+    return gaussian_blur(_keep(image, mask), blur_px) / share
+
+
+def _coarse_lab(image: Tensor, blur_px: float, mask: Tensor | None, order: ColourOrder) -> Tensor:
+    if order == "blur_then_lab":
+        return srgb_to_lab(_blur_content(image, blur_px, mask))
+    return _blur_content(srgb_to_lab(_keep(image, mask)), blur_px, mask)
 
 
 @_full_precision
-def colour_loss(prediction: Tensor, target: Tensor, blur_px: float = 3.0, mask: Tensor | None = None) -> Tensor:
+def colour_loss(
+    prediction: Tensor, target: Tensor, blur_px: float = 3.0, mask: Tensor | None = None,
+    order: ColourOrder = "lab_then_blur",
+) -> Tensor:  # fmt: skip
     """Eq. 10-11, radiometric consistency: coarse colour in CIELAB, its mean and its spread.
 
-    With p = Lab(G * prediction) and q = Lab(G * target), G a Gaussian of ``blur_px``, Lab as ``srgb_to_lab``, and
+    With p = G * Lab(prediction) and q = G * Lab(target), G a Gaussian of ``blur_px``, Lab as ``srgb_to_lab``, and
     mu_c, s_c the mean and the population standard deviation of channel c over the image,
 
         L = mean_{c,y,x} |p - q|  +  mean_c |mu_c(p) - mu_c(q)|  +  mean_c |s_c(p) - s_c(q)|.
 
     All three are in units of 100 CIELAB steps. The second counts a cast over the whole image once more, the third
-    answers coarse contrast that is too weak or too strong wherever it lies. The blur comes before Lab because it
-    stands for the coarse sensor, which averages before anything else.
+    answers coarse contrast that is too weak or too strong wherever it lies. The paper blurs after Lab
+    (``lab_then_blur``). ``blur_then_lab`` does it before, as a coarse sensor averages before anything else; the two
+    differ by Lab's curvature over a few pixels.
 
     Parameters
     ----------
-    prediction, target : (B, 3, H, W), sRGB in [0, 1]; values outside count in the blur and are clamped after it.
+    prediction, target : (B, 3, H, W), sRGB in [0, 1]; values outside are clamped, and get no gradient, where Lab comes
+        first; else they count in the blur and are clamped after it.
     mask : (B, 1, H, W); blur and statistics see content only.
     """
-    p, q = (_lab_after_blur(image, blur_px, mask) for image in (prediction, target))
+    p, q = (_coarse_lab(image, blur_px, mask, order) for image in (prediction, target))
     difference = _mean((p - q).abs(), mask)
     for statistic in (_channel_means, _channel_spreads):
         difference = difference + (statistic(p, mask) - statistic(q, mask)).abs().mean(dim=1)
@@ -421,7 +442,9 @@ def objective(
                 image, target, config.gamma, content, config.fft_compare
             )
         if config.lambda_color:
-            further["color"] = config.lambda_color * colour_loss(image, target, config.blur_px, content)
+            further["color"] = config.lambda_color * colour_loss(
+                image, target, config.blur_px, content, config.color_order
+            )
         if use_lpips:
             assert lpips is not None
             further["lpips"] = config.lambda_lpips * lpips(image, target, content)

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor
 from rareflow import losses
 from rareflow.errors import RareflowError
 from rareflow.losses import (
+    Compare,
     LossConfig,
     Lpips,
     colour_loss,
@@ -110,6 +112,23 @@ def radial_weight(height: int, width: int, gamma: float) -> np.ndarray:
     return rho**gamma / np.mean(rho**gamma)
 
 
+@pytest.mark.parametrize("size", [(5, 8), (6, 7)])
+def test_frequency_loss_is_eq_9_by_default(size: tuple[int, int]) -> None:
+    """|| W (|F(x)| - |F(y)|) ||_1 / n, W rising with the radial frequency as rho^gamma, coefficient by coefficient."""
+    a, b = noise(0, 2, 3, *size), noise(1, 2, 3, *size)
+    gamma = LossConfig().gamma
+    weight = radial_weight(*size, gamma)
+    for i in range(2):
+        total = 0.0
+        for p, q in zip(a[i].numpy(), b[i].numpy(), strict=True):
+            fp, fq = dft(p), dft(q)
+            for y in range(size[0]):
+                for x in range(size[1]):
+                    total += abs(weight[y, x] * (abs(fp[y, x]) - abs(fq[y, x])))
+        for got in (frequency_loss(a, b, gamma), frequency_loss(a, b, gamma, compare=LossConfig().fft_compare)):
+            assert got[i].item() == pytest.approx(total / (3 * size[0] * size[1]), rel=1e-9)
+
+
 @pytest.mark.parametrize("compare", ["complex", "magnitude"])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 1.7])
 @pytest.mark.parametrize("size", [(5, 8), (6, 7)])
@@ -126,35 +145,43 @@ def test_frequency_loss_from_its_definition(compare: str, gamma: float, size: tu
 
 def test_frequency_loss_weighs_by_frequency() -> None:
     z0 = noise(0, 1, 2, 8, 12)
-    torch.testing.assert_close(frequency_loss(z0 + 0.3, z0, 0.0), torch.tensor([0.09]).double())  # Parseval
-    assert frequency_loss(z0 + 0.3, z0, 1.0).item() == pytest.approx(0, abs=1e-20)  # the mean has frequency 0
+    squared = frequency_loss(z0 + 0.3, z0, 0.0, compare="complex")
+    torch.testing.assert_close(squared, torch.tensor([0.09]).double())  # Parseval
+    for compare in get_args(Compare):
+        found = frequency_loss(z0 + 0.3, z0, 1.0, compare=compare)
+        assert found.item() == pytest.approx(0, abs=1e-12)  # the mean has frequency 0
     x = torch.arange(12).double()
     slow, fast = (torch.cos(2 * torch.pi * k * x / 12).expand(1, 2, 8, 12) for k in (1, 4))
     for gamma in (1.0, 2.0):
-        ratio = frequency_loss(z0 + fast, z0, gamma) / frequency_loss(z0 + slow, z0, gamma)
-        assert ratio.item() == pytest.approx(4 ** (2 * gamma))
+        for compare, power in (("complex", 2), ("magnitude", 2), ("magnitude_l1", 1)):
+            zero = torch.zeros_like(z0)
+            ratio = frequency_loss(fast, zero, gamma, compare=compare) / frequency_loss(
+                slow, zero, gamma, compare=compare
+            )
+            assert ratio.item() == pytest.approx(4 ** (power * gamma))
 
 
 def test_only_the_magnitude_leaves_phases_free() -> None:
     z0 = noise(0, 1, 2, 8, 12)
     moved = z0.roll((3, 5), dims=(2, 3))
-    assert frequency_loss(moved, z0, 1.0, compare="magnitude").item() == pytest.approx(0, abs=1e-20)
-    assert frequency_loss(moved, z0, 1.0).item() > 0.5
-    with pytest.raises(RareflowError, match="expected one of complex, magnitude"):
+    for compare in ("magnitude", "magnitude_l1"):
+        assert frequency_loss(moved, z0, 1.0, compare=compare).item() == pytest.approx(0, abs=1e-12)
+    assert frequency_loss(moved, z0, 1.0, compare="complex").item() > 0.5
+    with pytest.raises(RareflowError, match="expected one of magnitude_l1, magnitude, complex"):
         frequency_loss(moved, z0, 1.0, compare="phase")
 
 
 def test_only_the_complex_difference_keeps_the_conditional_mean() -> None:
     """Given what the model knows, HR is ``mean`` plus or minus a texture: eq. 8 is minimal at ``mean``. So is eq. 9
-    in its complex form; the magnitude form pulls the prediction towards a texture."""
+    in its complex form; the magnitude forms pull the prediction towards a texture."""
     mean, texture = noise(0, 1, 1, 8, 8), noise(1, 1, 1, 8, 8)
     pull = {}
-    for compare in ("complex", "magnitude"):
+    for compare in get_args(Compare):
         x = mean.clone().requires_grad_()
         sum(frequency_loss(x, mean + s * texture, 1.0, compare=compare) for s in (1, -1)).backward()
         assert x.grad is not None
         pull[compare] = x.grad.abs().max().item()
-    assert pull["complex"] < 1e-12 < 1e-3 < pull["magnitude"]
+    assert pull["complex"] < 1e-12 < 1e-3 < min(pull["magnitude"], pull["magnitude_l1"])
 
 
 # --- colour (eq. 10-11) ----------------------------------------------------------------------------------------------
@@ -215,16 +242,33 @@ def lab_after_blur(image: np.ndarray, blur_px: float, mask: np.ndarray | None = 
     return rgb2lab(np.clip(blurred, 0, 1), channel_axis=0) / 100
 
 
+def lab_then_blur(image: np.ndarray, blur_px: float, mask: np.ndarray | None = None) -> np.ndarray:
+    """The paper's order: (3, H, W) float64 by scikit-image, then scipy."""
+    lab = rgb2lab(np.clip(image, 0, 1), channel_axis=0) / 100
+    if mask is None:
+        mask = np.ones((1, *image.shape[1:]))
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return gaussian_filter(x, (0, blur_px, blur_px), mode="mirror", truncate=3)
+
+    return blur(lab * mask) / np.maximum(blur(mask.astype(float)), 1e-9)
+
+
+@pytest.mark.parametrize("order", [None, "lab_then_blur", "blur_then_lab"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_colour_loss_from_its_definition(masked: bool) -> None:
+def test_colour_loss_from_its_definition(masked: bool, order: str | None) -> None:
+    """Without an order, that of eq. 11."""
+    coarse = lab_after_blur if order == "blur_then_lab" else lab_then_blur
+    given = {} if order is None else {"order": order}
     target = gaussian_blur(pictures(0, 3, 3, 24, 31), 1.0)
     prediction = 0.6 * target + 0.5 * pictures(1, 3, 3, 24, 31) - 0.05  # leaves [0, 1] in places
     mask = corner_mask(3, 24, 31) if masked else None
-    got = colour_loss(prediction, target, 3.0, mask)
+    got = colour_loss(prediction, target, 3.0, mask, **given)
+    assert LossConfig().color_order == "lab_then_blur"
     for i in range(3):
         m = None if mask is None else mask[i].numpy()
         content = np.ones((24, 31), bool) if m is None else m[0]
-        p, q = (lab_after_blur(x[i].numpy(), 3.0, m)[:, content] for x in (prediction, target))
+        p, q = (coarse(x[i].numpy(), 3.0, m)[:, content] for x in (prediction, target))
         expected = np.abs(p - q).mean()
         expected += np.abs(p.mean(axis=1) - q.mean(axis=1)).mean() + np.abs(p.std(axis=1) - q.std(axis=1)).mean()
         assert got[i].item() == pytest.approx(expected, abs=1e-4)
@@ -236,7 +280,9 @@ def test_colour_loss_sees_coarse_colour_and_not_texture() -> None:
     chequer = 0.1 * (-1.0) ** (torch.arange(48)[:, None] + torch.arange(48))
     cast = target + torch.tensor([0.03, 0.0, -0.03]).view(1, 3, 1, 1)
     assert colour_loss(target, target).item() == 0
-    assert colour_loss(target + chequer, target).item() < 1e-3 < 30e-3 < colour_loss(cast, target).item()
+    for order, most in (("lab_then_blur", 0.012), ("blur_then_lab", 1e-3)):
+        chequered, cast_over = (colour_loss(x, target, order=order).item() for x in (target + chequer, cast))
+        assert chequered < most < 30e-3 < cast_over
 
 
 def test_colour_loss_of_flat_images_has_a_finite_gradient() -> None:
@@ -255,8 +301,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
         a, b, EPS[..., : a.shape[2], : a.shape[3]].to(a), SIGMA.to(a), "cosmap", m
     ),
     "frequency": lambda a, b, m: frequency_loss(a, b, 1.0, m),
+    "complex": lambda a, b, m: frequency_loss(a, b, 1.0, m, "complex"),
     "magnitude": lambda a, b, m: frequency_loss(a, b, 1.0, m, "magnitude"),
     "colour": lambda a, b, m: colour_loss(a, b, 1.0, m),
+    "blur first": lambda a, b, m: colour_loss(a, b, 1.0, m, "blur_then_lab"),
 }
 
 
@@ -296,7 +344,8 @@ def test_masked_losses_of_padded_latents_are_those_of_the_latents() -> None:
     mask = torch.nn.functional.pad(torch.ones(1, 1, 9, 7), (0, 5, 0, 3))
     padded = [torch.nn.functional.pad(t, (0, 5, 0, 3), value=3.0) for t in (v_hat, z0, eps)]
     torch.testing.assert_close(velocity_loss(*padded, sigma, mask=mask), velocity_loss(v_hat, z0, eps, sigma))
-    torch.testing.assert_close(frequency_loss(*padded[:2], 0.0, mask), frequency_loss(v_hat, z0, 0.0))
+    squared, whole = frequency_loss(*padded[:2], 0.0, mask, "complex"), frequency_loss(v_hat, z0, 0.0, None, "complex")
+    torch.testing.assert_close(squared, whole)
     # A longer zero-padded DFT samples the same spectrum elsewhere: with gamma > 0 equal up to that.
     torch.testing.assert_close(frequency_loss(*padded[:2], 1.0, mask), frequency_loss(v_hat, z0, 1.0), rtol=0.1, atol=0)
 
@@ -552,6 +601,7 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
         ({"omega": "sigma"}, "loss.omega: found 'sigma', expected one of inv_sigma, one, cosmap"),
         ({"fft_domain": "image"}, "loss.fft_domain: found 'image'"),
         ({"fft_compare": "phase"}, "loss.fft_compare: found 'phase'"),
+        ({"color_order": "blur"}, "loss.color_order: found 'blur', expected one of lab_then_blur, blur_then_lab"),
         ({"lambda_color": -1.0}, "loss.lambda_color: found -1.0, expected a finite number of 0 or more"),
         ({"gamma": math.nan}, "loss.gamma: found nan"),
         ({"blur_px": math.inf}, "loss.blur_px: found inf"),
