@@ -27,7 +27,8 @@ SPEC = ModelSpec(
     stochastic=True,
     supports_prompt=True,
     default_options={
-        "checkpoint": "", "base": "", "steps": "", "guidance": "", "u": "measured", "captions_dir": "",
+        "checkpoint": "", "base": "", "steps": "", "guidance": "", "u": "measured", "temperature": "",
+        "captions_dir": "",
     },
     path_options=("checkpoint", "base", "captions_dir"),
     licence="Apache-2.0",
@@ -49,14 +50,15 @@ SPEC = ModelSpec(
 
 class RareflowAdapter(Adapter):
     """Options: ``checkpoint`` (a folder that ``rfbench train`` wrote; empty: the embedded one), ``base`` (the SD3
-    folder or hub id beneath it), ``steps`` and ``guidance`` of sampling, ``u`` (``measured``, or a number from 0 to 1
-    for the gates), ``captions_dir`` (where SD3's caption embeddings are kept)."""
+    folder or hub id beneath it), ``steps``, ``guidance`` and ``temperature`` of sampling, ``u`` (``measured``, or a
+    number from 0 to 1 for the gates), ``captions_dir`` (where SD3's caption embeddings are kept)."""
 
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
         self.folder = Path(options["checkpoint"]) if options["checkpoint"] else EMBEDDED
         self.steps = _number(options["steps"], "steps", int, 1, 1000)
         self.guidance = _number(options["guidance"], "guidance", float, 0, 100)
+        self.temperature = _number(options["temperature"], "temperature", float, 0, 10)
         self.u = None if options["u"] == "measured" else _number(options["u"], "u", float, 0, 1)
         self.model: RareFlow | None = None
         with _one_error():
@@ -116,7 +118,7 @@ class RareflowAdapter(Adapter):
         with _one_error():
             result = model.upscale(
                 batch.images, batch.size, captions=batch.captions, seeds=batch.seeds, noise=noise, steps=self.steps,
-                guidance=self.guidance, u=self.u,
+                guidance=self.guidance, u=self.u, temperature=self.temperature,
             )  # fmt: skip
         facts = tuple({"u": float(u), "mean_v": float(v)} for u, v in zip(result.u, result.mean_v, strict=True))
         return Prediction(samples=result.samples, maps={"mc_dropout_var": result.v}, facts=facts)

@@ -34,10 +34,12 @@ _SHARED = ("patch_size", "in_channels", "num_attention_heads", "attention_head_d
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def save(folder: Path, model: RareFlow, card: dict[str, Any], training_ids: Iterable[str]) -> dict[str, Any]:
+def save(
+    folder: Path, model: RareFlow, card: dict[str, Any], training_ids: Iterable[str], inherited: Iterable[str] = ()
+) -> dict[str, Any]:
     """Write a checkpoint: weights in ``config.train.store``, the card last, so that a folder with a card is whole.
 
-    Returns the card as written.
+    ``inherited`` are the hashes of the ids that its prior or start was trained on. Returns the card as written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card.json").unlink(missing_ok=True)
@@ -60,7 +62,7 @@ def save(folder: Path, model: RareFlow, card: dict[str, Any], training_ids: Iter
         save_file(weights, path)
         path.chmod(0o644)  # safetensors makes it private; a package's files are for all
         files[path.relative_to(folder).as_posix()] = ""
-    hashes = sorted({id_hash(i) for i in training_ids})
+    hashes = sorted({*(id_hash(i) for i in training_ids), *inherited})
     (folder / "training_ids.json").write_text(json.dumps(hashes) + "\n", encoding="utf-8")
     files["training_ids.json"] = ""
     card = {

@@ -58,11 +58,14 @@ class ControlConfig:
 
 @dataclass(frozen=True)
 class UncertaintyConfig:
-    """MC dropout (eq. 4-6). ``every`` 0 measures u once, from pure noise; k > 0 again every k steps of sampling."""
+    """MC dropout (eq. 4-6). ``form``: see ``rareflow.uncertainty.Scale``. ``levels``: the noise levels that v is
+    measured at, see ``measure_levels``. ``every`` 0 measures u once, before sampling; k > 0 again every k steps of it.
+    """
 
     p_do: float = 0.1
     passes: int = 8
-    form: Literal["ratio", "exp"] = "ratio"
+    form: Literal["clip", "clip_kappa", "ratio", "exp"] = "clip"
+    levels: tuple[float, ...] = (1.0,)
     every: int = 0
 
 
@@ -70,6 +73,8 @@ class UncertaintyConfig:
 class SamplingConfig:
     """Euler steps from pure noise along the scheduler's sigmas; ``guidance`` 1 is off (classifier-free guidance).
 
+    ``temperature`` multiplies the noise that sampling starts from: below 1, draws lie nearer to each other and to their
+    mean, with less detail.
     ``moving_grid`` lays the transformer's patches elsewhere in every step (see ``flow.Grid``), against seams between
     the patches of a small model; it costs a row and a column of tokens.
     """
@@ -78,6 +83,7 @@ class SamplingConfig:
     guidance: float = 1.0
     shift: float = 3.0
     moving_grid: bool = False
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,28 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """Further copies of the training chips, made once when the cache is made, so that a step costs no more.
+
+    A chip is kept ``copies`` times. ``turns``: each copy but the first is flipped and turned by quarters at random.
+    ``degraded``: the share of copies whose LR is degraded as sensors do it (see ``rareflow.degrade``), while the HR is
+    left; the prior is trained on the others only. What becomes of a copy follows from its name and the seed.
+    """
+
+    copies: int = 1
+    turns: bool = False
+    degraded: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Training. ``vae`` and ``prior`` make the frozen parts of a model without a base; ``control`` is the
     paper's.
 
     ``mixed_precision`` is accelerate's; ``bank_every`` the optimiser steps between two measurements of the u of every
     training chip (0: u stays 0), ``random_u`` the share of samples with u drawn from [0, 1] instead; ``validate`` is
-    the share of scenes held out where the data has no split of that name;
+    the share of scenes held out where the data has no split of that name; ``keep`` says whether a stage ends with its
+    last averaged weights, or with those that were best in validation (the least velocity loss on held-out scenes);
     ``store`` is the precision of the saved weights.
     """
 
@@ -113,6 +134,7 @@ class TrainConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     control_dropout: float = 0.1
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     bank_every: int = 0
     bank_size: int = 0
     random_u: float = 0.1
@@ -121,6 +143,7 @@ class TrainConfig:
     validate_every: int = 500
     validate_images: int = 16
     save_every: int = 200
+    keep: Literal["last", "best"] = "last"
     store: Literal["float16", "float32"] = "float16"
 
 
@@ -209,12 +232,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is Literal:
         fits, expected = value in typing.get_args(hint), " or ".join(map(str, typing.get_args(hint)))
     elif typing.get_origin(hint) in (types.UnionType, typing.Union):
-        fits = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        fits = value is None or _is_number(value)
         expected = "a number"
+    elif typing.get_origin(hint) is tuple:  # of numbers; JSON and TOML have lists
+        fits = isinstance(value, list | tuple) and all(_is_number(v) for v in value)
+        value = tuple(map(float, value)) if fits else value
+        expected = "a list of numbers"
     elif typing.get_origin(hint) is dict:
         fits, expected = isinstance(value, dict), "a table"
     elif hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = _is_number(value)
         value = float(value) if fits else value
         expected = "a number"
     else:
@@ -225,6 +252,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check(config: Config, where: str) -> None:
     """Ranges that would otherwise fail far from their cause."""
     u, t = config.uncertainty, config.train
@@ -233,10 +264,12 @@ def _check(config: Config, where: str) -> None:
     rules = {
         "uncertainty.p_do in (0, 1)": 0 < u.p_do < 1,
         "uncertainty.passes of 2 or more": u.passes >= 2,
+        "uncertainty.levels in (0, 1], one or more": bool(u.levels) and all(0 < level <= 1 for level in u.levels),
         "uncertainty.every of 0 or more": u.every >= 0,
         "sampling.steps of 1 or more": config.sampling.steps >= 1,
         "sampling.guidance of 0 or more": config.sampling.guidance >= 0,
         "sampling.shift above 0": config.sampling.shift > 0,
+        "sampling.temperature in [0, 10]": 0 <= config.sampling.temperature <= 10,
         "control.layers of 1 or more": config.control.layers >= 1,
         "control.s_ctrl of 0 or more": config.control.s_ctrl >= 0,
         "work_scale of 1 or more": config.work_scale >= 1,
@@ -256,6 +289,9 @@ def _check(config: Config, where: str) -> None:
         "train.bank_every and bank_size of 0 or more": min(t.bank_every, t.bank_size) >= 0,
         "train.save_every and validate_every of 1 or more": min(t.save_every, t.validate_every) >= 1,
         "train.validate_images of 1 or more": t.validate_images >= 1,
+        "train.augment.copies of 1 or more": t.augment.copies >= 1,
+        "train.augment.degraded in [0, 1]": 0 <= t.augment.degraded <= 1,
+        "train.augment.degraded below 1 where a prior is trained": bool(config.base) or t.augment.degraded < 1,
         "train.random_u and control_dropout in [0, 1]": 0 <= t.random_u <= 1 and 0 <= t.control_dropout <= 1,
     }
     for rule, holds in rules.items():

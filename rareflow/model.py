@@ -20,7 +20,7 @@ from rareflow.flow import Field, Grid, euler, noise_levels
 from rareflow.images import next_multiple, pad_to, shrink, upsample
 from rareflow.networks import Codec, Masks
 from rareflow.noise import normal
-from rareflow.uncertainty import Scale, measure
+from rareflow.uncertainty import Scale, measure, measure_levels
 
 Array = npt.NDArray[np.float32]
 Condition = tuple[Tensor, Tensor, Tensor]  # LR latents, caption tokens, pooled captions
@@ -33,8 +33,8 @@ class Result:
     Attributes
     ----------
     samples : float32 (B, K, H, W, 3), display [0, 1]; K draws from the model's distribution.
-    v : float32 (B, H, W), the variance map of MC dropout (eq. 4), in squared display range.
-    u : float32 (B,), the scalar uncertainty in [0, 1] that the gates read (eq. 5 or 6).
+    v : float32 (B, H, W), the variance map of MC dropout, in squared display range.
+    u : float32 (B,), the scalar uncertainty in [0, 1] that the gates read (eq. 4-6).
     mean_v : float32 (B,), the mean of v over the image.
     """
 
@@ -82,7 +82,7 @@ class RareFlow:
     def upscale(
         self, lr: Array, size: tuple[int, int], *, captions: Sequence[str] | None = None,
         seeds: Sequence[Sequence[int]] | None = None, noise: Array | None = None, steps: int | None = None,
-        guidance: float | None = None, u: float | None = None,
+        guidance: float | None = None, u: float | None = None, temperature: float | None = None,
     ) -> Result:  # fmt: skip
         """Draw HR images of ``size`` (H, W) from LR images (B, h, w, 3), display values in [0, 1].
 
@@ -94,6 +94,7 @@ class RareFlow:
         noise : standard normal noise to start from instead of the seeds' own, float32 (B, K, rows, columns, C) with
             the rows and columns of ``latent_cells(size)``.
         u : use this uncertainty, in [0, 1], in the gates instead of the measured one.
+        temperature : what the noise that sampling starts from is multiplied by; v and u are measured at 1 all the same.
 
         A model trained without captions (``text.captions`` false) is given none here either. Raises RareflowError for
         images of another shape or range, for sizes beyond ``largest_px``, and for numbers out of their range.
@@ -110,9 +111,10 @@ class RareFlow:
         texts = texts if self.config.text.captions else [""] * count
         steps = self.config.sampling.steps if steps is None else steps
         strength = self.config.sampling.guidance if guidance is None else guidance
+        warmth = self.config.sampling.temperature if temperature is None else temperature
         for what, value, low, high in (
             ("rows", size[0], 1, math.inf), ("columns", size[1], 1, math.inf), ("steps", steps, 1, 1000),
-            ("guidance", strength, 0, 1000), ("u", 0 if u is None else u, 0, 1),
+            ("guidance", strength, 0, 1000), ("u", 0 if u is None else u, 0, 1), ("temperature", warmth, 0, 10),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise RareflowError(f"{what}: found {value}, expected a number from {low} to {high}")
@@ -130,9 +132,10 @@ class RareFlow:
         known = u is not None
         v = torch.zeros((count, *size))
         if not known:
-            v = self._measure(z[:, 0], sigmas[0], (x, tokens, pooled), first, size)
+            v = self._measure(z[:, 0], None, (x, tokens, pooled), first, size)
         mean_v = _means(v)
-        scalar = self.scale.u(mean_v) if u is None else torch.full((count,), float(u))
+        scalar = self.scale.u(v) if u is None else torch.full((count,), float(u))
+        z = warmth * z
         every = 0 if known else self.config.uncertainty.every
         samples = np.empty((count, z.shape[1], *size, 3), np.float32)
         which = [(i, k) for i in range(count) for k in range(z.shape[1])]
@@ -165,14 +168,21 @@ class RareFlow:
         return torch.from_numpy(np.ascontiguousarray(noise.transpose(0, 1, 4, 2, 3), np.float32)).to(self.device)
 
     def _measure(
-        self, z: Tensor, sigma: float, condition: Condition, seeds: Sequence[int], size: tuple[int, int]
+        self, z: Tensor, sigma: float | None, condition: Condition, seeds: Sequence[int], size: tuple[int, int]
     ) -> Tensor:
-        """v on the answer's grid, (B, *size), on the CPU; the padding of the working grid is left out."""
+        """v on the answer's grid, (B, *size), on the CPU; the padding of the working grid is left out.
+
+        z is the state of sampling at ``sigma``; with None, noise, and v is measured at the configured levels.
+        """
         x, tokens, pooled = condition
-        found = measure(
-            self.field, self.masks, self.codec.decode, z=z.to(self.dtype), sigma=sigma, x=x, tokens=tokens,
-            pooled=pooled, seeds=seeds, passes=self.config.uncertainty.passes,
-        )  # fmt: skip
+        common: dict[str, Any] = {
+            "x": x, "tokens": tokens, "pooled": pooled, "seeds": seeds, "passes": self.config.uncertainty.passes,
+        }  # fmt: skip
+        parts, z = (self.field, self.masks, self.codec.decode), z.to(self.dtype)
+        if sigma is None:
+            found = measure_levels(*parts, noise=z, levels=self.config.uncertainty.levels, **common)
+        else:
+            found = measure(*parts, z=z, sigma=sigma, **common)
         inner = size[0] * self.config.work_scale, size[1] * self.config.work_scale
         return shrink(found.cpu()[:, None, : inner[0], : inner[1]], size)[:, 0]
 
@@ -191,7 +201,7 @@ class RareFlow:
             nonlocal gate
             if every and step and step % every == 0:
                 again = self._measure(now, float(sigma[0]), condition, seeds, size)
-                gate = self.scale.u(_means(again)).to(self.device)
+                gate = self.scale.u(again).to(self.device)
             grid = Grid.of(step if self.config.sampling.moving_grid else 0, patch)
             laid, laid_x = grid.lay(now.to(self.dtype)), grid.lay(x)
             v = self.field.velocity(laid, sigma, laid_x, tokens, pooled, gate)

@@ -101,14 +101,14 @@ def _levels(
 ) -> dict[str, Any]:
     """What one kind's u and v are, what the gates make of that u, and how many images would be flagged."""
     mean_v = torch.tensor([m.mean_v for m in found], dtype=torch.float64)
-    eq5, eq6 = (replace(model.scale, form=form).u(mean_v).numpy() for form in ("ratio", "exp"))
+    exp = 1 - torch.exp(-mean_v / model.scale.kappa)
     control = [_control(model, m.u) for m in found]
     return {
         "mean_v": _spread(mean_v.numpy()),
-        "u_eq5": _spread(eq5),
-        "u_eq6": _spread(eq6),
+        **{name: _spread(np.array(scores[name])) for name in ("u", "u_kappa", "ratio")},
+        "exp": _spread(exp.numpy()),
         "control": _spread(np.array(control)) if model.field.gates is not None else None,
-        "u_is_1": round(float(np.mean(np.array(scores["u"]) >= 1)), 4),
+        **{f"{name}_is_1": round(float(np.mean(np.array(scores[name]) >= 1)), 4) for name in ("u", "ratio")},
         "flagged": round(float(np.mean(np.array(scores[FLAG]) > limit)), 4),
     }
 
@@ -198,8 +198,9 @@ def _spread(values: np.ndarray) -> list[float]:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """The tables of a study with what their columns mean."""
-    heads = {"u": "u (eq. 5)", "mean_v": "mean v (eq. 6)", "two_sided": "two-sided", "relative": "relative",
-             "two_scales": "two scales", "three": "three", "passes": "all of T", "input": "LR alone"}  # fmt: skip
+    heads = {"u": "u (eq. 4)", "u_kappa": "at κ", "ratio": "ratio", "mean_v": "mean v", "two_sided": "two-sided",
+             "relative": "relative", "two_scales": "two scales", "three": "three", "passes": "all of T",
+             "input": "LR alone"}  # fmt: skip
     lines = [f"| AUROC | {' | '.join(heads.values())} |", f"|:--{'|--:' * len(heads)}|"]
     for kind, row in document["auroc"].items():
         cells = [f"{row[name][0]:.2f} ({row[name][1]:.2f}–{row[name][2]:.2f})" for name in heads]
@@ -212,15 +213,16 @@ def markdown(document: Mapping[str, Any]) -> str:
         "",
         *(f"- {heads[name]}: {what}" for name, what in SCORES.items()),
         "",
-        f"| input | mean v (×10⁻⁶) | u (eq. 5) | u (eq. 6) | s_ctrl·α | u = 1 | flagged by {heads[FLAG]} |",
-        "|:--|--:|--:|--:|--:|--:|--:|",
+        f"| input | mean v (×10⁻⁶) | u (eq. 4) | at κ | ratio | exp | s_ctrl·α | u = 1 | ratio = 1 | flagged by "
+        f"{heads[FLAG]} |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for kind, row in document["u"].items():
         v, gate = row["mean_v"], row["control"]
         cells = [f"{v[0] * 1e6:.2f} ± {v[1] * 1e6:.2f}"]
-        cells += [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in (row["u_eq5"], row["u_eq6"])]
+        cells += [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in map(row.get, ("u", "u_kappa", "ratio", "exp"))]
         cells.append(f"{gate[0]:.3f} ± {gate[1]:.3f}" if gate else "no gates")
-        cells += [f"{row[key]:.0%}" for key in ("u_is_1", "flagged")]
+        cells += [f"{row[key]:.0%}" for key in ("u_is_1", "ratio_is_1", "flagged")]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
         "",

@@ -16,7 +16,7 @@ from rareflow.images import shrink, upsample
 from rareflow.model import RareFlow
 from rareflow.networks import Codec
 from rareflow.train.chips import stream
-from rareflow.uncertainty import Scale
+from rareflow.uncertainty import Form, Scale
 
 Array = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]
@@ -30,8 +30,10 @@ _PASSES = (*_THREE, "unevenness", "red_blue", "green", "mean_r", "mean_g", "mean
 _INPUT = ("input_r", "input_g", "input_b", "input_contrast", "input_gradient")
 
 SCORES = {
-    "u": "u of eq. 5, min(1, mean v / τ)",
-    "mean_v": "mean v itself; u of eq. 6 rises strictly with it, so it orders images alike",
+    "u": "u of eq. 4, each pixel of v clipped at the τ of eq. 5 before the mean",
+    "u_kappa": "the same, clipped at the κ of eq. 6 (the bank's median)",
+    "ratio": "min(1, mean v / τ), without clipping pixels",
+    "mean_v": "mean v itself; 1 − exp(−mean v / κ) rises strictly with it, so it orders images alike",
     "two_sided": "|log mean v − median| over the bank, in robust deviations: too little counts as too much",
     "relative": "the same for what a line of log mean v on the LR's log gradient leaves",
     "two_scales": "Mahalanobis distance over log mean v and the share of v on the LR's own scale (the variance of the "
@@ -42,6 +44,7 @@ SCORES = {
     "input": f"for comparison, without the model: Mahalanobis distance over {len(_INPUT)} statistics of the LR "
     "(colour, contrast, gradient)",
 }
+_FORMS: dict[str, Form] = {"u": "clip", "u_kappa": "clip_kappa", "ratio": "ratio"}  # scores that are forms of u
 FLAG = "three"  # the score whose 95th percentile over the bank flags an image
 
 
@@ -198,12 +201,16 @@ class Reference:
         middle, deviation = self.log_v
         start, slope, off = self.line
         return {
-            "u": min(1.0, measured.mean_v / self.scale.tau),
+            **{name: self._u(measured, form) for name, form in _FORMS.items()},
             "mean_v": measured.mean_v,
             "two_sided": abs(row["log_v"] - middle) / deviation,
             "relative": abs(row["log_v"] - start - slope * row["input_gradient"]) / off,
             **{name: fit.distance(row) for name, fit in self.fits.items()},
         }
+
+    def _u(self, measured: Measured, form: Form) -> float:
+        v = torch.from_numpy(np.ascontiguousarray(measured.v))[None]
+        return float(replace(self.scale, form=form).u(v))
 
     def expected(self, lr: Array) -> Float:
         """The colours that the model gives to an LR like those of the bank, (h, w, 3)."""

@@ -17,32 +17,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rareflow.config import AugmentConfig
+from rareflow.degrade import degrade_at_random
 from rareflow.errors import RareflowError
 from rareflow.images import next_multiple, pad_to, upsample
 from rareflow.networks import Codec
-from rareflow.train.chips import Chip, checked
+from rareflow.train.chips import Array, Chip, checked, stream
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Item:
-    """A chip in the cache: its bucket, its row there, and the part of the padded grid that is image."""
+    """A copy of a chip in the cache: its bucket, its row there, and the part of the padded grid that is image."""
 
     chip: Chip
     bucket: Size
     row: int
     valid: Size
+    copy: int = 0
+    degraded: bool = False
+
+    @property
+    def name(self) -> str:
+        """The chip's id; of a further copy, with its number."""
+        return f"{self.chip.id}#{self.copy}" if self.copy else self.chip.id
 
 
 class Cache:
     """Pixels and latents of chips, made once and mapped."""
 
     def __init__(
-        self, folder: Path, chips: Sequence[Chip], factor: int, patch: int, key: str, work_scale: int = 1
-    ) -> None:
+        self, folder: Path, chips: Sequence[Chip], factor: int, patch: int, key: str, work_scale: int = 1,
+        augment: AugmentConfig | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.folder, self.factor, self.multiple, self.work_scale = folder, factor, factor * patch, work_scale
-        self.key = key if work_scale == 1 else f"{key} x{work_scale}"
+        self.augment, self.seed = augment or AugmentConfig(), seed
+        self.key = f"{key} x{work_scale} {self.augment} {seed}"
         self.chips = tuple(chips)
         self.items: list[Item] = []
 
@@ -60,23 +71,36 @@ class Cache:
             self._forget("latents", "pixels")
             kept, rows = [], dict[Size, int]()
             for chip in self.chips:
-                lr, hr = checked(chip)
-                size = hr.shape[0] * self.work_scale, hr.shape[1] * self.work_scale
-                bucket = next_multiple(size, self.multiple)
-                row = rows.setdefault(bucket, 0)
-                target, source = (torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)))[None] for i in (hr, lr))
-                for kind, image in (("hr", upsample(target, size)), ("up", upsample(source, size))):
-                    padded = pad_to(image, bucket)[0].permute(1, 2, 0)
-                    self._append(bucket, kind, row, (padded * 255).round().to(torch.uint8).numpy())
-                kept.append([chip.id, *bucket, row, *size])
-                rows[bucket] += 1
+                pair = checked(chip)
+                for copy in range(self.augment.copies):
+                    lr, hr, degraded = self._copy(*pair, chip.id, copy)
+                    size = hr.shape[0] * self.work_scale, hr.shape[1] * self.work_scale
+                    bucket = next_multiple(size, self.multiple)
+                    row = rows.setdefault(bucket, 0)
+                    target, source = (
+                        torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)))[None] for i in (hr, lr)
+                    )
+                    for kind, image in (("hr", upsample(target, size)), ("up", upsample(source, size))):
+                        padded = pad_to(image, bucket)[0].permute(1, 2, 0)
+                        self._append(bucket, kind, row, (padded * 255).round().to(torch.uint8).numpy())
+                    kept.append([chip.id, *bucket, row, *size, copy, degraded])
+                    rows[bucket] += 1
                 tick()
             self._write_index("pixels", self.key, kept)
         by_id = {c.id: c for c in self.chips}
-        self.items = [Item(by_id[i], (bh, bw), row, (vh, vw)) for i, bh, bw, row, vh, vw in kept]
+        self.items = [Item(by_id[i], (bh, bw), row, (vh, vw), *what) for i, bh, bw, row, vh, vw, *what in kept]
+
+    def _copy(self, lr: Array, hr: Array, name: str, copy: int) -> tuple[Array, Array, bool]:
+        """A copy of a pair, and whether its LR is degraded."""
+        random = stream(self.seed, "copy", name, copy)
+        turn, flip, share = int(random.integers(4)), bool(random.integers(2)), float(random.random())
+        if self.augment.turns and copy:
+            lr, hr = (np.rot90(image[:, ::-1] if flip else image, turn) for image in (lr, hr))
+        degraded = share < self.augment.degraded
+        return degrade_at_random(lr, random) if degraded else lr, hr, degraded
 
     def make_latents(self, codec: Codec, identity: str, device: torch.device, tick: Callable[[], None]) -> None:
-        """Encode every chip once with the frozen VAE, float16."""
+        """Encode every copy of a chip once with the frozen VAE, float16."""
         key = f"{self.key}/{identity}"
         if self._read_index("latents", key) is not None:
             return

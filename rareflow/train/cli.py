@@ -52,12 +52,13 @@ The same command goes on where a stop left it, and ends with the same weights (t
 )
 @click.option("--base", metavar="DIR|HUB-ID", help="A diffusers SD3 folder, for configurations with a base.")
 @click.option("--prior", type=_Folder, metavar="DIR", help="Take VAE, transformer and text from this checkpoint.")
+@click.option("--start", type=_Folder, metavar="DIR", help="Go on from all weights of this checkpoint.")
 @click.option("--weights-dir", type=_Folder, metavar="DIR", help="Where AlexNet for LPIPS lies, as for 'rfbench run'.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of a processor.  [default: all cores but one]")
 def train(
     config: str, folder: Path, out: Path, split: str, validation_split: str, base: str | None, prior: Path | None,
-    weights_dir: Path | None, device: str, threads: int | None,
+    start: Path | None, weights_dir: Path | None, device: str, threads: int | None,
 ) -> None:  # fmt: skip
     """Train RareFlow and write a checkpoint with its card.
 
@@ -79,7 +80,7 @@ def train(
         data = read_data(folder, split, validation_split, settings)
         with Report() as report:
             card = run_training(
-                settings, data, out, prior=prior, weights=weights_folder(weights_dir), report=report,
+                settings, data, out, prior=prior, start=start, weights=weights_folder(weights_dir), report=report,
                 tick=report.tick, provenance=provenance(plain_command()), device=None if device == "auto" else device,
             )  # fmt: skip
     except RareflowError as error:

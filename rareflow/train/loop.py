@@ -57,13 +57,19 @@ class Stage(ABC):
         """Numbers on the held-out scenes, with the averaged weights in place."""
         return {}
 
+    def badness(self, numbers: dict[str, float]) -> float:
+        """What ``keep = "best"`` wants low, of the numbers of a validation."""
+        return numbers["loss"]
+
 
 def run_stage(
     stage: Stage, train: TrainConfig, folder: Path, accelerator: Accelerator, report: Report, tensorboard: Any = None
 ) -> dict[str, float]:
-    """Train a stage, or what is left of it, and leave the averaged weights in its modules.
+    """Train a stage, or what is left of it, and leave the averaged weights in its modules: the last ones, or those of
+    the best validation.
 
-    ``folder`` keeps ``<stage>.pt`` (state) and ``<stage>.jsonl`` (losses). Returns the last validation numbers.
+    ``folder`` keeps ``<stage>.pt`` (state) and ``<stage>.jsonl`` (losses). Returns the validation numbers of what is
+    left in the modules.
     Raises RareflowError for a loss that is not finite, with the ids of the batch; the last good state stays.
     """
     config, device = stage.config, accelerator.device
@@ -78,9 +84,10 @@ def run_stage(
     average = EMAModel(trained, decay=train.ema, foreach=True)
     state_file, log_file = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl"
     start, numbers = 0, {}
+    best: dict[str, Any] = {}  # badness, validation numbers and weights of the best validation so far
     state = read_state(state_file)
     if state is not None:
-        start, numbers = int(state["step"]), dict(state["validation"])
+        start, numbers, best = int(state["step"]), dict(state["validation"]), dict(state.get("best", {}))
         for p, saved in zip(trained, state["parameters"], strict=True):
             p.data.copy_(saved)
         average.load_state_dict(state["average"])
@@ -138,6 +145,9 @@ def run_stage(
                     stage.module.eval()
                     numbers = stage.validate(done)
                     stage.module.train()
+                    if train.keep == "best" and (not best or stage.badness(numbers) < best["badness"]):
+                        kept = [p.detach().cpu().clone() for p in trained]
+                        best = {"badness": stage.badness(numbers), "validation": numbers, "parameters": kept}
                 _log(log_file, {"step": done, "validation": {k: round(v, 5) for k, v in numbers.items()}})
                 report(stage.name, done, config.steps, {f"val_{k}": v for k, v in numbers.items()})
                 for name, value in numbers.items() if tensorboard else ():
@@ -148,13 +158,17 @@ def run_stage(
                     {
                         "step": done, "parameters": [p.detach() for p in trained], "average": average.state_dict(),
                         "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                        "extra": stage.extra_state(), "validation": numbers,
+                        "extra": stage.extra_state(), "validation": numbers, "best": best,
                         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
                     },
                 )  # fmt: skip
         stage.module = accelerator.unwrap_model(module)
         accelerator.free_memory()  # else the next stage's gradients are unscaled by this one's optimiser too
     average.copy_to(trained)
+    if best:
+        numbers = dict(best["validation"])
+        for p, kept in zip(trained, best["parameters"], strict=True):
+            p.data.copy_(kept)
     stage.module.eval().requires_grad_(False)
     return numbers
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rareflow.base import Base, controlnet_fresh, controlnet_from_transformer, load_controlnet, open_base
 from rareflow.captions import Captions, StoredCaptions, TableCaptions
-from rareflow.card import read_card, write_card
+from rareflow.card import read_card, training_ids, write_card
 from rareflow.checkpoint import load, save
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
@@ -45,7 +45,7 @@ _PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 
 @dataclass
 class Parts:
-    """What is trained or frozen in a run."""
+    """What is trained or frozen in a run; ``control`` and ``gates`` where a prior or a start brings them along."""
 
     vae: AutoencoderKL
     transformer: SD3Transformer2DModel
@@ -53,18 +53,21 @@ class Parts:
     masks: Masks
     shift: float
     identity: dict[str, str]
+    control: SD3ControlNetModel | None = None
+    gates: Gates | None = None
 
 
 def train(
-    config: Config, data: Data, out: Path, *, prior: Path | None = None, weights: Path | None = None,
-    cache: Path | None = None, provenance: Mapping[str, Any] | None = None, report: Report = lambda *_: None,
-    tick: Tick = lambda *_: None, device: str | None = None,
+    config: Config, data: Data, out: Path, *, prior: Path | None = None, start: Path | None = None,
+    weights: Path | None = None, cache: Path | None = None, provenance: Mapping[str, Any] | None = None,
+    report: Report = lambda *_: None, tick: Tick = lambda *_: None, device: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train a model, or go on where the same call was stopped, and write its checkpoint into ``out``.
 
     Parameters
     ----------
     prior : a checkpoint whose VAE, transformer and word table are taken as they are; only ``control`` is trained.
+    start : a checkpoint whose weights every stage goes on from; one of no steps leaves its part as it is.
     weights : a folder with AlexNet's file, for LPIPS; without it LPIPS is left out by name, with a warning.
     cache : where pixels and latents are kept, for trainings that share them; ``out/training/cache`` unless given.
     provenance : what the card shall say beside (command, commit, versions).
@@ -73,7 +76,8 @@ def train(
     Returns the card. Raises RareflowError for data or weights that do not fit, for a loss that is not finite, and for
     a folder that holds another training.
     """
-    digest = _digest(config, data, prior)
+    from_ = start or prior
+    digest = _digest(config, data, prior, start)
     if _is_done(out, digest):
         return read_card(out)
     work, kept = out / "training", cache or out / "training" / "cache"
@@ -87,8 +91,8 @@ def train(
     base = None
     if config.base:
         base = open_base(config.base, device=accelerator.device, dtype=_PRECISION[config.train.mixed_precision])
-    parts, inherited = _parts(config, base, prior, accelerator.device)
-    given = _given_control(config, parts.transformer, inherited)
+    parts = _parts(config, base, prior, start, accelerator.device)
+    given = _given_control(config, parts.transformer, parts.control)
     if accelerator.num_processes > 1:
         raise RareflowError(f"found {accelerator.num_processes} processes, expected one; start the command by itself")
     _claim(out, digest, config, {"left_out": left_out, "base": base.identity if base else {}})
@@ -99,7 +103,10 @@ def train(
     caches = []
     for name, chips in (("train", data.train), ("validation", data.validation)):
         key = hashlib.sha256(f"{data.fingerprint} {[c.id for c in chips]}".encode()).hexdigest()
-        caches.append(Cache(kept / name, chips, codec.factor, patch, key, config.work_scale))
+        augment = config.train.augment if name == "train" else None
+        caches.append(
+            Cache(kept / name, chips, codec.factor, patch, key, config.work_scale, augment, config.train.seed)
+        )
         caches[-1].make_pixels(functools.partial(tick, "reading chips", len(chips)))
         positions = int(parts.transformer.config.pos_embed_max_size) - config.sampling.moving_grid
         largest = positions * caches[-1].multiple
@@ -113,9 +120,13 @@ def train(
     numbers: dict[str, dict[str, float]] = {}
     own = not config.base and prior is None
     if own:
-        start_linear(parts.vae, caches[0].sample("hr", 200))
-        numbers["vae"] = run_stage(VaeStage(parts.vae, config, *caches), config.train, work, accelerator, report, board)
-        fit_latents(parts.vae, caches[0], 200)
+        if start is None:
+            start_linear(parts.vae, caches[0].sample("hr", 200))
+        if start is None or config.train.vae.steps:  # else its latents are what the other parts were trained on
+            parts.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+            stage = VaeStage(parts.vae, config, *caches)
+            numbers["vae"] = run_stage(stage, config.train, work, accelerator, report, board)
+            fit_latents(parts.vae, caches[0], 200)
     codec = Codec(parts.vae)
     identity = _identity(parts.vae)
     for made in caches:
@@ -139,18 +150,21 @@ def train(
 
         return run
 
+    seen = [c.id for c in data.train], frozenset() if from_ is None else training_ids(from_)
     joint = None
     if own:
         assert isinstance(parts.captions, TableCaptions)
-        torch.manual_seed(config.train.seed + 1)
-        joint = controlnet_from_transformer(parts.transformer, config.control.layers)
-        start_jointly(joint)
+        joint = parts.control
+        if joint is None:
+            torch.manual_seed(config.train.seed + 1)
+            joint = controlnet_from_transformer(parts.transformer, config.control.layers)
+            start_jointly(joint)
         model.field = Field(parts.transformer, joint, None, config.control.s_ctrl)
-        stage = PriorStage(model.field, parts.captions.table, config, codec, caches[0], check("prior", 0.0))
-        numbers["prior"] = run_stage(stage, config.train, work, accelerator, report, board)
+        jointly = PriorStage(model.field, parts.captions.table, config, codec, caches[0], check("prior", 0.0))
+        numbers["prior"] = run_stage(jointly, config.train, work, accelerator, report, board)
         without = with_changes(config, {"name": f"{config.name}-prior", "control": {"gates": False}})
         copy = dataclasses.replace(model, config=without)
-        save(out / "prior", copy, {"data": {"fingerprint": data.fingerprint}}, [c.id for c in data.train])
+        save(out / "prior", copy, {"data": {"fingerprint": data.fingerprint}}, *seen)
     control = given or joint
     if config.control.init == "scratch":
         control = controlnet_fresh(parts.transformer, config.control.layers, seed=config.train.seed)
@@ -166,6 +180,8 @@ def train(
     if config.control.gates:
         layers = config.control.layers
         gates = Gates(layers, parts.masks, config.uncertainty.p_do, pu_min=config.control.pu_min).to(accelerator.device)
+        if start is not None and parts.gates is not None and parts.gates.pu_min == gates.pu_min:
+            gates.load_state_dict(parts.gates.state_dict())
     model.field = Field(parts.transformer, control, gates, config.control.s_ctrl)
 
     def inputs(captions: list[str]) -> dict[str, Tensor]:
@@ -189,6 +205,7 @@ def train(
         },
         "base": parts.identity if config.base else {},
         "prior": _prior_card(prior),
+        "start": _prior_card(start),
         "left_out": left_out,
         "parameters": _counts(model),
         "gates": gates.corners() if gates is not None else {},
@@ -197,7 +214,7 @@ def train(
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         "device": accelerator.device.type,
     }  # fmt: skip
-    save(out, model, card, [c.id for c in data.train])
+    save(out, model, card, *seen)
     if board:
         board.close()
     accelerator.free_memory()  # the optimiser's, which is more than the model's
@@ -207,18 +224,21 @@ def train(
     return card
 
 
-def _parts(
-    config: Config, base: Base | None, prior: Path | None, device: torch.device
-) -> tuple[Parts, SD3ControlNetModel | None]:
-    """What the configuration starts from, and the control that a prior brings along."""
+def _parts(config: Config, base: Base | None, prior: Path | None, start: Path | None, device: torch.device) -> Parts:
+    """What the configuration starts from."""
     masks = Masks()
     if base is not None:
-        if prior is not None:
-            raise RareflowError(f"found a prior beside the base {config.base}; give one of them")
+        if prior is not None or start is not None:
+            which = "prior" if prior is not None else "start"
+            raise RareflowError(f"found a {which} beside the base {config.base}; give one of them")
         captions = StoredCaptions.of(base, config.text.max_t5_tokens, device)
-        return Parts(base.vae, base.transformer, captions, masks, base.shift, base.identity), None
-    if prior is not None:
-        known = load(prior, device=device.type)
+        return Parts(base.vae, base.transformer, captions, masks, base.shift, base.identity)
+    if prior is not None and start is not None:
+        raise RareflowError(f"found a prior {prior} beside a start {start}; give one of them")
+    if prior is not None or start is not None:
+        what, folder = ("prior", prior) if prior is not None else ("start", start)
+        assert folder is not None
+        known = load(folder, device=device.type)
         mine, its = config, known.config
         for name, same in (
             ("vae", its.vae == mine.vae),
@@ -227,13 +247,12 @@ def _parts(
         ):
             if not same:
                 raise RareflowError(
-                    f"prior {prior}: its {name} is not that of the config {config.name}; take its config"
+                    f"{what} {folder}: its {name} is not that of the config {config.name}; take its config"
                 )
-        control = known.field.control
-        assert control is not None
         return Parts(
-            known.codec.vae, known.field.transformer, known.captions, masks, config.sampling.shift, {}
-        ), control
+            known.codec.vae, known.field.transformer, known.captions, masks, config.sampling.shift, {},
+            known.field.control, known.field.gates,
+        )  # fmt: skip
     try:
         vae = AutoencoderKL(**config.vae | {"scaling_factor": 1.0, "shift_factor": 0.0}).to(device)
         transformer = new_transformer(config.transformer).to(device)
@@ -251,7 +270,7 @@ def _parts(
             f"joint_attention_dim {width} and pooled_projection_dim {transformer.config.pooled_projection_dim}; "
             "expected the first three alike, and the last two"
         )
-    return Parts(vae, transformer, TableCaptions(table), masks, config.sampling.shift, {}), None
+    return Parts(vae, transformer, TableCaptions(table), masks, config.sampling.shift, {})
 
 
 def _given_control(
@@ -270,7 +289,7 @@ def _given_control(
     return control
 
 
-def _digest(config: Config, data: Data, prior: Path | None) -> str:
+def _digest(config: Config, data: Data, prior: Path | None, start: Path | None) -> str:
     """What makes a training this one and no other. RareflowError for data that cannot be trained on."""
     if not data.train or not data.validation:
         raise RareflowError(
@@ -283,7 +302,7 @@ def _digest(config: Config, data: Data, prior: Path | None) -> str:
     mine = {
         # a base is known by its content (see _claim), not by how its path was typed
         "config": config.to_dict() | {"base": bool(config.base)}, "data": data.fingerprint,
-        "ids": [c.id for c in data.train], "prior": _prior_card(prior),
+        "ids": [c.id for c in data.train], "prior": _prior_card(prior), "start": _prior_card(start),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
 

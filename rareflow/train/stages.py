@@ -15,7 +15,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from rareflow.config import Config, StageConfig
+from rareflow.errors import RareflowError
 from rareflow.flow import Field, add_noise, training_levels
+from rareflow.images import shrink
 from rareflow.losses import LossConfig, Lpips, objective, velocity_loss
 from rareflow.networks import Codec, Masks
 from rareflow.noise import normal
@@ -24,7 +26,7 @@ from rareflow.text import WordTable
 from rareflow.train.cache import Cache, Item
 from rareflow.train.chips import batch_at, stream
 from rareflow.train.loop import Stage
-from rareflow.uncertainty import Scale, measure
+from rareflow.uncertainty import Scale, measure_levels
 
 Window = tuple[int, int, int, int]
 Check = Callable[[int], dict[str, float]]
@@ -94,7 +96,7 @@ class VaeStage(Stage):
         images = torch.stack(crops)
         cells = (images.shape[2] // self.codec.factor, images.shape[3] // self.codec.factor)
         eps = torch.randn((len(items), self.codec.channels, *cells), generator=torch_stream(self.seed, "vae", step))
-        return {"images": images, "eps": eps}, [i.chip.id for i in items]
+        return {"images": images, "eps": eps}, [i.name for i in items]
 
     def validate(self, step: int) -> dict[str, float]:
         errors = []
@@ -103,6 +105,9 @@ class VaeStage(Stage):
             found = self.codec.decode(self.codec.encode(image)).clamp(0, 1)
             errors.append(float((found - image).square().mean()))
         return {"psnr": float(-10 * torch.log10(torch.tensor(errors).clamp(min=1e-10)).mean())}
+
+    def badness(self, numbers: dict[str, float]) -> float:
+        return -numbers["psnr"]
 
 
 def fit_latents(vae: AutoencoderKL, cache: Cache, count: int) -> None:
@@ -188,6 +193,15 @@ class PriorStage(LatentStage):
     ) -> None:
         super().__init__(config, config.train.prior, codec, cache, lambda texts: {"ids": table.ids(texts)}, check)
         self.module = PriorModule(field, table)
+        self.clean = [found for bucket in cache.buckets if (found := [i for i in bucket if not i.degraded])]
+        if not self.clean:
+            raise RareflowError(
+                "train.augment.degraded: found no chip whose LR is left as it is, expected some to train the prior on; "
+                "lower it, or add data"
+            )
+
+    def buckets(self) -> list[list[Item]]:
+        return self.clean
 
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
@@ -196,7 +210,7 @@ class PriorStage(LatentStage):
         batch, items, _ = self.latents(step)
         off = torch.rand(len(items), generator=torch_stream(self.seed, self.name, "off", step))
         batch["on"] = (off >= self.settings.train.control_dropout).float()
-        return batch, [i.chip.id for i in items]
+        return batch, [i.name for i in items]
 
 
 class ControlModule(nn.Module):
@@ -273,22 +287,23 @@ class ControlStage(LatentStage):
         """Measure mean(v) of every chip of the bank, set their u, and give the scale that this makes."""
         was_training, self.masks.training = self.masks.training, False
         device = next(self.module.parameters()).device
-        sigma = 1.0
-        means = []
+        maps = []
         for item in self.bank:
             rows, columns = (side // self.codec.factor for side in item.bucket)
             x = self.cache.latents([item], "x", 0, 0, (rows, columns)).to(device)
             tokens, pooled = self.embedded([item.chip.caption if self.settings.text.captions else ""])
-            seed = int(stream(self.seed, self.name, "bank", item.chip.id).integers(2**62))
+            seed = int(stream(self.seed, self.name, "bank", item.name).integers(2**62))
             z = normal([seed], (self.codec.channels, rows, columns), "noise").to(device)
-            v = measure(
-                self.field, self.masks, self.codec.decode, z=z, sigma=sigma, x=x, tokens=tokens.to(device),
-                pooled=pooled.to(device), seeds=[seed], passes=self.settings.uncertainty.passes,
+            v = measure_levels(
+                self.field, self.masks, self.codec.decode, noise=z, levels=self.settings.uncertainty.levels, x=x,
+                tokens=tokens.to(device), pooled=pooled.to(device), seeds=[seed],
+                passes=self.settings.uncertainty.passes,
             )  # fmt: skip
-            means.append(v[0, : item.valid[0], : item.valid[1]].mean().cpu())
-        self.mean_v = torch.stack(means)
+            size = item.valid[0] // self.cache.work_scale, item.valid[1] // self.cache.work_scale
+            maps.append(shrink(v[:, None, : item.valid[0], : item.valid[1]], size)[:, 0].cpu())
+        self.mean_v = torch.stack([v.mean() for v in maps])
         scale = Scale.fit(self.mean_v, self.settings.uncertainty.form)
-        self.u_of = dict(zip([i.chip.id for i in self.bank], scale.u(self.mean_v).tolist(), strict=True))
+        self.u_of = {item.name: float(scale.u(v)) for item, v in zip(self.bank, maps, strict=True)}
         self.masks.training = was_training
         return scale
 
@@ -299,7 +314,7 @@ class ControlStage(LatentStage):
 
     def batch(self, step: int) -> tuple[dict[str, Tensor], list[str]]:
         batch, items, (top, left, rows, columns) = self.latents(step)
-        ids = [i.chip.id for i in items]
+        ids = [i.name for i in items]
         generator = torch_stream(self.seed, self.name, "u", step)
         measured = torch.tensor([self.u_of.get(i, 0.0) for i in ids])
         drawn, random = torch.rand((2, len(ids)), generator=generator)
@@ -313,4 +328,4 @@ class ControlStage(LatentStage):
     def load_extra(self, state: dict[str, Any]) -> None:
         self.mean_v, self.u_of = state["mean_v"], dict(state["u"])
         if self.u_of:  # the scale of u is that of the last bank, for a stage that has no step left, too
-            self.bank = [item for item in self.cache.items if item.chip.id in self.u_of]
+            self.bank = [item for item in self.cache.items if item.name in self.u_of]

@@ -115,6 +115,16 @@ def test_u_can_be_given_instead(model: Model) -> None:
     assert not np.array_equal(answer.arrays["samples"], answers(model, tasks(1))[0].arrays["samples"])
 
 
+def test_temperature_1_is_the_default_and_0_leaves_one_answer(model: Model) -> None:
+    plain = answers(model, tasks(1), draws=2)[0].arrays["samples"]
+    for value, same_as_plain, draws_alike in (("1", True, False), ("0", False, True)):
+        given = Model(f"rareflow:steps=2,temperature={value}")
+        given.load()
+        samples = answers(given, tasks(1), draws=2)[0].arrays["samples"]
+        assert np.array_equal(samples, plain) == same_as_plain
+        assert np.array_equal(samples[0], samples[1]) == draws_alike
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -122,6 +132,7 @@ def test_u_can_be_given_instead(model: Model) -> None:
         ("steps=many", "steps"),
         ("guidance=-1", "guidance"),
         ("u=2", "u"),
+        ("temperature=-1", "temperature"),
         ("step=3", "did you mean steps"),
         ("checkpoint=nowhere", "no such folder"),
         ("base=somewhere", "leave base out"),

@@ -379,7 +379,10 @@ def test_configurations_come_back_from_plain_values_and_extend_each_other(tmp_pa
         ('extends = "tiny"\n[train]\nprior = 3\n', "train: prior: found '3', expected a table"),
         ('extends = "tiny"\n[sampling]\nsteps = 2.5\n', "steps: found 2.5, expected a whole number"),
         ('extends = "tiny"\n[control]\ngates = 1\n', "gates: found 1, expected true or false"),
-        ('extends = "tiny"\n[uncertainty]\nform = "log"\n', 'form: found "log", expected ratio or exp'),
+        (
+            'extends = "tiny"\n[uncertainty]\nform = "log"\n',
+            'form: found "log", expected clip or clip_kappa or ratio or exp',
+        ),
         ('extends = "tiny"\n[uncertainty]\np_do = 1.0\n', r"uncertainty.p_do in (0, 1)"),
         ('extends = "tiny"\n[train]\nvalidate_images = 0\n', "train.validate_images of 1 or more"),
         ('extends = "tiny"\n[train.control]\ncrop_px = 0\n', "train crop_px of 1 or more"),

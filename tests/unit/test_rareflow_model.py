@@ -177,7 +177,8 @@ def test_measured_u_is_that_of_eq_4_and_5_from_pure_noise(model: RareFlow) -> No
         )[0, : SIZE[0], : SIZE[1]].double().numpy()  # fmt: skip
         np.testing.assert_allclose(got.v[i], v, rtol=2e-2, atol=2e-2 * v.mean())
         assert got.mean_v[i] == pytest.approx(got.v[i].astype(np.float64).mean(), rel=1e-5)
-        assert got.u[i] == pytest.approx(min(1, got.mean_v[i] / model.scale.tau), rel=1e-5)
+        tau = model.scale.tau
+        assert got.u[i] == pytest.approx(np.clip(v, 0, tau).mean() / tau, rel=2e-3)
     exp = dataclasses.replace(model, scale=Scale(1.0, model.scale.kappa, "exp")).upscale(images, SIZE, seeds=seeds)
     np.testing.assert_allclose(exp.u, 1 - np.exp(-exp.mean_v / model.scale.kappa), rtol=1e-5)
 
@@ -197,7 +198,7 @@ def test_a_measured_u_and_the_same_u_given_are_one(model: RareFlow) -> None:
 def test_u_measured_again_every_k_steps(model: RareFlow) -> None:
     """Each time at the noise level and the latents of that step, the padding left out, with the image's own masks."""
     images, seed, steps = lrs(3), 3, 5
-    model = dataclasses.replace(model, scale=Scale(model.scale.tau / 8, 1.0))  # v falls with the noise
+    model = dataclasses.replace(model, scale=Scale(model.scale.tau / 8, 1.0, "ratio"))  # v falls with the noise
     again = changed(model, uncertainty={"every": 2})
     got = again.upscale(images[2], SIZE, seeds=[(seed, 8)], steps=steps)
     once = model.upscale(images[2], SIZE, seeds=[(seed, 8)], steps=steps)
@@ -222,6 +223,21 @@ def test_u_measured_again_every_k_steps(model: RareFlow) -> None:
         assert len(set(used)) == 3
         np.testing.assert_allclose(got.samples[0, k], expected, atol=2e-5)
         assert np.abs(once.samples[0, k] - expected).max() > 1e-3
+
+
+def test_temperature_scales_the_noise_and_leaves_u(model: RareFlow) -> None:
+    images, seeds = lrs(1), [(1, 2, 3)]
+    whole = model.upscale(images, SIZE, seeds=seeds)
+    cool = model.upscale(images, SIZE, seeds=seeds, temperature=0.5)
+    noise = normal([1, 2, 3], (4, 15, 18), "noise").numpy().transpose(0, 2, 3, 1)[None]
+    by_hand = model.upscale(images, SIZE, seeds=seeds, noise=np.float32(0.5) * noise, u=float(whole.u[0]))
+    assert np.array_equal(cool.samples, by_hand.samples) and np.array_equal(cool.u, whole.u)
+    assert np.array_equal(cool.v, whole.v)
+    assert cool.samples.std(axis=1).mean() < whole.samples.std(axis=1).mean()
+    set_so = changed(model, sampling={"temperature": 0.5}).upscale(images, SIZE, seeds=seeds)
+    assert same(set_so, cool)
+    with pytest.raises(RareflowError, match="temperature: found -1"):
+        model.upscale(images, SIZE, temperature=-1)
 
 
 # --- what must not change the answer ---------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def made_up(number: int, log_v: float | None = None) -> Measured:
     lr = random.random((6, 6, 3)).astype(np.float32)
     answer = (lr @ np.array([[0.8, 0.1, 0], [0, 0.9, 0], [0.1, 0, 0.7]]) + 0.05).astype(np.float32)
     mean_v = float(np.exp(values["log_v"]))
-    return Measured(min(1.0, mean_v / 4), mean_v, np.zeros((3, 3), np.float32), values, lr, answer)
+    return Measured(min(1.0, mean_v / 4), mean_v, np.full((3, 3), mean_v, np.float32), values, lr, answer)
 
 
 def test_a_two_sided_score_calls_too_little_strange_as_well_as_too_much() -> None:
@@ -225,7 +225,12 @@ def test_a_two_sided_score_calls_too_little_strange_as_well_as_too_much() -> Non
     distance = 5 / stats.median_abs_deviation(level, scale="normal")
     assert (low["two_sided"], high["two_sided"]) == pytest.approx((distance, distance), rel=1e-4)
     assert usual["two_sided"] == pytest.approx(0, abs=1e-9)
-    assert low["u"] < usual["u"] < high["u"] == 1.0  # what eq. 5 cannot see
+    for name in ("u", "u_kappa", "ratio"):  # which rise with v and cannot see this
+        assert low[name] < usual[name] <= high[name] == 1.0
+    wild = np.full((3, 3), 0.5, np.float32)
+    wild[0, 0] = 1e4  # for the clipped forms no more than a pixel at the limit
+    one = reference.scores(dataclasses.replace(made_up(1), mean_v=float(wild.mean()), v=wild))
+    assert one["ratio"] == 1 and one["u"] == pytest.approx((8 * 0.5 + 4) / 9 / 4, rel=1e-5)
     for name in ("two_scales", "three", "passes"):
         assert min(low[name], high[name]) > usual[name]
     assert min(low["relative"], high["relative"]) > 2 and low["input"] == high["input"] == usual["input"]

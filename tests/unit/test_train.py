@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rareflow.card import id_hash, training_ids
 from rareflow.checkpoint import load
 from rareflow.config import Config, StageConfig
 from rareflow.errors import RareflowError
@@ -179,7 +180,7 @@ def test_the_card_says_how_the_model_was_made(trained: Path) -> None:
     sizes = {"vae": model.codec.vae, "transformer": model.field.transformer, "control": model.field.control,
              "gates": model.field.gates}  # fmt: skip
     assert card["parameters"] == {k: sum(p.numel() for p in m.parameters()) for k, m in sizes.items()}  # type: ignore[union-attr]
-    assert {"psnr", "bicubic_psnr", "ssim", "gradient", "u"} == set(card["validation"])
+    assert {"loss", "psnr", "bicubic_psnr", "ssim", "gradient", "u"} == set(card["validation"])
     assert card["left_out"] == [] and card["prior"] == {} and card["base"] == {} and card["device"] == "cpu"
     assert card["versions"] == {"torch": torch.__version__, "diffusers": card["versions"]["diffusers"]}
     assert card["training_ids"]["count"] == 4 and card["config"]["train"]["seed"] == 0
@@ -278,6 +279,39 @@ def test_a_prior_of_another_shape(trained: Path, tmp_path: Path, changes: dict[s
     with pytest.raises(RareflowError, match=says) as error:
         train_small(tmp_path / "out", small_config(changes), prior=trained / "prior")
     one_line(error)
+
+
+def test_a_training_goes_on_from_all_weights_of_a_checkpoint(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = captured(monkeypatch)
+    still = {"train": {stage: {"steps": 0} for stage in STAGES}}
+    copy = train_small(tmp_path / "copy", small_config(still), start=trained)
+    assert (
+        weights(tmp_path / "copy")["vae/diffusion_pytorch_model.safetensors"]
+        == (trained / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    )
+    mine, theirs = load(tmp_path / "copy"), load(trained)
+    for part in ("transformer", "control", "gates"):
+        a, b = (state_of(getattr(m.field, part))[0] for m in (mine, theirs))
+        assert all(torch.equal(a[k], b[k]) for k in b), part
+    assert mine.codec.vae.config.scaling_factor == theirs.codec.vae.config.scaling_factor
+    assert copy["start"]["label"] == "rareflow-small" and "vae" not in copy["stages"]
+    # other data: what the start was trained on stays among the ids that it must not be tested on
+    other = dataclasses.replace(small_data(), fingerprint="other", train=tuple(chip(i) for i in range(50, 54)))
+    further = small_config({"train": {"vae": {"steps": 0}, "prior": {"steps": 3}, "control": {"steps": 1}}})
+    train_small(tmp_path / "further", further, other, start=trained)
+    assert training_ids(tmp_path / "further") == training_ids(trained) | {id_hash(f"chip{i}") for i in range(50, 54)}
+    moved = load(tmp_path / "further").field
+    block = "transformer_blocks.0.attn.to_q.weight"
+    for part in ("transformer", "control"):
+        a, b = (state_of(getattr(f, part))[0][block] for f in (moved, theirs.field))
+        assert not torch.equal(a, b) and float((a - b).abs().max()) < 0.1, part
+    assert len(made) == 2 and all(isinstance(s.field.gates, Gates) for s in made)
+    with pytest.raises(RareflowError, match="beside a start"):
+        train_small(tmp_path / "both", small_config(), prior=trained / "prior", start=trained)
+    with pytest.raises(RareflowError, match="holds another training"):
+        train_small(tmp_path / "further", further, other, start=trained / "prior")
 
 
 def test_trainings_that_share_a_cache_read_the_chips_once(trained: Path, tmp_path: Path) -> None:

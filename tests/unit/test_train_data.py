@@ -12,6 +12,8 @@ import PIL.Image
 import pytest
 import torch
 
+from rareflow.config import AugmentConfig
+from rareflow.degrade import KINDS, degrade
 from rareflow.errors import RareflowError
 from rareflow.model import RareFlow
 from rareflow.train.cache import Cache
@@ -143,6 +145,68 @@ def test_latents_are_those_of_the_cached_pixels(cache: Cache, model: RareFlow) -
                 with torch.no_grad():
                     expected = model.codec.encode(cache.images([item], source, 0, 0, item.bucket))[0]
                 assert torch.equal(latents, expected.half().float())
+
+
+def test_copies_are_turned_alike_on_both_sides_and_the_first_is_not(model: RareFlow, tmp_path: Path) -> None:
+    chips = tuple(chip(i, (105, 120)) for i in range(8))  # LR and HR sides differ, so that a turn is seen
+    cache = make_cache(tmp_path, chips, model.codec, augment=AugmentConfig(copies=4, turns=True))
+    assert len(cache.items) == 32 and len({i.name for i in cache.items}) == 32
+    turns = Counter()
+    for item in cache.items:
+        lr, hr = item.chip.load()
+        found = cache.images([item], "hr", 0, 0, item.bucket)[0].permute(1, 2, 0).numpy()
+        found = found[: item.valid[0], : item.valid[1]]
+        ways = {
+            (flip, k): np.rot90(hr[:, ::-1] if flip else hr, k) for flip in (False, True) for k in range(4)
+        }  # fmt: skip
+        (way,) = (w for w, image in ways.items() if image.shape == found.shape and np.array_equal(image, found))
+        assert item.copy or way == (False, 0)
+        turns[way] += bool(item.copy)
+        turned = np.rot90(lr[:, ::-1] if way[0] else lr, way[1])
+        up = [
+            np.asarray(PIL.Image.fromarray(np.ascontiguousarray(turned[:, :, c])).resize(
+                item.valid[::-1], PIL.Image.Resampling.BICUBIC
+            )) for c in range(3)
+        ]  # fmt: skip
+        low = cache.images([item], "up", 0, 0, item.bucket)[0].permute(1, 2, 0).numpy()
+        low = low[: item.valid[0], : item.valid[1]]
+        np.testing.assert_allclose(low, np.stack(up, axis=2).clip(0, 1), atol=0.5 / 255 + 1e-5)
+    assert len(turns) == 8  # of 24 draws
+    again = make_cache(tmp_path, chips, model.codec, augment=AugmentConfig(copies=4, turns=True))
+    assert [(i.name, i.row) for i in again.items] == [(i.name, i.row) for i in cache.items]
+
+
+def test_a_degraded_copy_has_its_own_lr_and_the_true_hr(model: RareFlow, tmp_path: Path) -> None:
+    chips = tuple(chip(i) for i in range(20))
+    plain = make_cache(tmp_path / "a", chips, model.codec)
+    cache = make_cache(tmp_path / "b", chips, model.codec, augment=AugmentConfig(copies=2, degraded=0.4))
+    share = np.mean([i.degraded for i in cache.items])
+    assert share == pytest.approx(0.4, abs=0.25)
+    of = {i.chip.id: i for i in plain.items}
+    for item in cache.items:
+        for kind in ("hr", "up"):
+            a, b = (c.images([i], kind, 0, 0, i.bucket) for c, i in ((cache, item), (plain, of[item.chip.id])))
+            assert torch.equal(a, b) == (kind == "hr" or not item.degraded), (item.name, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_degradation_does_what_it_says_and_grows_with_its_strength(kind: str) -> None:
+    lr = chip(3, (200, 200)).load()[0]
+    random = np.random.default_rng
+    assert np.allclose(degrade(lr, kind, 0.0, random(0)), lr, atol=1e-6)
+    errors = [float(np.abs(degrade(lr, kind, s, random(1)) - lr).mean()) for s in (0.3, 0.6, 1.0)]
+    assert 0 < errors[0] < errors[1] < errors[2]
+    worst = degrade(lr, kind, 1.0, random(2))
+    assert worst.dtype == np.float32 and worst.shape == lr.shape and worst.min() >= 0 and worst.max() <= 1
+    contrast = worst.std() / lr.std()
+    if kind == "noise":
+        assert (worst - lr).std() == pytest.approx(0.15, rel=0.1)
+    elif kind == "haze":
+        assert contrast == pytest.approx(0.4, abs=0.05) and worst.mean() > lr.mean()
+    elif kind == "blur":
+        assert contrast < 0.8
+    else:
+        assert contrast == pytest.approx(1, abs=0.15)
 
 
 def test_a_crop_is_cut_out_of_rows_and_columns(cache: Cache) -> None:

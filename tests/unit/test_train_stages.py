@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rareflow.config import Config, with_changes
+from rareflow.config import AugmentConfig, Config, with_changes
 from rareflow.errors import RareflowError
 from rareflow.losses import velocity_loss
 from rareflow.model import RareFlow
@@ -39,8 +40,10 @@ from tests.small_rareflow import (
     ALL,
     ONE,
     chip,
+    make_cache,
     one_line,
     small_config,
+    small_data,
     small_model,
     state_of,
     train_small,
@@ -258,7 +261,6 @@ def test_the_bank_has_the_u_of_every_chip_as_sampling_measures_it(cache: Cache, 
     mean_v = stage.mean_v.double().numpy()
     assert scale.tau == pytest.approx(np.percentile(mean_v, 95)) and scale.kappa == pytest.approx(np.median(mean_v))
     for n, item in enumerate(cache.items):
-        assert stage.u_of[item.chip.id] == pytest.approx(min(1, mean_v[n] / scale.tau), rel=1e-5)
         # the same measurement from the parts: cached x, the chip's caption, a seed of its name, noise of that seed
         seed = int(stream(0, "control", "bank", item.chip.id).integers(2**62))
         cells = item.bucket[0] // 4, item.bucket[1] // 4
@@ -268,6 +270,7 @@ def test_the_bank_has_the_u_of_every_chip_as_sampling_measures_it(cache: Cache, 
             x=cache.latents([item], "x", 0, 0, cells), tokens=tokens, pooled=pooled, seeds=[seed], passes=3,
         )[0, : item.valid[0], : item.valid[1]]  # fmt: skip
         assert mean_v[n] == pytest.approx(float(v.double().mean()), rel=1e-5)
+        assert stage.u_of[item.chip.id] == pytest.approx(float(scale.u(v[None])), rel=1e-5)
         # and sampling itself, given the LR; the cache rounds to 8 bit and float16
         result = model.upscale(item.chip.load()[0], item.valid, captions=[item.chip.caption], seeds=[(seed,)], steps=1)
         assert mean_v[n] == pytest.approx(float(result.mean_v[0]), rel=0.02)
@@ -484,12 +487,63 @@ def test_dropout_is_active_in_training_the_control_and_nowhere_else(
     monkeypatch.setattr(Masks, "keep", watched)
     for kind in (stages_module.VaeModule, PriorModule, ControlModule):
         monkeypatch.setattr(kind, "forward", marked(kind.__name__, kind.forward))
-    for where, name in ((run_module, "validate"), (stages_module, "measure")):
+    for where, name in ((run_module, "validate"), (stages_module, "measure_levels")):
         monkeypatch.setattr(where, name, marked(name, getattr(where, name)))
     monkeypatch.setattr(run_module, "_with_validation", lambda *rest: {})
     train_small(tmp_path / "out", small_config(ONE, {"train": {"control": {"steps": 2}}}))
     assert seen.pop(("outside", "off")) == 2  # the gates at their corners, for the card
-    assert set(seen) == {("ControlModule", "training"), ("measure", "seeded"), ("validate", "off")}
+    assert set(seen) == {("ControlModule", "training"), ("measure_levels", "seeded"), ("validate", "off")}
+
+
+def test_the_best_validation_is_what_remains_if_it_is_to_be_kept(cache: Cache, tmp_path: Path) -> None:
+    """Also after a stop between the best one and the last."""
+    losses = [0.9, 0.3, 0.5, 0.6]
+    kept = {}
+    for keep in ("best", "last"):
+        config = small_config({"train": {"keep": keep, "ema": 0.5, "control": {"steps": 4}}})
+        expected = small_model()
+        stage, shadows = control_stage(expected, cache, config), []
+
+        def watched(step: int, stage: Any = stage, shadows: list = shadows) -> dict[str, float]:
+            shadows.append(state_of(stage.field.control, stage.field.gates))
+            return {"loss": losses[step - 1]}
+
+        stage.validate = watched  # type: ignore[method-assign]
+        assert run(stage, config, tmp_path / keep)["loss"] == (0.3 if keep == "best" else 0.6)
+        kept[keep] = state_of(expected.field.control, expected.field.gates)
+        wanted = shadows[1 if keep == "best" else 3]
+        assert all(torch.equal(a[k], b[k]) for a, b in zip(kept[keep], wanted, strict=True) for k in a)
+    again, config = small_model(), small_config({"train": {"keep": "best", "ema": 0.5, "control": {"steps": 4}}})
+    for _ in range(2):
+        stage = control_stage(again, cache, config)
+
+        def stops(step: int, first: bool = _ == 0) -> dict[str, float]:
+            if first and step == 3:
+                raise KeyboardInterrupt
+            return {"loss": losses[step - 1]}
+
+        stage.validate = stops  # type: ignore[method-assign]
+        with contextlib.suppress(KeyboardInterrupt):
+            run(stage, config, tmp_path / "stopped")
+    found = state_of(again.field.control, again.field.gates)
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(found, kept["best"], strict=True) for k in a)
+
+
+def test_the_prior_never_sees_a_degraded_copy_and_the_control_does(model: RareFlow, tmp_path: Path) -> None:
+    config = small_config({"train": {"augment": {"copies": 2, "degraded": 0.5}, "bank_every": 0}})
+    data = small_data(6)
+    cache = make_cache(tmp_path, data.train, model.codec, augment=config.train.augment)
+    degraded = {i.name for i in cache.items if i.degraded}
+    assert 0 < len(degraded) < 12
+    seen = {
+        stage.name: {name for step in range(12) for name in stage.batch(step)[1]}
+        for stage in (prior_stage(model, cache, config), control_stage(model, cache, config))
+    }
+    assert seen["prior"] == {i.name for i in cache.items} - degraded
+    assert seen["control"] == {i.name for i in cache.items}
+    spoilt = make_cache(tmp_path / "all", data.train, model.codec, augment=AugmentConfig(degraded=1.0))
+    with pytest.raises(RareflowError, match="found no chip whose LR is left as it is"):
+        prior_stage(model, spoilt, config)
 
 
 # --- a loss or a gradient that is not finite -------------------------------------------------------------------------

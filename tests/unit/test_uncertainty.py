@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rareflow.base import controlnet_fresh
+from rareflow.config import UncertaintyConfig
 from rareflow.model import RareFlow
 from rareflow.networks import Masks, NamedDropout, name_dropout
 from rareflow.noise import normal
-from rareflow.uncertainty import Scale, measure
+from rareflow.uncertainty import Scale, measure, measure_levels
 from tests.small_rareflow import small_config, small_model, stir, unsquared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -241,14 +242,61 @@ def test_a_control_that_is_still_zero_has_no_uncertainty() -> None:
     assert float(found(model, given, [1, 2], 4).max()) < 1e-12
 
 
-# --- eq. 5-6 ---------------------------------------------------------------------------------------------------------
+def test_v_at_two_levels_is_the_mean_of_both_over_the_square_of_the_level() -> None:
+    model, given = small_model(), case()
+    noise, x = given.pop("z"), given["x"]
+    parts = (model.field, model.masks, model.codec.decode)
+    common = dict(seeds=[1, 2], passes=3, **given)
+    both = measure_levels(*parts, noise=noise, levels=(1.0, 0.5), **common)
+    high = measure(*parts, z=noise, sigma=1.0, **common)
+    low = measure(*parts, z=0.5 * x + 0.5 * noise, sigma=0.5, **common)
+    torch.testing.assert_close(both, (high + 4 * low) / 2)
+    assert torch.equal(measure_levels(*parts, noise=noise, levels=(1.0,), **common), high)
+    assert float(low.mean()) > 1e-8
 
 
-def test_u_is_eq_5_or_eq_6() -> None:
-    mean_v = np.array([0.0, 1e-6, 2e-4, 5e-4, 3.0])
-    tensor = torch.from_numpy(mean_v)
-    np.testing.assert_allclose(Scale(4e-4, 2e-4).u(tensor), np.minimum(1, mean_v / 4e-4), rtol=1e-12)
-    np.testing.assert_allclose(Scale(4e-4, 2e-4, "exp").u(tensor), 1 - np.exp(-mean_v / 2e-4), rtol=1e-12)
+# --- eq. 4-6 ---------------------------------------------------------------------------------------------------------
+
+
+TAU, KAPPA = 4e-4, 2e-4
+
+
+def maps(count: int = 6) -> np.ndarray:
+    """Maps whose pixels lie on both sides of tau and kappa, one of them all over, one all under, one all 0."""
+    drawn = np.random.default_rng(3).gamma(0.5, 3e-4, (count, 4, 5))
+    drawn[0], drawn[1], drawn[2] = 0.0, drawn[1] * 1e-3, drawn[2] + 1e-3
+    return drawn
+
+
+@pytest.mark.parametrize(("form", "limit"), [("clip", TAU), ("clip_kappa", KAPPA)])
+def test_u_is_eq_4_pixel_by_pixel(form: str, limit: float) -> None:
+    """u = clip(mean(clip(v, 0, limit)) / limit, 0, 1) with the tau of eq. 5, or the kappa of eq. 6."""
+    v = maps()
+    found = Scale(TAU, KAPPA, form).u(torch.from_numpy(v)).tolist()
+    for one, u in zip(v, found, strict=True):
+        total = 0.0
+        for row in one:
+            for pixel in row:
+                total += min(max(float(pixel), 0.0), limit)
+        assert u == pytest.approx(min(max(total / one.size / limit, 0.0), 1.0), rel=1e-12)
+    assert found[0] == 0 and 0 < found[1] < 0.01 and found[2] == pytest.approx(1) and 0.1 < found[3] < 0.9
+
+
+def test_the_paper_s_form_is_the_default() -> None:
+    assert Scale(TAU, KAPPA).form == UncertaintyConfig().form == Scale.fit(torch.ones(3)).form == "clip"
+
+
+def test_simpler_forms_read_the_mean_alone() -> None:
+    v, mean_v = torch.from_numpy(maps()), maps().mean(axis=(1, 2))
+    np.testing.assert_allclose(Scale(TAU, KAPPA, "ratio").u(v), np.minimum(1, mean_v / TAU), rtol=1e-12)
+    np.testing.assert_allclose(Scale(TAU, KAPPA, "exp").u(v), 1 - np.exp(-mean_v / KAPPA), rtol=1e-12)
+
+
+def test_one_wild_pixel_cannot_bring_u_to_1() -> None:
+    v = torch.full((1, 10, 10), 1e-5)
+    v[0, 0, 0] = 1.0
+    assert float(Scale(TAU, KAPPA, "ratio").u(v)) == 1
+    assert float(Scale(TAU, KAPPA).u(v)) == pytest.approx((99 * 1e-5 + TAU) / 100 / TAU, rel=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
@@ -262,15 +310,17 @@ def test_the_scale_is_the_95th_percentile_and_the_median_of_the_bank(count: int)
 
 def test_u_of_the_bank_runs_up_to_1_and_saturates_for_a_twentieth() -> None:
     bank = torch.from_numpy(np.random.default_rng(0).gamma(2.0, 1e-5, 400))
-    u = Scale.fit(bank).u(bank)
-    assert float(u.max()) == 1 and float((u == 1).double().mean()) == pytest.approx(0.05, abs=0.003)
-    assert float(Scale.fit(bank, "exp").u(bank).median()) == pytest.approx(1 - math.exp(-1), abs=0.01)
+    flat = bank[:, None, None]  # maps of one pixel: every form is then one of the mean
+    for form in ("clip", "ratio"):
+        u = Scale.fit(bank, form).u(flat)
+        assert float(u.max()) == 1 and float((u == 1).double().mean()) == pytest.approx(0.05, abs=0.003)
+    assert float(Scale.fit(bank, "exp").u(flat).median()) == pytest.approx(1 - math.exp(-1), abs=0.01)
 
 
 def test_a_bank_that_does_not_vary_gives_u_0() -> None:
     scale = Scale.fit(torch.zeros(5))
     assert (scale.tau, scale.kappa) == (1.0, 1.0)
-    assert not bool(scale.u(torch.zeros(5)).any())
+    assert not bool(scale.u(torch.zeros(5, 2, 2)).any())
 
 
 def test_the_noise_of_a_measurement_is_that_of_draw_0() -> None:
