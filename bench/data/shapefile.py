@@ -1,6 +1,10 @@
 """Polygons of an ESRI shapefile (``.shp`` and ``.prj``), as the technical description of July 1998 lays them out.
 
 Only what masks need: rings and the CRS. Attributes (``.dbf``) and the index (``.shx``) are not read.
+
+Why not pyshp: a record whose length is negative leads it back to where it was, for ever; where a polygon's rings begin
+it does not look at; and points become a million tuples. With the walk over the records and the checks of the rings that
+would have to stand before it, nothing would be saved. pyogrio brings a GDAL of its own, whose readers are many.
 """
 
 from __future__ import annotations
@@ -10,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import read_text
 from bench.core.image import Mask
-
-Ring = npt.NDArray[np.float64]
+from bench.data.polygons import Ring, drawn
 
 MAX_BYTES = 2**24
 MAX_POLYGONS = 10_000  # more of them, each as large as the image, would take minutes to draw
@@ -46,19 +48,15 @@ class Polygons:
         taken to be in that one. Raises RfbenchError for a CRS that cannot be brought to it, and for polygons that lie
         nowhere near the image.
         """
-        from rasterio.features import rasterize
-
         left, bottom, right, top = bounds
         pixel = np.array([(right - left) / size[1], (bottom - top) / size[0]])
-        shapes = []
+        shapes: list[list[Ring]] = []
         for polygon in self._in(crs):
             in_px = [(ring - (left, top)) / pixel for ring in polygon]
             if not all((np.abs(ring) < _MAX_PX).all() for ring in in_px):
                 raise RfbenchError("its polygons lie nowhere near the image; look at its CRS")
-            shapes.append({"type": "Polygon", "coordinates": [ring.tolist() for ring in in_px]})
-        if not shapes:
-            return np.zeros(size, bool)
-        return np.asarray(rasterize(shapes, out_shape=size, fill=0, default_value=1, dtype="uint8"), bool)
+            shapes.append(in_px)
+        return drawn(shapes, size)
 
     def _in(self, crs: str) -> tuple[tuple[Ring, ...], ...]:
         """The rings in another CRS."""

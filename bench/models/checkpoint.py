@@ -8,8 +8,11 @@ and none left over, so that the checkpoint of another model or version never loa
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +21,14 @@ from bench import weights
 from bench.core import places
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import atomic_path, digest
+from bench.core.pickles import DryRun
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ENVIRONMENT_VARIABLE = "RFBENCH_CONVERTED"
+_MAX_PICKLE_BYTES = 2**26  # of what names the tensors
+_PICKLES_OF_OLD = 5  # in a file from before torch 1.6, ahead of its numbers
 _SHOWN = 3  # names in a message
 
 
@@ -67,6 +73,7 @@ def _pickled(path: Path) -> Any:
     import torch
 
     try:
+        _look_at(path)
         try:
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         except ValueError:  # the format before torch 1.6, which the restricted reader takes or refuses as a whole
@@ -74,6 +81,8 @@ def _pickled(path: Path) -> Any:
         stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except RfbenchError as error:
+        raise RfbenchError(f"{path.name} is not opened: it {error}") from None
     except pickle.UnpicklingError as error:
         # torch wraps the reason into advice to switch its guard off.
         why = one_line(error.__context__ or type(error).__name__, 160)
@@ -82,6 +91,21 @@ def _pickled(path: Path) -> Any:
         ) from None
     except Exception as error:  # whatever a reader meets in broken bytes
         raise _broken(path, error) from None
+
+
+def _look_at(path: Path) -> None:
+    """RfbenchError for a pickle that keeps torch's reader busy, or ends the interpreter (``bench.core.pickles``)."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.filename.rpartition("/")[2] == "data.pkl":
+                    if entry.file_size > _MAX_PICKLE_BYTES:
+                        raise RfbenchError(f"names its tensors in {entry.file_size} bytes, expected a few")
+                    DryRun(io.BytesIO(archive.read(entry))).load()
+        return
+    with path.open("rb") as file, contextlib.suppress(EOFError):  # the format before torch 1.6: one after the other
+        for _ in range(_PICKLES_OF_OLD):
+            DryRun(file).load()
 
 
 class _Inert:
