@@ -8,6 +8,7 @@ their own.
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -15,9 +16,9 @@ from importlib import resources
 from bench.core.errors import one_line
 from bench.reports.table.write import latex_text
 
-_START = re.compile(r"@\s*([A-Za-z]+)\s*\{\s*([^\s,{}\"#%'()=]+)\s*,")
-_FIELD = re.compile(r"\s*,?\s*([A-Za-z][\w-]*)\s*=\s*")
+_FIELD = re.compile(r"[a-z][\w-]{0,40}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_:.+/-]{0,79}")
+_MAX_CHARACTERS = 20_000  # of a plugin's citation
 # What an entry of somebody else's may do in our reader's LaTeX: accents, letters, emphasis, addresses.
 _HARMLESS = re.compile(
     r"\\(?:[\"'`^~=.&%$#_{}\-]|(?:[uvHcdbrtk]|l|L|o|O|i|j|ss|ae|AE|oe|OE|aa|AA|emph|textit|textbf|url)(?![A-Za-z]))"
@@ -68,7 +69,7 @@ def of_part(citation: str, kind: str, name: str) -> list[Entry]:
     if words and all(word in library() for word in words):
         return [library()[word] for word in words]
     if citation.lstrip().startswith("@"):
-        found = [_disarmed(entry) for entry in parse(citation)]
+        found = [_disarmed(entry) for entry in parse(citation[:_MAX_CHARACTERS])]
         if found:
             return found
     if not words:
@@ -80,38 +81,30 @@ def of_part(citation: str, kind: str, name: str) -> list[Entry]:
 
 
 def parse(text: str) -> list[Entry]:
-    """The entries of BibTeX text; what is no entry is passed over, and an entry that does not end is left out."""
-    entries, at = [], 0
-    while match := _START.search(text, at):
-        at = match.end()
-        fields: list[tuple[str, str]] = []
-        while (found := _FIELD.match(text, at)) and (value := _value(text, found.end())) is not None:
-            fields.append((found[1].lower(), re.sub(r"\s+", " ", value[0]).strip()))
-            at = value[1]
-        closed = re.compile(r"\s*,?\s*\}").match(text, at)
-        if closed and fields and _KEY.fullmatch(match[2]):
-            entries.append(Entry(match[1].lower(), match[2], tuple(fields)))
+    """The entries of BibTeX text; what is no entry is passed over.
+
+    Left out are entries that do not end, and those with a value whose braces do not pair as BibTeX counts them: every
+    brace, also one behind a backslash.
+    """
+    import bibtexparser
+
+    logging.getLogger("bibtexparser").setLevel(logging.CRITICAL)  # it tells of each broken entry
+    entries = []
+    for block in bibtexparser.parse_string(text).entries:
+        fields = [(f.key.lower(), " ".join(str(f.value).split())) for f in block.fields]
+        key, is_whole = block.key.strip(), all(_FIELD.fullmatch(name) and _is_paired(value) for name, value in fields)
+        if fields and is_whole and _KEY.fullmatch(key) and re.fullmatch(r"[a-z]+", block.entry_type.lower()):
+            entries.append(Entry(block.entry_type.lower(), key, tuple(fields)))
     return entries
 
 
-def _value(text: str, at: int) -> tuple[str, int] | None:
-    """A field's value from ``at``, without its braces or quotes, and where it ends; None where it does not.
-
-    BibTeX counts every brace, also one behind a backslash.
-    """
-    if at >= len(text):
-        return None
-    if text[at] not in '{"':
-        match = re.compile(r"[\w.-]+").match(text, at)
-        return (match[0], match.end()) if match else None
-    quoted, depth = text[at] == '"', 0
-    for i in range(at, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if (quoted and text[i] == '"' and depth == 0 and i > at) or (not quoted and depth == 0):
-            return text[at + 1 : i], i + 1
+def _is_paired(value: str) -> bool:
+    depth = 0
+    for character in value:
+        depth += (character == "{") - (character == "}")
         if depth < 0:
-            return None
-    return None
+            return False
+    return depth == 0
 
 
 def field_text(text: str) -> str:
