@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from bench.core.progress import Progress
     from bench.weights import WeightsFile
-    from bench.weights.fetch import Tick
+    from bench.weights.transfer import Tick
 
 _FOLDER = click.option(
     "--weights-dir",
@@ -147,7 +147,7 @@ def fetch(
             copies = [p for p in weights.places(entry) if p.parent != folder and p != entry.in_package]
         try:
             with _Bar(entry) as tick:
-                outcome = obtain(entry, folder, copies=copies, download=source is None, tick=tick)
+                outcome = obtain(entry, folder, copies=copies, network=source is None, tick=tick)
         except RfbenchError as error:
             failed += 1
             print(f"error: {one_line(error, 600)}", file=sys.stderr)

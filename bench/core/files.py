@@ -58,10 +58,9 @@ def atomic_path(path: Path, *, within: Path | None = None, durable: bool = True)
         temporary.unlink(missing_ok=True)  # a link that somebody left under this name would be followed
         yield temporary
         if durable:
-            _to_disk(temporary)
-        temporary.replace(path)
-        if durable:
-            _to_disk(path.parent)
+            settle(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise RfbenchError(
             f"cannot write {path}: {error.strerror or one_line(error)}; free space or choose a folder that can "
@@ -138,13 +137,19 @@ def finish_commit(folder: Path) -> None:
                 part = _part(folder, name)
                 _follow_no_link(part.parent, folder)
                 if part.is_file() and not part.is_symlink():
-                    part.replace(folder / name)
-                    _to_disk((folder / name).parent)
+                    settle(part, folder / name)
     try:
         journal.unlink(missing_ok=True)
         _to_disk(folder)
     except OSError as error:
         raise RfbenchError(f"cannot write {folder}: {error.strerror}; allow writing to it, and repeat") from error
+
+
+def settle(part: Path, path: Path) -> None:
+    """Give a finished file its name, once it is on the disk."""
+    _to_disk(part)
+    part.replace(path)
+    _to_disk(path.parent)
 
 
 def _part(folder: Path, name: str) -> Path:

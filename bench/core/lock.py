@@ -38,7 +38,15 @@ class Taken(RfbenchError):
 
 
 @contextmanager
-def lock(folder: Path, what: str, *, name: str = "", wait: bool = False, remedy: str = "wait for it") -> Iterator[None]:
+def lock(
+    folder: Path,
+    what: str,
+    *,
+    name: str = "",
+    wait: bool = False,
+    remedy: str = "wait for it",
+    elsewhere: str = "choose another folder",
+) -> Iterator[None]:
     """Hold ``folder`` (made if need be), or what is called ``name`` in it, for this process alone.
 
     Parameters
@@ -47,6 +55,7 @@ def lock(folder: Path, what: str, *, name: str = "", wait: bool = False, remedy:
     name : of one of several locks in the folder; the folder itself where empty.
     wait : whether to wait for the other process, after a line on stderr, instead of raising.
     remedy : the next step where it does not wait.
+    elsewhere : the next step where nothing can be written there.
 
     Raises
     ------
@@ -59,14 +68,14 @@ def lock(folder: Path, what: str, *, name: str = "", wait: bool = False, remedy:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _handle(folder, name)
     except OSError as error:
-        raise RfbenchError(f"cannot write into {folder}: {error.strerror}; choose another folder") from None
+        raise RfbenchError(f"cannot write into {folder}: {error.strerror}; {elsewhere}") from None
     said = f"another process {what} in {folder}"
     try:
         held = _system_lock(handle, said, wait, remedy)
         if held:
             if name and not _is_still_there(handle, folder / _file(name)):
                 # Whoever had it removed the file at its end: this is a lock that nobody else will meet.
-                with lock(folder, what, name=name, wait=wait, remedy=remedy):
+                with lock(folder, what, name=name, wait=wait, remedy=remedy, elsewhere=elsewhere):
                     yield
                 return
             try:
@@ -78,7 +87,7 @@ def lock(folder: Path, what: str, *, name: str = "", wait: bool = False, remedy:
             return
     finally:
         os.close(handle)
-    with _owner_file(folder / (OWNER if not name else f"{_file(name)}.owner"), said, wait, remedy):
+    with _owner_file(folder / (OWNER if not name else f"{_file(name)}.owner"), said, wait, remedy, elsewhere):
         yield
 
 
@@ -122,10 +131,10 @@ def _system_lock(handle: int, said: str, wait: bool, remedy: str) -> bool:
 
 
 @contextmanager
-def _owner_file(path: Path, said: str, wait: bool, remedy: str) -> Iterator[None]:
+def _owner_file(path: Path, said: str, wait: bool, remedy: str, elsewhere: str) -> Iterator[None]:
     """The lock as a file that names its owner."""
     told = False
-    while not _made(path):
+    while not _made(path, elsewhere):
         owner = _owner(path)
         if owner is not None and is_left(owner[0]):
             # Of two that find it left, one takes its name away: the other's rename fails, and it looks again.
@@ -152,7 +161,7 @@ def _owner_file(path: Path, said: str, wait: bool, remedy: str) -> Iterator[None
         path.unlink(missing_ok=True)
 
 
-def _made(path: Path) -> bool:
+def _made(path: Path, elsewhere: str) -> bool:
     """Whether the file could be made by this process; it never shows without its owner's name."""
     part = path.with_name(f"{path.name}.{mark()}.part")
     part.unlink(missing_ok=True)
@@ -170,7 +179,7 @@ def _made(path: Path) -> bool:
             except FileExistsError:
                 return False
     except OSError as error:
-        raise RfbenchError(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from None
+        raise RfbenchError(f"cannot write into {path.parent}: {error.strerror}; {elsewhere}") from None
     finally:
         part.unlink(missing_ok=True)
     return True

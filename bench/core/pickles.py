@@ -12,7 +12,7 @@ pickle names entry four billion, and has no place to count at. This one is the s
 from __future__ import annotations
 
 import pickle
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from bench.core.errors import RfbenchError, one_line
 
@@ -78,7 +78,7 @@ class Reader(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Any) -> None:
         super().__init__(file)
         self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc]
         self._numbers = 0

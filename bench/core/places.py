@@ -48,9 +48,9 @@ def home() -> Path:
 def kept(name: str, variable: str) -> Path:
     """The folder ``name`` (``weights``, ``envs``) of what is kept: where ``variable`` says, else below the home.
 
-    It need not exist.
+    It need not exist. An empty ``variable`` is none.
     """
-    named = os.environ.get(variable)
+    named = os.environ.get(variable) if variable else None
     return Path(named).absolute() if named else home() / ".cache" / "rfbench" / name
 
 

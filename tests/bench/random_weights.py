@@ -6,12 +6,12 @@ and, through an environment variable, in those that it starts. Trunks hold their
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from bench import weights
@@ -43,7 +43,7 @@ def use() -> Path | None:
         return None
     folder = Path(os.environ[_FOLDER])
     for file, digest in json.loads((folder / "hashes.json").read_text()).items():
-        weights.listed()[file] = dataclasses.replace(weights.listed()[file], sha256=digest)
+        weights.listed()[file] = msgspec.structs.replace(weights.listed()[file], sha256=digest)
     return folder
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import functools
 import shutil
 import tempfile
@@ -19,12 +18,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
 import numpy as np
 
 from bench import weights
 from bench.core.files import sha256
 from bench.metrics.base import Setting
 from bench.metrics.networks import replaced
+from bench.weights import listing
 from tests.reference.pictures import clean, need
 from tests.reference.texture_equations import niqe_blocks
 
@@ -53,8 +54,8 @@ def accepted(*files: str) -> Iterator[Setting]:
 def _listed(folder: Path, hashes: Mapping[str, str]) -> Iterator[Setting]:
     entries = dict(weights.listed())
     for file, has in hashes.items():
-        entries[file] = dataclasses.replace(entries[file], sha256=has)
-    with mock.patch.object(weights, "listed", lambda: entries):
+        entries[file] = msgspec.structs.replace(entries[file], sha256=has)
+    with mock.patch.object(listing, "_committed", lambda: entries):
         yield Setting(weights_dir=folder)
 
 

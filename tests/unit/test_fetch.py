@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -14,10 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.core.errors import RfbenchError
-from bench.weights import WeightsFile, fetch, recorded
+from bench.weights import WeightsFile, recorded, transfer
 from bench.weights.fetch import obtain
 from tests.conftest import ROOT
 from tests.file_server import CONTENT, Handler, Server, error, hanging_after, other, part_of, redirect, serving, whole
@@ -28,7 +28,7 @@ FILE = "net-1.pth"
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(fetch, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(transfer, "_PAUSE_S", 0.0)
     with serving() as found:
         yield found
 
@@ -83,7 +83,7 @@ def test_what_breaks_off_goes_on(entry: WeightsFile, folder: Path, server: Serve
 def test_the_next_call_goes_on_where_the_last_gave_up(
     entry: WeightsFile, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "_TRIES", 1)
+    monkeypatch.setattr(transfer, "_TRIES", 1)
     server.answers = [part_of(100_000), whole]
     said = refused(entry, folder, r"ended at 100000 of 320000 bytes.*\(100 kB of 320 kB are kept\)")
     assert "run the same command again" in said
@@ -212,7 +212,7 @@ def test_a_broken_server_is_asked_five_times(entry: WeightsFile, folder: Path, s
 
 
 def test_a_stall_ends(entry: WeightsFile, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "STALL_S", 0.15)
+    monkeypatch.setattr(transfer, "STALL_S", 0.15)
     server.answers = [hanging_after(1000), hanging_after(0)]
     started = time.monotonic()
     refused(entry, folder, r"nothing came for 0 s, after 5 tries \(1 kB of 320 kB are kept\)")
@@ -232,8 +232,8 @@ def test_a_trickle_is_a_stall(
             if handler.server.release.wait(0.02):
                 return
 
-    monkeypatch.setattr(fetch, "STALL_S", 0.2)
-    monkeypatch.setattr(fetch, "_TRIES", 2)
+    monkeypatch.setattr(transfer, "STALL_S", 0.2)
+    monkeypatch.setattr(transfer, "_TRIES", 2)
     server.answers = [trickle]
     refused(entry, folder, r"[0-9]+ bytes in 0 s, after 2 tries")
 
@@ -242,7 +242,7 @@ def test_nobody_there_is_one_line_at_once(entry: WeightsFile, folder: Path) -> N
     closed = Server()
     port = closed.server_port
     closed.server_close()
-    nowhere = dataclasses.replace(entry, source=f"http://127.0.0.1:{port}/x")
+    nowhere = msgspec.structs.replace(entry, source=f"http://127.0.0.1:{port}/x")
     refused(nowhere, folder, r"no connection to 127\.0\.0\.1 \(Connection refused\).*--from DIR")
 
 
@@ -271,7 +271,7 @@ def test_redirects_never_leave_https(entry: WeightsFile) -> None:
 
     request = urllib.request.Request("https://example.org/a")
     with pytest.raises(RfbenchError, match=r"its redirect is http://example\.org/b, expected an https address"):
-        fetch._Redirects().http_error_302(request, None, 302, "", {"location": "http://example.org/b"})
+        transfer._Redirects().http_error_302(request, None, 302, "", {"location": "http://example.org/b"})
 
 
 def test_a_circle_of_redirects_ends(entry: WeightsFile, folder: Path, server: Server) -> None:
@@ -286,7 +286,7 @@ def test_a_circle_of_redirects_ends(entry: WeightsFile, folder: Path, server: Se
     "source", ["file:///etc/hostname", "ftp://example.org/a", "http://example.org/a", "/a", "", "http://[::1/a"]
 )
 def test_sources_are_https(entry: WeightsFile, folder: Path, source: str) -> None:
-    refused(dataclasses.replace(entry, source=source), folder, "expected an https address|no usable address")
+    refused(msgspec.structs.replace(entry, source=source), folder, "expected an https address|no usable address")
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -305,9 +305,10 @@ SCRIPT = textwrap.dedent(
     """
     import encodings.idna, fcntl, os, resource, sys  # all of it while the library can be read
     from pathlib import Path
-    from bench.weights import fetch, weights
+    from bench import weights
+    from bench.weights import fetch, transfer
     from bench.core.errors import RfbenchError
-    fetch._PAUSE_S = 0.0
+    transfer._PAUSE_S = 0.0
     kind, folder, source, size, sha = sys.argv[1:]
     if kind == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -369,7 +370,7 @@ def test_too_little_space_is_seen_beforehand(
     entry: WeightsFile, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
     refused(entry, folder, "needs 320 kB in .*, where 1 kB are free")
     assert server.asked == []
 
@@ -422,7 +423,7 @@ def test_copies_are_verified_before_and_after(entry: WeightsFile, folder: Path, 
     usb.mkdir()
 
     def offline() -> str:
-        return obtain(entry, folder, copies=[usb / FILE], download=False)
+        return obtain(entry, folder, copies=[usb / FILE], network=False)
 
     with pytest.raises(RfbenchError, match=rf"{FILE}: is not in {usb}; fetch it on a machine with network"):
         offline()
@@ -445,7 +446,7 @@ def test_a_right_copy_spares_the_download(entry: WeightsFile, folder: Path, serv
 
 
 def test_a_hash_of_eight_digits_is_all_that_is_held_against(entry: WeightsFile, folder: Path, server: Server) -> None:
-    short = dataclasses.replace(entry, sha256=entry.sha256[:8])
+    short = msgspec.structs.replace(entry, sha256=entry.sha256[:8])
     assert obtain(short, folder) == "fetched"
     assert_there(folder)
     server.answers = [other(CONTENT[::-1])]
@@ -455,7 +456,7 @@ def test_a_hash_of_eight_digits_is_all_that_is_held_against(entry: WeightsFile, 
 def test_what_a_package_carries_is_not_downloaded(
     entry: WeightsFile, folder: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    carried = dataclasses.replace(entry, package_path="rfbench_carrier/data/net.pth")
+    carried = msgspec.structs.replace(entry, package_path="rfbench_carrier/data/net.pth")
     refused(carried, folder, "comes with the package rfbench_carrier and is not there; install the package")
     inside = tmp_path / "site" / "rfbench_carrier" / "data"
     inside.mkdir(parents=True)
@@ -473,7 +474,7 @@ def test_what_a_package_carries_is_not_downloaded(
 
 @pytest.fixture
 def unlisted(entry: WeightsFile) -> WeightsFile:
-    return dataclasses.replace(entry, sha256="", bytes=300_000)
+    return msgspec.structs.replace(entry, sha256="", bytes=300_000)
 
 
 RECORD = FILE + ".recorded.json"
@@ -497,7 +498,7 @@ def test_the_hash_of_the_first_copy_is_recorded_and_enforced(
 def test_an_unlisted_file_goes_on_and_is_never_glued_from_two(
     unlisted: WeightsFile, folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "_TRIES", 1)
+    monkeypatch.setattr(transfer, "_TRIES", 1)
     server.answers = [whole, part_of(100_000), whole]
     refused(unlisted, folder, r"ended at 100000 of 320000 bytes")
     assert obtain(unlisted, folder) == "fetched" and (folder / FILE).read_bytes() == CONTENT
@@ -512,11 +513,11 @@ def test_an_unlisted_file_goes_on_and_is_never_glued_from_two(
 
 
 def test_an_unlisted_file_must_be_about_as_large_as_listed(unlisted: WeightsFile, folder: Path, server: Server) -> None:
-    refused(dataclasses.replace(unlisted, bytes=3_000), folder, "has 320000 bytes, expected about 3 kB")
+    refused(msgspec.structs.replace(unlisted, bytes=3_000), folder, "has 320000 bytes, expected about 3 kB")
     half = folder.parent / FILE
     half.write_bytes(CONTENT[:100_000])
     with pytest.raises(RfbenchError, match="has 100000 bytes, expected about 300 kB"):
-        obtain(unlisted, folder, copies=[half], download=False)
+        obtain(unlisted, folder, copies=[half], network=False)
     assert obtain(unlisted, folder, copies=[half]) == "fetched"  # such a copy is passed over
     (folder / FILE).unlink()
     (folder / RECORD).unlink()
@@ -537,9 +538,9 @@ def test_an_unlisted_file_of_another_size_is_replaced(
         (folder / RECORD).unlink(missing_ok=True)
         (folder / FILE).write_bytes(b"<html>not found</html>")
         with pytest.raises(RfbenchError, match="fetch it on a machine with network"):
-            obtain(unlisted, folder, copies=[tmp_path / "nowhere"], download=False)
+            obtain(unlisted, folder, copies=[tmp_path / "nowhere"], network=False)
         assert names(folder) == {FILE}  # nothing is lost before there is a better one
-        assert obtain(unlisted, folder, copies=copies, download=download) == outcome
+        assert obtain(unlisted, folder, copies=copies, network=download) == outcome
         assert (folder / FILE).read_bytes() == CONTENT and names(folder) == {FILE, RECORD}
 
 
@@ -549,17 +550,17 @@ def test_an_unlisted_file_is_taken_from_a_folder_with_what_was_recorded_there(
     copy = tmp_path / "stick" / FILE
     copy.parent.mkdir()
     copy.write_bytes(CONTENT)
-    assert obtain(unlisted, folder, copies=[copy], download=False) == "copied"
+    assert obtain(unlisted, folder, copies=[copy], network=False) == "copied"
     assert recorded(folder / FILE) is not None and not server.asked
     (folder / FILE).unlink()
     (folder / RECORD).unlink()
     obtain(unlisted, copy.parent)  # its hash is recorded there
     copy.write_bytes(CONTENT[:-1] + b"!")
     with pytest.raises(RfbenchError, match=r"is not the file whose hash .* was recorded beside it"):
-        obtain(unlisted, folder, copies=[copy], download=False)
+        obtain(unlisted, folder, copies=[copy], network=False)
     assert names(folder) == set()
     with pytest.raises(RfbenchError, match="fetch it on a machine with network"):
-        obtain(unlisted, folder, copies=[tmp_path / "nowhere"], download=False)
+        obtain(unlisted, folder, copies=[tmp_path / "nowhere"], network=False)
 
 
 def test_the_hash_of_a_file_that_lies_there_is_recorded(unlisted: WeightsFile, folder: Path, server: Server) -> None:

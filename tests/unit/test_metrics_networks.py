@@ -7,12 +7,12 @@ few hundred kilobytes, so that the path from the file to the number is the real 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -26,6 +26,7 @@ from bench.metrics.lookup import _noting, files_of
 from bench.metrics.niqe import Niqe
 from bench.metrics.perceptual import Dists, LpipsAlex, LpipsVgg
 from bench.metrics.realism import FidTf, KidTf, ManiqaKoniq
+from bench.weights import listing
 from tests.reference.random_weights import KONIQ, accepted, narrow_maniqa
 from tests.reference.random_weights import state as random_state
 
@@ -84,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patch:
         entries = dict(weights.listed())
-        patch.setattr(weights, "listed", lambda: entries)
+        patch.setattr(listing, "_committed", lambda: entries)
         for constructor, file in (("alexnet", ALEXNET), ("vgg16", VGG16)):
             with torch.device("meta"):
                 features = getattr(torchvision.models, constructor)(weights=None).features
@@ -95,7 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def add(folder: Path, file: str, state: dict[str, torch.Tensor]) -> None:
     """Save ``state`` as a listed file, and list it with the hash that it has."""
     torch.save(state, folder / file)
-    weights.listed()[file] = dataclasses.replace(weights.listed()[file], sha256=sha256(folder / file))
+    weights.listed()[file] = msgspec.structs.replace(weights.listed()[file], sha256=sha256(folder / file))
 
 
 def images(height: int = 64, width: int = 80, seed: int = 0) -> tuple[Estimate, Reference]:
@@ -272,7 +273,7 @@ def test_wrong_or_missing_weights_are_reasons(folder: Path, tmp_path: Path, monk
     wrong = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)
     assert wrong.value is None and f"weights wrong: {ALEXNET}" in wrong.reason
     assert str(tmp_path) not in wrong.reason  # it becomes part of the run's plan
-    monkeypatch.setattr(weights, "listed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
+    monkeypatch.setattr(listing, "_committed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
     add(tmp_path, ALEXNET, {"features.0.weight": torch.zeros(3)})
     unfit = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*pair)
     assert unfit.value is None and "does not fit" in unfit.reason
@@ -283,7 +284,7 @@ def test_weights_are_never_unpickled(folder: Path, tmp_path: Path, monkeypatch: 
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    monkeypatch.setattr(weights, "listed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
+    monkeypatch.setattr(listing, "_committed", functools.cache(lambda listed=dict(weights.listed()): dict(listed)))
     add(tmp_path, ALEXNET, {"features.0.weight": Trap()})
     score = LpipsAlex(Setting(weights_dir=tmp_path)).assess(*images())
     assert score.value is None and "cannot be read" in score.reason
@@ -303,8 +304,8 @@ def test_a_metric_opens_its_listed_files_and_no_other(
         given = tmp_path / Niqe.weights_files[0]
         savemat(given, {"mu_prisparam": np.ones((1, 36)), "cov_prisparam": np.eye(36)})
         entries = dict(weights.listed())
-        entries[given.name] = dataclasses.replace(entries[given.name], sha256=sha256(given))
-        monkeypatch.setattr(weights, "listed", lambda: entries)
+        entries[given.name] = msgspec.structs.replace(entries[given.name], sha256=sha256(given))
+        monkeypatch.setattr(listing, "_committed", lambda: entries)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))

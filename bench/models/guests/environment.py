@@ -253,7 +253,8 @@ def lock(name: str) -> AbstractContextManager[None]:
     """One process at a time for what is called ``name``; the others wait."""
     if os.name != "posix":
         raise RfbenchError("models with an environment of their own need Linux or macOS")
-    return locks.lock(root(), f"makes {name}", name=name, wait=True)
+    elsewhere = f"name another folder by {ENVIRONMENT_VARIABLE}"
+    return locks.lock(root(), f"makes {name}", name=name, wait=True, elsewhere=elsewhere)
 
 
 def sweep(folder: Path, name: str) -> None:
