@@ -228,9 +228,9 @@ class _MetricChecks:
             try:
                 metric.setup()
             except Unavailable as error:
-                why = str(error)
+                why = error.reason
         if why is not None:
-            raise Skipped(why, missing=True)
+            raise Skipped(str(why), missing=True)
         return f"package {self.kind.package}" + (
             f", weights {', '.join(self.kind.weights_files)}" * bool(self.kind.weights_files)
         )
@@ -583,9 +583,9 @@ class _MetricChecks:
     def _held(self, what: str, *pairs: Pair) -> Score:
         """A score that is a number or a reason of its own; an exception is none."""
         score = self._measure(self._new(), *pairs)
-        if score.reason is not None and score.reason.startswith("failed:"):
+        if score.reason is not None and score.reason.kind == "failed":
             raise Broken(
-                f"{what}: {score.reason.removeprefix('failed: ')}",
+                f"{what}: {score.reason.text.removeprefix('failed: ')}",
                 "a number or a reason",
                 "raise bench.core.errors.Unavailable with the reason, or state min_side_px, min_images, needs, masks",
             )

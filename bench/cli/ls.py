@@ -75,14 +75,14 @@ def _options(options: dict[str, str], summary: str) -> str:
 
 def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
     from bench.metrics.base import Setting
-    from bench.metrics.scorer import DEFAULT, metric_class
+    from bench.metrics.scorer import built
 
     def describe(name: str) -> tuple[str, ...]:
-        metric = metric_class(name)(Setting(weights_dir=weights_dir))
+        metric = built(name, Setting(weights_dir=weights_dir))
         needs = " ".join(metric.needs) + (f" >={metric.min_side_px}px" if metric.min_side_px > 1 else "")
         arrow = {"up": "higher", "down": "lower"}[metric.direction]
-        here = metric.missing() or "ready"
-        in_default = "*" if name in DEFAULT else ""
+        here = str(metric.missing() or "ready")
+        in_default = "*" if metric.default is not None else ""
         return (
             name + in_default,
             metric.group,

@@ -43,7 +43,7 @@ def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> Non
     from bench.doctor.describe import describe_metric
     from bench.metrics.base import Setting
     from bench.metrics.identity import rebuild
-    from bench.metrics.scorer import metric_class
+    from bench.metrics.scorer import built
 
     found = []
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints while it is loaded
@@ -51,7 +51,7 @@ def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> Non
             if "|" in name:
                 metric = rebuild(name, weights_dir=weights_dir)
             else:
-                metric = metric_class(name)(Setting(weights_dir=weights_dir))
+                metric = built(name, Setting(weights_dir=weights_dir))
             found.append(describe_metric(metric))
     if as_json:
         import json

@@ -96,6 +96,7 @@ def command(**options: object) -> int:
     """
     from bench.core.errors import one_line
     from bench.core.licences import restriction
+    from bench.metrics.scorer import built
     from bench.predict.execute import execute
     from bench.predict.plan import SLOW, NotReady, Request, make_plan
     from bench.reports.table.build import build_table
@@ -115,7 +116,7 @@ def command(**options: object) -> int:
         restricts = restriction(record["licences"]["model"])
         if restricts:
             print(f"note: {label} is under {one_line(record['licences']['model'])}: {restricts}", file=sys.stderr)
-    lacking = [name for name, why in plan.skipped.items() if why.startswith("weights ")]
+    lacking = [name for name in plan.skipped if built(name, plan.setting).lacking_weights()]
     if len(lacking) > 1:
         print(f"'rfbench weights fetch --metrics {','.join(lacking)}' gets all of these weights", file=sys.stderr)
     outcome = execute(plan, sys.argv)

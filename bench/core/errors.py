@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from bench.core.reason import Reason
+
 LONGEST_LINE = 1000
 
 
@@ -31,7 +33,14 @@ class NotComparable(RfbenchError):
 
 
 class Unavailable(RfbenchError):
-    """A part cannot work here: a package, a weights file or a device is missing. Becomes a reason in a cell."""
+    """A part cannot work here: a package, a weights file or a device is missing. Becomes a reason in a cell.
+
+    ``reason`` is what it becomes: the one that was given, or, of plain words, one that lies in the images or the model.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(message)
+        self.reason = message if isinstance(message, Reason) else Reason("unfit", one_line(message))
 
 
 class ItemError(RfbenchError):

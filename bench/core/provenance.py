@@ -8,20 +8,24 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch", "torchvision", "numpy", "scipy", "scikit-image", "colour-science", "pyiqa", "lpips", "DISTS-pytorch",
-    "torch-fidelity", "diffusers", "transformers", "accelerate", "rasterio", "pillow", "pandas", "pyarrow",
-    "safetensors",
+    "torch", "torchvision", "numpy", "scipy", "diffusers", "transformers", "accelerate", "rasterio", "pillow", "pandas",
+    "pyarrow", "safetensors",
 )  # fmt: skip
+"""What images and models go through, whatever the metrics."""
 
 
-def software() -> dict[str, Any]:
-    """Versions of rfbench, Python and the packages that can move a number; the commit where it runs from a checkout."""
+def software(also: Iterable[str] = ()) -> dict[str, Any]:
+    """Versions of rfbench, Python and the packages that can move a number; the commit where it runs from a checkout.
+
+    ``also`` are the distributions of the metrics (``bench.metrics.scorer.distributions``).
+    """
     versions: dict[str, str | None] = {}
-    for name in PACKAGES:
+    for name in dict.fromkeys([*PACKAGES, *also]):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -296,6 +296,7 @@ def _weights_folders(weights_dir: Path | None) -> Iterator[Line]:
 
 
 def _metrics(weights_dir: Path | None) -> Iterator[Line]:
+    from bench import weights
     from bench.core import registry
     from bench.metrics.base import Setting
     from bench.metrics.scorer import metric_class
@@ -307,19 +308,21 @@ def _metrics(weights_dir: Path | None) -> Iterator[Line]:
         except RfbenchError:
             continue  # a broken plugin, told above
         try:
-            why = kind(Setting(weights_dir=weights_dir)).missing()
+            metric = kind(Setting(weights_dir=weights_dir))
+            why, files = metric.missing(), metric.lacking_weights()
         except Exception as error:  # a plugin's metric; the report goes on
             yield Line("metrics", "problem", f"{name}: {error}", f"rfbench check metric {one_line(name, 60)}")
             continue
         if why is None:
             ready.append(name)
             continue
-        if why.startswith("weights wrong"):
-            yield Line("metrics", "problem", f"{name}: {why}", f"rfbench weights fetch --metrics {name}")
-        elif why.startswith("weights"):
-            yield Line("metrics", "note", f"{name}: {why}", f"rfbench weights fetch --metrics {name}")
+        if files:
+            wrong = any(weights.places(weights.entry_of(file), weights_dir) for file in files)
+            remedy = f"rfbench weights fetch --metrics {name}"
+            yield Line("metrics", "problem" if wrong else "note", f"{name}: {why}", remedy)
         else:
-            yield Line("metrics", "note", f"{name}: {why}", "pip install 'rfbench[iqa]'" if "pyiqa" in why else "")
+            remedy = "pip install 'rfbench[iqa]'" if kind.package == "pyiqa" else ""
+            yield Line("metrics", "note", f"{name}: {why}", remedy)
     yield Line("metrics", "ok", f"{len(ready)} ready: {', '.join(ready)}")
 
 

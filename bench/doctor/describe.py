@@ -15,9 +15,7 @@ from typing import Any
 from bench import weights
 from bench.core.errors import RfbenchError, one_line
 from bench.metrics.base import Metric
-from bench.metrics.scorer import DEFAULT
 from bench.reports.cite.bibtex import Entry, of_part, plain
-from bench.reports.cite.collect import PACKAGES
 
 FORMAT = 1
 _LONGEST = 4000  # characters of a text that comes from a plugin
@@ -30,7 +28,7 @@ def describe_metric(metric: Metric) -> dict[str, Any]:
     that equals its reference; ``missing`` why the metric cannot be computed here, or null. ``format`` counts the
     versions of this document.
     """
-    kind = type(metric)
+    kind, why = type(metric), metric.missing()
     low, high = (None if math.isinf(b) else float(b) for b in kind.bounds)
     return {
         "format": FORMAT,
@@ -54,7 +52,7 @@ def describe_metric(metric: Metric) -> dict[str, Any]:
         "min_side_px": kind.min_side_px,
         "min_images": kind.min_images,
         "fits_references": kind.fits_references,
-        "package": {"import": kind.package, **_distribution(kind.package)},
+        "package": {"import": kind.package, **_distribution(kind)},
         "licence": one_line(kind.licence, 160),
         "weights": [_weights(file) for file in kind.weights_files],
         "source": _section(kind, "Source"),
@@ -62,8 +60,8 @@ def describe_metric(metric: Metric) -> dict[str, Any]:
         "traps": _section(kind, "Traps"),
         "on_satellite": one_line(kind.on_satellite, _LONGEST),
         "defined_in": f"{kind.__module__}:{kind.__qualname__}",
-        "default": kind.name in DEFAULT,
-        "missing": metric.missing(),
+        "default": kind.default is not None,
+        "missing": None if why is None else str(why),
     }
 
 
@@ -98,14 +96,11 @@ def _section(kind: type[Metric], name: str) -> str:
 # --- what it is made of -----------------------------------------------------------------------------------------------
 
 
-def _distribution(package: str) -> dict[str, str | None]:
-    """The distribution that brings an import package, and its version; None where it is not installed."""
-    known = PACKAGES.get(package)
-    # To ask all installed distributions what they bring takes seconds.
-    names = [known[0]] if known else importlib.metadata.packages_distributions().get(package.partition(".")[0], [])
-    for name in names:
+def _distribution(kind: type[Metric]) -> dict[str, str | None]:
+    """The distribution that brings a metric's package, and its version; None where it is not installed."""
+    for software in kind.software[:1]:
         try:
-            return {"name": name, "version": importlib.metadata.version(name)}
+            return {"name": software.distribution, "version": importlib.metadata.version(software.distribution)}
         except importlib.metadata.PackageNotFoundError:
             continue
     return {"name": None, "version": None}

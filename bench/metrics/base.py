@@ -10,21 +10,25 @@ from __future__ import annotations
 import importlib.util
 import math
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from bench import weights
-from bench.core.errors import Unavailable, one_line
+from bench.core.contain import PluginFailed, contained, described, kept_traceback
+from bench.core.errors import RfbenchError, Unavailable
 from bench.core.image import Array, Image, Mask
+from bench.core.reason import Reason
+from bench.metrics.software import NUMPY, Software
 
 Group = Literal["fidelity", "perceptual", "realism", "physics", "uncertainty"]
 GROUPS: tuple[Group, ...] = ("fidelity", "perceptual", "realism", "physics", "uncertainty")
 Need = Literal["reference", "distribution", "lr", "pan", "reflectance"]
 Features = dict[str, np.ndarray]
+Found = TypeVar("Found")
 WEIGHTS, FIT = "w:", "fit:"
 """How the parts of an identity begin that hold hashes: of pretrained weights, and of a model fitted on references."""
 
@@ -98,11 +102,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Score:
-    """A value, or the reason why there is none. ``note`` says what was left out, such as pixels."""
+    """A value, or the reason why there is none. ``note`` says what was left out, such as pixels; ``traceback`` is that
+    of a metric that failed, for its author."""
 
     value: float | None = None
-    reason: str | None = None
+    reason: Reason | None = None
     note: str | None = None
+    traceback: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -149,8 +155,14 @@ class Metric(ABC):
     min_side_px : the smallest height and width it works on.
     weights_files : names in the committed list of weights.
     package : the Python package that computes it; a metric without it is a reason.
+    software : the installable packages that compute it, first the one that brings ``package``: a run records their
+        versions, and a methods section cites them.
     licence : where use is restricted.
     citation : whose work it is: keys of ``bench/reports/cite/citations.bib``, BibTeX entries, or plain words.
+    decimals : how many tables show: what 24 images can tell apart, and a little more; None for four significant digits.
+    default : its place among the columns of the default set, the lowest first; None where it is computed only when it
+        is asked for by name. The paper's columns are 1 to 12.
+    slow_on_cpu : takes minutes an image on a processor, and is left out there unless it is asked for by name.
     revision : raised whenever our own part changes a number.
     parameters : parts of the signature, such as ``("gauss11,1.5", "popcov", "range1")``.
     equation : its formula in one line of plain text.
@@ -176,7 +188,11 @@ class Metric(ABC):
     min_images: ClassVar[int] = 1
     weights_files: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[str] = "numpy"
+    software: ClassVar[tuple[Software, ...]] = (NUMPY,)
     licence: ClassVar[str] = ""
+    decimals: ClassVar[int | None] = None
+    default: ClassVar[int | None] = None
+    slow_on_cpu: ClassVar[bool] = False
     revision: ClassVar[int] = 1
     parameters: tuple[str, ...] = ()
     summary: ClassVar[str] = ""
@@ -244,50 +260,41 @@ class Metric(ABC):
         """The short hashes of its weights, as the identity has them."""
         return tuple(weights.entry_of(f).short_hash for f in self.weights_files)
 
-    def missing(self) -> str | None:
+    def missing(self) -> Reason | None:
         """Why the metric cannot work here at all (a package, a weights file), found without importing anything."""
         if importlib.util.find_spec(self.package) is None:
-            return f"package {self.package} is not installed"
+            return Reason("missing", f"package {self.package} is not installed")
+        return next(iter(self.lacking_weights().values()), None)
+
+    def lacking_weights(self) -> dict[str, Reason]:
+        """Its listed files that are not here, or not with their hash, and what to do."""
+        found = {}
         for file in self.weights_files:
             try:
                 weights.find(file, self.setting.weights_dir)
             except Unavailable as error:
-                return str(error)
-        return None
+                found[file] = error.reason
+        return found
 
     def assess(self, estimate: Estimate, reference: Reference) -> Score:
-        """The score of one image, or a reason; never raises for what an image may bring."""
-        try:
-            state = self._prepare(estimate, reference)
-            found = self.value(estimate, reference, state)
-            score = found if isinstance(found, Score) else Score(float(found))
-        except Unavailable as error:
-            return Score(reason=one_line(error))
-        except Exception as error:  # a metric that fails is a reason; the others of this image go on
-            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
+        """The score of one image, or a reason; never raises for what an image, or the metric's own code, may bring."""
+
+        def work() -> Score:
+            found = self.value(estimate, reference, self._prepare(estimate, reference))
+            return found if isinstance(found, Score) else Score(float(found))
+
+        score = _contained(work)
         if score.value is None or not math.isfinite(score.value):
-            return Score(reason=score.reason or f"not a finite number ({score.value})")
+            return replace(score, value=None, reason=score.reason or _not_finite(score.value))
         return score
 
     def gather(self, estimate: Estimate, reference: Reference) -> Features | Score:
         """The features of one image for a set metric, or a reason."""
-        try:
-            found = self.features(estimate, reference, self._prepare(estimate, reference))
-        except Unavailable as error:
-            return Score(reason=one_line(error))
-        except Exception as error:  # as in assess
-            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
-        return _finite(found)
+        return _contained(lambda: _finite(self.features(estimate, reference, self._prepare(estimate, reference))))
 
     def gather_reference(self, reference: Reference) -> Features | Score:
         """The features of a reference alone for a metric that ``fits_references``, or a reason."""
-        try:
-            found = self.reference_features(reference, self._prepare(None, reference))
-        except Unavailable as error:
-            return Score(reason=one_line(error))
-        except Exception as error:  # as in assess
-            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
-        return _finite(found)
+        return _contained(lambda: _finite(self.reference_features(reference, self._prepare(None, reference))))
 
     def combine(self, features: Sequence[Features], others: Sequence[Features] = ()) -> SetScore | Score:
         """The score of a set from the features of its images, or a reason.
@@ -296,17 +303,16 @@ class Metric(ABC):
         depend on what a model could do.
         """
         if len(features) < self.min_images:
-            return Score(reason=f"needs at least {self.min_images} images, found {len(features)}")
-        try:
-            result = self.reduce([*features, *others] if self.fits_references else features)
-        except Unavailable as error:
-            return Score(reason=one_line(error))
-        except Exception as error:  # as in assess
-            return Score(reason=f"failed: {type(error).__name__}: {one_line(error, 160)}")
+            why = f"needs at least {self.min_images} images, found {len(features)}"
+            return Score(reason=Reason("unfit", why))
+        result = _contained(lambda: self.reduce([*features, *others] if self.fits_references else features))
+        if isinstance(result, Score):
+            return result
         if self.planned_fit not in (None, result.fit):
-            return Score(reason=f"these references give the fit {result.fit}, expected {self.planned_fit}")
+            why = f"these references give the fit {result.fit}, expected {self.planned_fit}"
+            return Score(reason=Reason("unfit", why))
         if not math.isfinite(result.value):
-            return Score(reason=f"not a finite number ({result.value})")
+            return Score(reason=_not_finite(result.value))
         return result if result.per_image is None else replace(result, per_image=result.per_image[: len(features)])
 
     def _prepare(self, estimate: Estimate | None, reference: Reference) -> Any:
@@ -314,12 +320,16 @@ class Metric(ABC):
         if why:
             raise Unavailable(why)
         if not self._ready:
-            why = self.missing()
-            if why:
-                raise Unavailable(why)
-            self.setup()
+            lacking = self.missing()
+            if lacking is not None:
+                raise Unavailable(lacking)
+            try:
+                self.setup()
+            except Unavailable as error:  # another file or package may be here another time
+                raise Unavailable(Reason("missing", error.reason.text, error.reason.remedy)) from error
             if self.planned_identity not in (None, self.identity()):
-                raise Unavailable("its weights have changed since the run was planned; run the same command again")
+                changed = "its weights have changed since the run was planned"
+                raise Unavailable(Reason("failed", changed, "run the same command again"))
             self._ready = True
         if self.name not in reference.cache:
             reference.cache[self.name] = self.reference_state(reference)
@@ -442,7 +452,24 @@ def _distribution_fault(estimate: Estimate) -> str | None:
     return None
 
 
+def _contained(work: Callable[[], Found]) -> Found | Score:
+    """What a metric's own code gives, or the reason why it gives nothing: whatever it does, the other metrics go on."""
+    try:
+        with contained("failed"):
+            return work()
+    except Unavailable as error:
+        return Score(reason=error.reason)
+    except PluginFailed as error:
+        return Score(reason=Reason("failed", str(error)), traceback=error.traceback)
+    except (RfbenchError, MemoryError) as error:
+        return Score(reason=Reason("failed", f"failed: {described(error)}"), traceback=kept_traceback(error))
+
+
+def _not_finite(value: float | None) -> Reason:
+    return Reason("unfit", f"not a finite number ({value})")
+
+
 def _finite(features: Features) -> Features | Score:
     if not all(np.isfinite(a).all() for a in features.values()):
-        return Score(reason="its features are not finite")
+        return Score(reason=Reason("unfit", "its features are not finite"))
     return features

@@ -13,6 +13,7 @@ from bench.core.errors import Unavailable
 from bench.core.image import Array
 from bench.metrics.base import Estimate, Metric, Reference
 from bench.metrics.networks import as_tensor, inference, quietly
+from bench.metrics.software import PYIQA, SKIMAGE
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +42,14 @@ class PsnrRgb(Metric):
 
     name = "psnr_rgb"
     title = "PSNR"
+    decimals = 2
+    default = 1
     unit = "dB"
     direction = "up"
     group = "fidelity"
     masks = True
     package = "skimage"
+    software = (SKIMAGE,)
     parameters = ("rgb", "peak1", "cap100")
     summary = "Peak signal-to-noise ratio of RGB"
     equation = "10 log10(1 / MSE), MSE = mean over pixels and channels of (x - y)^2"
@@ -72,11 +76,13 @@ class PsnrY(Metric):
 
     name = "psnr_y"
     title = "PSNR-Y"
+    decimals = 2
     unit = "dB"
     direction = "up"
     group = "fidelity"
     masks = True
     package = "skimage"
+    software = (SKIMAGE,)
     parameters = ("bt601y16-235", "peak255", "cap100")
     summary = "Peak signal-to-noise ratio of the luma (BT.601, 16 to 235)"
     equation = "10 log10(255^2 / MSE), MSE = mean over pixels of (Y(x) - Y(y))^2"
@@ -118,11 +124,14 @@ class SsimRgb(Metric):
 
     name = "ssim_rgb"
     title = "SSIM"
+    decimals = 3
+    default = 2
     direction = "up"
     group = "fidelity"
     masks = True
     min_side_px = _WINDOW
     package = "skimage"
+    software = (SKIMAGE,)
     parameters = ("gauss11,1.5", "popcov", "range1")
     summary = "Structural similarity of RGB, Gaussian window"
     equation = (
@@ -178,10 +187,13 @@ class Fsim(Metric):
 
     name = "fsim"
     title = "FSIM"
+    decimals = 3
+    default: ClassVar[int | None] = 3
     direction = "up"
     group = "fidelity"
     min_side_px = 8
     package = "pyiqa"
+    software = (PYIQA,)
     licence = "PolyForm Noncommercial (pyiqa)"
     parameters = ("luma", "pool256")
     summary = "Feature similarity of the luma"
@@ -310,6 +322,8 @@ class Fsimc(Fsim):
 
     name = "fsimc"
     title = "FSIMc"
+    decimals = 3
+    default = None
     parameters = ("chromatic", "pool256")
     summary = "Feature similarity with chroma"
     equation = "sum S_PC S_G |S_I S_Q|^0.03 PC_m / sum PC_m, T_I = T_Q = 200, the rest as fsim"

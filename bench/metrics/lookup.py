@@ -4,6 +4,11 @@ A library that brings its own way to its weights looks into caches of its own an
 ``files_of`` nothing is downloaded, the weights folders are looked into first, and every file of weights that is
 opened is hashed before it is read, however it came there. So a metric whose files no list names can still say in its
 identity which ones it used.
+
+Offline variables of the libraries (``HF_HUB_OFFLINE``) would not do instead: of the libraries only the Hugging Face hub
+has one, it is read once when a library is imported, and none says which file was read. So Python itself is asked, by an
+audit hook, of which PEP 578 makes exactly this promise: it hears of every file that is opened and every host that is
+looked for, by whatever library; outside ``files_of`` and in other threads it does nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ SUFFIXES = frozenset(
 _COPIES_OF_TORCH_HUB = ("pyiqa.utils.download_util", "timm.models._hub")
 _LOADERS_OF_CLIP = ("pyiqa.archs.clip_model", "pyiqa.archs.afineclip_model", "clip.clip")
 
-_active = threading.local()  # ``read``: what is called with each file that this thread opens for reading
+_active = threading.local()
+"""Of this thread: ``read`` is called with each file that it opens for reading, ``reach`` with hosts it looks for."""
 
 
 @contextlib.contextmanager
@@ -102,9 +108,8 @@ def _no_downloads(what: str, folders: list[Path], weights_dir: Path | None) -> I
 
     It covers the doors that the packages use: torch.hub, pyiqa's and timm's copies of it, CLIP's own, urllib, and the
     Hugging Face hub, which is switched to its offline mode (files that are already in its cache are still found). What
-    comes through another door finds no host.
+    comes through another door is stopped where it looks for a host.
     """
-    import socket
     import urllib.request
 
     import torch
@@ -136,7 +141,9 @@ def _no_downloads(what: str, folders: list[Path], weights_dir: Path | None) -> I
     with contextlib.ExitStack() as stack:
         stack.enter_context(replaced(torch.hub, download_url_to_file=give))
         stack.enter_context(replaced(urllib.request, urlopen=refuse))
-        stack.enter_context(replaced(socket, getaddrinfo=refuse))
+        _listen()
+        before, _active.reach = getattr(_active, "reach", None), refuse
+        stack.callback(setattr, _active, "reach", before)
         for name in _COPIES_OF_TORCH_HUB:
             stack.enter_context(_door(name, download_url_to_file=give))
         for name in _LOADERS_OF_CLIP:
@@ -263,7 +270,7 @@ _listens = False
 
 
 def _listen() -> None:
-    """Have Python tell of the files that it opens: asked once, and only when needed, for it cannot be told to stop."""
+    """Have Python tell of files and hosts: asked once, and only when needed, for it cannot be told to stop."""
     global _listens
     with _listening:
         if not _listens:
@@ -272,7 +279,9 @@ def _listen() -> None:
 
 
 def _on_event(event: str, details: tuple[Any, ...]) -> None:
-    if event == "open" and getattr(_active, "read", None) is not None:
+    if event in ("socket.getaddrinfo", "socket.connect") and getattr(_active, "reach", None) is not None:
+        _active.reach(details[0] if event == "socket.getaddrinfo" else details[1])
+    elif event == "open" and getattr(_active, "read", None) is not None:
         path, _, flags = details
         if not (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
             _tell(path)

@@ -14,6 +14,7 @@ from bench.core.errors import Unavailable
 from bench.core.image import Array
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore
 from bench.metrics.networks import as_tensor, inference, quietly
+from bench.metrics.software import PYIQA
 
 BLOCK_PX = 96
 SHARP = 0.75
@@ -37,11 +38,14 @@ class Niqe(Metric):
 
     name = "niqe"
     title = "NIQE"
+    decimals = 2
+    default = 7
     direction = "down"
     group = "realism"
     needs = ()
     min_side_px = BLOCK_PX
     package = "pyiqa"
+    software = (PYIQA,)
     licence = "PolyForm Noncommercial (pyiqa)"
     weights_files = ("niqe_modelparameters.mat",)
     parameters = ("live", "yiq", "block96")
@@ -101,6 +105,7 @@ class NiqeRef(Metric):
 
     name = "niqe_ref"
     title = "NIQE-ref"
+    decimals = 2
     direction = "down"
     group = "realism"
     level = "set"
@@ -108,6 +113,7 @@ class NiqeRef(Metric):
     min_images = 2
     fits_references = True
     package = "pyiqa"
+    software = (PYIQA,)
     licence = "PolyForm Noncommercial (pyiqa)"
     parameters = ("fit-references", "sharp0.75", "yiq", "block96")
     summary = "NIQE with its model fitted on the references"

@@ -19,6 +19,7 @@ from bench.metrics.networks import (
     ready,
     trunk,
 )
+from bench.metrics.software import DISTS, LPIPS
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +40,13 @@ class LpipsAlex(Metric):
 
     name = "lpips_alex"
     title = "LPIPS"
+    decimals = 3
+    default: ClassVar[int | None] = 4
     direction = "down"
     group = "perceptual"
     min_side_px = 31
     package = "lpips"
+    software = (LPIPS,)
     weights_files = ("alexnet-owt-7be5be79.pth", "LPIPS_v0.1_alex-df73285e.pth")
     parameters = ("v0.1", "alex")
     summary = "Learned perceptual distance, AlexNet"
@@ -98,6 +102,8 @@ class LpipsVgg(LpipsAlex):
 
     name = "lpips_vgg"
     title = "LPIPS-VGG"
+    decimals = 3
+    default = None
     min_side_px = 16
     weights_files = ("vgg16-397923af.pth", "LPIPS_v0.1_vgg-a78928a0.pth")
     parameters = ("v0.1", "vgg")
@@ -122,10 +128,13 @@ class Dists(Metric):
 
     name = "dists"
     title = "DISTS"
+    decimals = 3
+    default = 5
     direction = "down"
     group = "perceptual"
     min_side_px = 16
     package = "DISTS_pytorch"
+    software = (DISTS,)
     weights_files = ("vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth")
     parameters = ("vgg", "noresize")
     summary = "Structure and texture distance, VGG16"

@@ -14,6 +14,7 @@ from bench.core.image import Image
 from bench.core.resample import resize
 from bench.metrics.base import Estimate, Metric, Reference, Score
 from bench.metrics.networks import quietly
+from bench.metrics.software import COLOUR
 
 WINDOW = 11
 """Side of the Gaussian window of Q, px."""
@@ -34,6 +35,8 @@ class SamRgb(Metric):
 
     name = "sam_rgb"
     title = "SAM"
+    decimals = 2
+    default = 9
     unit = "degrees"
     direction = "down"
     group = "physics"
@@ -64,6 +67,7 @@ class SamRefl(Metric):
 
     name = "sam_refl"
     title = "SAM-refl"
+    decimals = 2
     unit = "degrees"
     direction = "down"
     group = "physics"
@@ -133,10 +137,13 @@ class De00(Metric):
 
     name = "de00"
     title = "ΔE00"
+    decimals = 2
+    default = 10
     direction = "down"
     group = "physics"
     masks = True
     package = "colour"
+    software = (COLOUR,)
     parameters = ("srgb", "d65", "2deg", "k1,1,1")
     summary = "CIEDE2000 colour difference"
     equation = (
@@ -194,6 +201,7 @@ class DLambda(Metric):
 
     name = "d_lambda"
     title = "D_λ"
+    decimals = 3
     direction = "down"
     group = "physics"
     display = False
@@ -233,6 +241,7 @@ class DS(Metric):
 
     name = "d_s"
     title = "D_s"
+    decimals = 3
     direction = "down"
     group = "physics"
     display = False
@@ -264,6 +273,7 @@ class Qnr(Metric):
 
     name = "qnr"
     title = "QNR"
+    decimals = 3
     direction = "up"
     group = "physics"
     display = False

@@ -17,9 +17,11 @@ import numpy as np
 from bench import weights
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
 from bench.core.files import digest
+from bench.core.reason import Reason
 from bench.metrics.base import Estimate, Metric, Need, Reference, Setting
 from bench.metrics.lookup import files_of
 from bench.metrics.networks import as_tensor, inference, quietly, safe_loading
+from bench.metrics.software import PYIQA
 
 SEED = 123
 _OF_SETS = ("FID", "InceptionScore")  # types of network that look at folders
@@ -91,6 +93,7 @@ class _Pyiqa(Metric):
     direction = "up"
     group = "perceptual"
     package = "pyiqa"
+    software = (PYIQA,)
     licence = "PolyForm Noncommercial (pyiqa)"
     citation = "chen2022pyiqa"
     pyiqa_name: str
@@ -103,7 +106,7 @@ class _Pyiqa(Metric):
         files = _known[self._key] if self._files is None else self._files
         return tuple(files[name][:8] for name in sorted(files))
 
-    def missing(self) -> str | None:
+    def missing(self) -> Reason | None:
         """Why the metric cannot work here: found by building it, since only that tells what it loads."""
         why = super().missing()
         if why is not None or self._files is not None or self._key in _known:
@@ -111,9 +114,9 @@ class _Pyiqa(Metric):
         try:
             self._build()
         except Unavailable as error:
-            return one_line(error)
+            return Reason("missing", error.reason.text, error.reason.remedy)
         except Exception as error:  # pyiqa builds hundreds of networks by other libraries
-            return f"pyiqa cannot build it: {type(error).__name__}: {one_line(error, 160)}"
+            return Reason("failed", f"pyiqa cannot build it: {type(error).__name__}: {one_line(error, 160)}")
         return None
 
     def setup(self) -> None:

@@ -16,6 +16,7 @@ from bench.core.image import Array
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
 from bench.metrics.distances import frechet_distance, kernel_distance
 from bench.metrics.networks import as_tensor, fill, inference, load_state, quietly, ready, replaced
+from bench.metrics.software import PYIQA, TORCH_FIDELITY
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class _Inception(Metric):
     level = "set"
     min_images = 2
     package = "torch_fidelity"
+    software = (TORCH_FIDELITY,)
     weights_files = (INCEPTION_FILE,)
 
     def setup(self) -> None:
@@ -96,6 +98,8 @@ class FidTf(_Inception):
 
     name = "fid_tf"
     title = "FID"
+    decimals = 2
+    default = 6
     parameters = ("inception-v3-compat", "2048", "tf1resize", "cov-unbiased")
     summary = "Frechet inception distance, TensorFlow-compatible"
     equation = "|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))"
@@ -130,6 +134,7 @@ class KidTf(_Inception):
 
     name = "kid_tf"
     title = "KID"
+    decimals = 4
     parameters = ("inception-v3-compat", "2048", "tf1resize", "poly3,1/d,1", "unbiased", "all")
     summary = "Kernel inception distance, TensorFlow-compatible"
     equation = (
@@ -180,10 +185,14 @@ class ManiqaKoniq(Metric):
 
     name = "maniqa_koniq"
     title = "MANIQA"
+    decimals = 3
+    default: ClassVar[int | None] = 8
+    slow_on_cpu = True
     direction = "up"
     group = "realism"
     needs = ()
     package = "pyiqa"
+    software = (PYIQA,)
     licence = "PolyForm Noncommercial (pyiqa)"
     weights_files = ("ckpt_koniq10k.pt",)
     parameters = ("koniq", "scale0.8", "crops20grid", "up225")
@@ -254,6 +263,8 @@ class ManiqaPipal(ManiqaKoniq):
 
     name = "maniqa_pipal"
     title = "MANIQA-PIPAL"
+    decimals = 3
+    default = None
     weights_files = ("MANIQA_PIPAL-ae6d356b.pth",)
     parameters = ("pipal", "scale0.13", "crops20grid", "up225")
     summary = "No-reference quality by MANIQA (PIPAL)"
@@ -305,6 +316,7 @@ class LogspecL1(Metric):
 
     name = "logspec_l1"
     title = "LogSpec"
+    decimals = 3
     unit = "ln"
     direction = "down"
     group = "realism"

@@ -18,6 +18,7 @@ import numpy as np
 
 from bench.core.errors import RfbenchError
 from bench.core.image import RGB, Array, Image, Mask, quantised
+from bench.core.reason import Reason
 from bench.metrics.base import Estimate, Metric, Reference, Score
 
 SUFFIX = "_reg"
@@ -304,6 +305,7 @@ def registered(base: type[Metric]) -> type[Metric]:
         "min_side_px": base.min_side_px + 2 * WINDOW_PX,
         "parameters": (*base.parameters, *parameters()),
         "summary": f"{base.summary}, after registration" if base.summary else "",
+        "default": None,
         "symmetric": None,  # it is the prediction that is moved and fitted
         "base": base,
     }
@@ -333,7 +335,8 @@ class _Registered(Metric):
         cropped, of_base = state
         found = register(estimate, reference, self.setting.quantise)
         if not cropped.valid.any():
-            return Score(reason=f"no pixel is {WINDOW_PX} px inside the data, which registration leaves out")
+            why = f"no pixel is {WINDOW_PX} px inside the data, which registration leaves out"
+            return Score(reason=Reason("unfit", why))
         score = self.base.value(self, found.estimate, cropped, of_base)
         score = score if isinstance(score, Score) else Score(float(score))
         note = f"not moved: {found.shift.why_none}" if found.shift.why_none else None

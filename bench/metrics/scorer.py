@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
 
 from bench.core import registry
-from bench.core.errors import RfbenchError, unknown
+from bench.core.contain import PluginFailed, contained, described, kept_traceback
+from bench.core.errors import LONGEST_LINE, RfbenchError, one_line, unknown
+from bench.core.image import Image
+from bench.core.reason import Reason
 from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
 from bench.metrics.registered import SUFFIX, can_register, facts_of, registered
+from bench.metrics.software import SCIPY, TORCH, Software
 
-# The paper's columns (decisions: names). `all` stands for every registered metric.
-DEFAULT = (
-    "psnr_rgb", "ssim_rgb", "fsim", "lpips_alex", "dists", "fid_tf", "niqe", "maniqa_koniq", "sam_rgb", "de00",
-    "nll", "ece",
-)  # fmt: skip
-# 39 s an image at 2 cores against 0.4 s for all others together: only where it was asked for by name.
-SLOW_ON_CPU = ("maniqa_koniq", "maniqa_pipal")
 POINT = "the mean of the draws is one image, not a distribution; its model's own row has this metric"
 
 
 @dataclass
 class ItemScores:
     """The scores and features of one image, by estimate (``sample``, ``mean``) and metric; ``facts`` that metrics found
-    of an estimate, by name."""
+    of an estimate, by name; ``tracebacks`` of metrics that failed, each once."""
 
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     features: dict[str, dict[str, Features]] = field(default_factory=dict)
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def tracebacks(self) -> tuple[str, ...]:
+        """What authors of metrics want to see."""
+        found = (score.traceback for of_kind in self.scores.values() for score in of_kind.values())
+        return tuple(dict.fromkeys(filter(None, found)))
 
 
 def metric_class(name: str) -> type[Metric]:
@@ -46,17 +55,31 @@ def metric_class(name: str) -> type[Metric]:
     return found
 
 
+@functools.cache
+def default_set() -> tuple[str, ...]:
+    """The metrics that are computed where none is named, in the order that their classes give (``Metric.default``).
+
+    A plugin's metric may be one of them. One that cannot be loaded is none: asking for it by name says why.
+    """
+    found = []
+    for name in registry.names("metrics"):
+        with contextlib.suppress(RfbenchError):
+            place = metric_class(name).default
+            found += [(place, name)] if place is not None else []
+    return tuple(name for _, name in sorted(found))
+
+
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
     """The metrics of ``--metrics``, in order and once each; ``default``, ``all`` and ``registered`` (those of the
     default set after registration) are understood."""
     found: list[str] = []
     for name in names or ("default",):
         if name == "default":
-            found += DEFAULT
+            found += default_set()
         elif name == "all":
-            found += [*DEFAULT, *registry.names("metrics")]
+            found += [*default_set(), *registry.names("metrics")]
         elif name == "registered":
-            found += [n + SUFFIX for n in DEFAULT if can_register(metric_class(n))]
+            found += [n + SUFFIX for n in default_set() if can_register(metric_class(n))]
         elif name.startswith("pyiqa:") or name.removesuffix(SUFFIX) in registry.points("metrics"):
             found.append(name)
         else:
@@ -65,12 +88,78 @@ def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def built(name: str, setting: Setting) -> Metric:
+    """The metric ``name``, ready to say its identity and what it lacks.
+
+    One whose own code fails at that (``__init__``, ``identity``, ``missing``) is given as a stand-in that has its name
+    and title and is missing for that reason, so that it costs its own column alone.
+
+    Raises
+    ------
+    RfbenchError
+        For an unknown name, or a plugin that cannot be loaded.
+    """
+    kind = metric_class(name)
+    try:
+        with contained("failed"):
+            metric = kind(setting)
+            said = metric.identity()
+            if not isinstance(said, str) or one_line(said, LONGEST_LINE) != said:
+                raise TypeError(f"identity() gave {one_line(repr(said), 80)}, expected one line of text")
+            metric.missing()
+            return metric
+    except (PluginFailed, MemoryError) as error:
+        said = str(error) if isinstance(error, PluginFailed) else f"failed: {described(error)}"
+        why = Score(reason=Reason("failed", said), traceback=kept_traceback(error.__cause__ or error))
+        broken = {n: getattr(kind, n) for n in ("name", "title", "unit", "direction", "group", "level", "needs")}
+        stand_in: type[Metric] = type(f"Broken{kind.__name__}", (_Broken,), {"__doc__": kind.__doc__, **broken})
+        assert issubclass(stand_in, _Broken)
+        return stand_in(setting, why)
+
+
+class _Broken(Metric):
+    """In place of a metric that cannot be made."""
+
+    def __init__(self, setting: Setting, why: Score) -> None:
+        super().__init__(setting)
+        self._why = why
+
+    def identity(self, fit: str = "") -> str:
+        return f"{self.name}|broken"
+
+    def missing(self) -> Reason | None:
+        return self._why.reason
+
+    def assess(self, estimate: Estimate, reference: Reference) -> Score:
+        return self._why
+
+    def gather(self, estimate: Estimate, reference: Reference) -> Features | Score:
+        return self._why
+
+
+def distributions(names: Iterable[str]) -> tuple[str, ...]:
+    """The installable packages that compute some metrics, each once: what a run records the versions of."""
+    return tuple(dict.fromkeys(s.distribution for name in names for s in metric_class(name).software))
+
+
+@functools.cache
+def software_of(package: str) -> Software:
+    """The software that an import package comes from, as the registered metrics that it computes say; of a package that
+    computes none here, its name alone."""
+    for name in registry.names("metrics"):
+        with contextlib.suppress(RfbenchError):
+            kind = metric_class(name)
+            if kind.package == package and kind.software:
+                return kind.software[0]
+    return {"torch": TORCH, "scipy": SCIPY}.get(package, Software(package))
+
+
 class Scorer:
     """A set of metrics that score images one after the other; loads each when the first image needs it."""
 
     def __init__(self, names: Sequence[str], setting: Setting, identities: Mapping[str, str] | None = None) -> None:
         """``identities`` are those of the plan; a metric that has another one by now is a reason."""
-        self.metrics = [metric_class(name)(setting) for name in names]
+        self.metrics = [built(name, setting) for name in names]
         for metric in self.metrics:
             metric.planned_identity = (identities or {}).get(metric.name)
 
@@ -87,6 +176,9 @@ class Scorer:
         one metric's features of the reference, which are many times the image. A score is computed from the same two
         sides whether its model is alone or not.
         """
+        # A metric that writes into what it is given would change the columns after it.
+        reference = read_only(reference)
+        estimates = {label: {kind: read_only(e) for kind, e in of.items()} for label, of in estimates.items()}
         found = {label: ItemScores() for label in estimates}
         for label, of_model in estimates.items():
             found[label].scores.update({kind: {} for kind in of_model})
@@ -100,9 +192,28 @@ class Scorer:
         return found
 
 
+Side = TypeVar("Side", Reference, Estimate)
+
+
+def read_only(side: Side) -> Side:
+    """The same images as views that cannot be written to; its cache stays its own."""
+
+    def view(found: Any) -> Any:
+        if isinstance(found, Image):
+            return dataclasses.replace(found, values=view(found.values), valid=view(found.valid))
+        if not isinstance(found, np.ndarray):
+            return found
+        seen = found.view()
+        seen.flags.writeable = False
+        return seen
+
+    names = (f.name for f in dataclasses.fields(side) if f.init)
+    return dataclasses.replace(side, **{name: view(getattr(side, name)) for name in names})
+
+
 def _score(metric: Metric, kind: str, estimate: Estimate, reference: Reference, result: ItemScores) -> None:
     if kind == "mean" and "distribution" in metric.needs:
-        result.scores[kind][metric.name] = Score(reason=POINT)
+        result.scores[kind][metric.name] = Score(reason=Reason("unfit", POINT))
     elif metric.level == "image":
         result.scores[kind][metric.name] = metric.assess(estimate, reference)
     else:

@@ -50,6 +50,8 @@ class Nll(_Gaussian):
 
     name = "nll"
     title = "NLL"
+    decimals = 3
+    default = 11
     unit = "nats"
     parameters = ("gauss", "mean", "floor1/255")
     summary = "Negative log-likelihood, Gaussian"
@@ -76,6 +78,7 @@ class Crps(_Gaussian):
 
     name = "crps"
     title = "CRPS"
+    decimals = 4
     parameters = ("gauss", "mean", "floor1/255")
     summary = "Continuous ranked probability score, Gaussian"
     equation = "mean of sigma (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)), z = (y - mu) / sigma"
@@ -104,6 +107,8 @@ class Ece(_Gaussian):
 
     name = "ece"
     title = "ECE"
+    decimals = 3
+    default: ClassVar[int | None] = 12
     level = "set"
     parameters = ("gauss", "quantiles0.05..0.95/0.05", "floor1/255")
     summary = "Expected calibration error of quantiles"
@@ -150,6 +155,8 @@ class EceFair(Ece):
 
     name = "ece_fair"
     title = "ECE-fair"
+    decimals = 3
+    default = None
     parameters = ("student-K", "quantiles0.05..0.95/0.05", "floor1/255")
     summary = "Expected calibration error, corrected for the number of draws"
     equation = "mean over the levels p of |share of y <= m + s sqrt(1 + 1/K) t_{K-1}(p) - p|"
@@ -175,6 +182,7 @@ class CoverErr90(_Gaussian):
 
     name = "cover_err_90"
     title = "Cov90 error"
+    decimals = 3
     level = "set"
     parameters = ("central0.9", "student-K", "floor1/255")
     summary = "Coverage error of the central 90 % interval"
@@ -217,6 +225,7 @@ class SpreadSkillErr(_Gaussian):
 
     name = "spread_skill_err"
     title = "Spread-skill"
+    decimals = 3
     unit = "ln"
     level = "set"
     parameters = ("rms", "(K+1)/K", "ln-ratio")
@@ -267,6 +276,7 @@ class CrpsFair(_Gaussian):
 
     name = "crps_fair"
     title = "CRPS-fair"
+    decimals = 4
     parameters = ("draws", "fair", "mean")
     summary = "Continuous ranked probability score of the draws, fair"
     equation = "mean of mean_k |x_k - y| - sum_{i<j} |x_i - x_j| / (K (K - 1))"

@@ -21,7 +21,7 @@ from bench.core.progress import Progress
 from bench.data.captions import NONE, TEMPLATE
 from bench.data.dataset import Dataset, Record
 from bench.metrics.base import Estimate
-from bench.metrics.scorer import ItemScores, Scorer
+from bench.metrics.scorer import ItemScores, Scorer, distributions
 from bench.models.call import Answer, Model
 from bench.predict.plan import Plan
 from bench.protocols.base import Protocol, Task
@@ -90,7 +90,7 @@ def _session(plan: Plan, command_line: Sequence[str]) -> dict[str, Any]:
         "command_line": list(command_line),
         "data": request.data,
         "weights_dir": str(request.weights_dir) if request.weights_dir else None,
-        "software": provenance.software(),
+        "software": provenance.software(distributions(plan.metrics)),
     }
 
 
@@ -257,7 +257,7 @@ def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
             "facts_of_estimate": found.facts,
             "scores": {
                 kind: {
-                    name: {"value": s.value} if s.reason is None else {"reason": s.reason}
+                    name: {"value": s.value} if s.reason is None else {"reason": str(s.reason)}
                     for name, s in by_metric.items()
                 }
                 for kind, by_metric in found.scores.items()

@@ -13,6 +13,7 @@ from bench.core import provenance, registry
 from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.core.files import id_hash, safe_name
 from bench.core.options import build, split_spec
+from bench.core.reason import Reason
 from bench.data.bands import parse
 from bench.data.captions import with_captions
 from bench.data.dataset import Dataset, FolderDataset, Record
@@ -125,14 +126,14 @@ def make_plan(request: Request) -> Plan:
     shared = {
         "protocol": protocol.identity(),
         "data": data,
-        "metrics": {name: describe(scorer.metric_class(name)(setting), skipped.get(name)) for name in names},
+        "metrics": {name: describe(scorer.built(name, setting), skipped.get(name)) for name in names},
         "seed": request.seed,
         "draws": request.draws,
         "dtype": request.dtype,
         "device": device.partition(":")[0],
         "batch_size": request.batch_size,
     }
-    software = provenance.software()
+    software = provenance.software(scorer.distributions(names))
     runs, folders = {}, {}
     for model in models:
         # As JSON gives it back, so that a plan read from a run folder compares equal.
@@ -277,11 +278,12 @@ def _skipped(names: Sequence[str], asked: Sequence[str], setting: Setting) -> di
     """The metrics that cannot, or shall not, be computed here, with the reason."""
     found = {}
     for name in names:
-        why = scorer.metric_class(name)(setting).missing()
-        if why is None and name in scorer.SLOW_ON_CPU and name not in asked and setting.device == "cpu":
-            why = f"{SLOW}; ask for it with --metrics default,{name}"
-        if why:
-            found[name] = why
+        metric = scorer.built(name, setting)
+        why = metric.missing()
+        if why is None and metric.slow_on_cpu and name not in asked and setting.device == "cpu":
+            why = Reason("slow", SLOW, f"ask for it with --metrics default,{name}")
+        if why is not None:
+            found[name] = str(why)
     return found
 
 

@@ -71,7 +71,7 @@ def calibration(run: RunFolder, data: str | None = None) -> Calibration | str:
             return f"no predictive distribution ({estimate.no_distribution})"
         found = metric.gather(estimate, task.reference)
         if isinstance(found, Score):
-            reason, left_out = found.reason or "", left_out + 1
+            reason, left_out = str(found.reason or ""), left_out + 1
             continue
         y, mu, sigma = predicted(estimate, task.reference)
         features.append(found)

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.core.files import digest
 from bench.metrics.base import Features, Metric, Score
-from bench.metrics.scorer import POINT, metric_class
+from bench.metrics.scorer import POINT, built
 from bench.predict.plan import Plan
 from bench.protocols.base import Task
 from bench.records.folder import FORMAT, OF_THE_SET, Parts, RunFolder
@@ -30,7 +30,7 @@ def finish_run(plan: Plan, label: str, folder: RunFolder) -> int:
     an interruption can move a digit.
     """
     items = {r.id: folder.committed(r.id) for r in plan.records}
-    metrics = {name: metric_class(name)(plan.setting) for name in plan.metrics}
+    metrics = {name: built(name, plan.setting) for name in plan.metrics}
     kinds = [k for k in LABELS if any(k in item["scores"] for item in items.values())] or ["sample"]
     done = [item for item in items.values() if not item["error"]]
     summaries: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def reduced(
     """
     result = metric.combine(features, others)
     if isinstance(result, Score):
-        return {"value": None, "n": len(features), "reason": result.reason}, None
+        return {"value": None, "n": len(features), "reason": str(result.reason)}, None
     found: dict[str, Any] = {"value": result.value, "n": len(features), "reason": None}
     if result.details:
         found["details"] = dict(result.details)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -93,9 +94,15 @@ def _start_worker(names: tuple[str, ...], setting: Setting, identities: Mapping[
     import signal
 
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+    os.dup2(2, 1)  # the command's stdout is for its results, whatever a metric or a library prints
+    warnings.showwarning = _unheard
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     _worker = Scorer(names, setting, identities)
     _exit_with_parent()
+
+
+def _unheard(*warning: object, **how: object) -> None:
+    """Libraries' notices are for us, not for the user; what is ours the main process has said."""
 
 
 def _exit_with_parent() -> None:

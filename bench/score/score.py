@@ -16,7 +16,7 @@ from bench.core.image import RGB
 from bench.core.progress import Progress
 from bench.data import bands as band_names
 from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
-from bench.metrics.scorer import ItemScores, Scorer, chosen, metric_class
+from bench.metrics.scorer import ItemScores, Scorer, built, chosen, distributions
 from bench.predict.plan import choose_metrics, describe, resolve_dataset, resolve_device, resolve_protocol
 from bench.score.finish import reduced, summarised
 from bench.score.images import PICTURES, DatasetSource, FolderSource, Meaning, NeedsOption, Source
@@ -104,7 +104,7 @@ def score(request: Request, *, title: str = "score") -> dict[str, Any]:
             f"--strict: found names without a partner ({len(plan.only_pred)} of images, {len(plan.only_ref)} of "
             f"references), first {some([*plan.only_pred, *plan.only_ref], 1)}; add or remove them"
         )
-    computed = {n: metric_class(n)(plan.setting).identity() for n in names if n not in skipped}
+    computed = {n: built(n, plan.setting).identity() for n in names if n not in skipped}
     if plan.setting.device != "cpu":
         provenance.deterministic()
     with tempfile.TemporaryDirectory(prefix="rfbench-") as place:
@@ -245,7 +245,7 @@ def _score_all(plan: _Plan, identities: Mapping[str, str], workers: int, title: 
 def _document(
     plan: _Plan, names: Sequence[str], skipped: Mapping[str, str], items: Sequence[_Item], spill: Spill
 ) -> dict[str, Any]:
-    metrics = {name: metric_class(name)(plan.setting) for name in names}
+    metrics = {name: built(name, plan.setting) for name in names}
     done = [item for item in items if item.error is None]
     found: dict[str, list[dict[str, Any]]] = {}
     summary, identities = {}, {}
@@ -272,7 +272,7 @@ def _document(
         "unmatched": {"pred": plan.only_pred, "ref": plan.only_ref},
         "ignored": {"pred": plan.pred.others, "ref": plan.ref.others if plan.ref else 0},
         "inputs": plan.inputs | _hashes(items),
-        "software": provenance.software(),
+        "software": provenance.software(distributions(names)),
     }
 
 
@@ -283,7 +283,7 @@ def _of_image(item: _Item, name: str, skipped: str | None) -> dict[str, Any]:
     score = item.scores.scores.get("sample", {}).get(name)
     if score is None:
         return {}
-    return {"value": score.value} if score.reason is None else {"reason": score.reason}
+    return {"value": score.value} if score.reason is None else {"reason": str(score.reason)}
 
 
 def _reduce(

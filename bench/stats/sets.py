@@ -43,7 +43,7 @@ def set_difference(
     found = [metric.combine(a), metric.combine(b)]
     failed = next((f.reason for f in found if not isinstance(f, SetScore)), None)
     if failed is not None:
-        return failed
+        return str(failed)
     value, n, count = _difference(metric, a, b), len(a), len(unique)
     if count == 1:
         return Inference(value, n, 1, None, reason="one scene: nothing says how much another would differ")

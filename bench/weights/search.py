@@ -12,6 +12,7 @@ import msgspec
 from bench.core.errors import RfbenchError, Unavailable
 from bench.core.files import sha256, write_json
 from bench.core.places import kept
+from bench.core.reason import Reason
 from bench.core.typed import decode_file
 from bench.weights.listing import WeightsFile, entry_of
 
@@ -78,12 +79,15 @@ def find(file: str | WeightsFile, weights_dir: Path | None = None) -> Path:
         wrong = wrong or f"{entry.file} has the sha256 {found[:8]}..., expected {expected.short_hash}..."
     if unknown_hash and not wrong:
         raise Unavailable(
-            f"weights not recorded: {entry.file} is here, but its publisher gives no hash and none was recorded; "
-            f"'rfbench weights fetch {entry.file}' records it"
+            Reason(
+                "missing",
+                f"weights not recorded: {entry.file} is here, but its publisher gives no hash and none was recorded",
+                f"'rfbench weights fetch {entry.file}' records it",
+            )
         )
     if wrong:
-        raise Unavailable(f"weights wrong: {wrong}; {entry.remedy}")
-    raise Unavailable(f"weights missing: {entry.file} ({entry.size}); {entry.remedy}")
+        raise Unavailable(Reason("missing", f"weights wrong: {wrong}", entry.remedy))
+    raise Unavailable(Reason("missing", f"weights missing: {entry.file} ({entry.size})", entry.remedy))
 
 
 def recorded(path: Path) -> Recorded | None:

@@ -15,13 +15,15 @@ import pytest
 from bench.cli import cli
 from bench.core import registry
 from bench.core.errors import RfbenchError
+from bench.metrics import software
 from bench.metrics.scorer import metric_class
+from bench.metrics.software import Software
 from bench.predict.execute import execute
 from bench.predict.plan import Request, make_plan
 from bench.records.folder import RunFolder, find_runs
 from bench.reports.cite import bibtex
 from bench.reports.cite.bibtex import Entry, library, of_part, parse, plain
-from bench.reports.cite.collect import PACKAGES, Methods, collect
+from bench.reports.cite.collect import Methods, collect
 from bench.reports.cite.write import WRITERS
 from tests.conftest import PLUGIN, ROOT, install_plugin, installed, write_dataset
 
@@ -102,7 +104,7 @@ def test_what_is_registered_cites_keys_that_exist() -> None:
     cited |= {metric_class(n).citation for n in registry.names("metrics")}
     for citation in cited:
         assert set(citation.split()) <= library().keys(), citation
-    assert {key for _, key, _ in PACKAGES.values()} <= library().keys()
+    assert {s.citation for s in vars(software).values() if isinstance(s, Software) and s.citation} <= library().keys()
     without = {n for n in registry.names("metrics") if not metric_class(n).citation}
     assert without == {"psnr_rgb", "psnr_y", "logspec_l1"}  # a textbook's, and our own
 

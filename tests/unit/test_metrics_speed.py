@@ -18,14 +18,15 @@ from bench.metrics.fidelity import Fsim, Fsimc
 from bench.metrics.networks import as_tensor
 from bench.metrics.physics import De00
 from bench.metrics.realism import FidTf, KidTf
-from bench.metrics.scorer import DEFAULT, SLOW_ON_CPU, ItemScores, Scorer
+from bench.metrics.scorer import ItemScores, Scorer, default_set, metric_class
 from bench.records.folder import RunFolder
 from bench.score.kept import Kept, Spill
 from tests.unit.test_metrics_networks import folder, images, inception  # noqa: F401 - fixtures
 
 torch = pytest.importorskip("torch")
 
-SET = [*(m for m in DEFAULT if m not in SLOW_ON_CPU), "kid_tf", "lpips_vgg", "fsimc", "logspec_l1", "niqe_ref", "crps"]
+SET = [m for m in default_set() if not metric_class(m).slow_on_cpu]
+SET += ["kid_tf", "lpips_vgg", "fsimc", "logspec_l1", "niqe_ref", "crps"]
 
 
 def models(count: int, height: int = 96, width: int = 100) -> tuple[Reference, dict[str, dict[str, Estimate]]]:

@@ -155,12 +155,14 @@ def test_deviations_that_are_none(kind: type[Metric], four: Any) -> None:
     std = estimate.std.copy()
     std[3, 4, 1] = -0.01
     found = measure(kind(Setting()), (replace(estimate, std=std), reference))
-    assert found.reason == "the predicted deviation is negative (-0.01), so quantiles would cross"
+    assert str(found.reason) == "the predicted deviation is negative (-0.01), so quantiles would cross"
     std[3, 4, 1] = np.nan
     assert "not finite" in str(measure(kind(Setting()), (replace(estimate, std=std), reference)).reason)
     assert "has the shape" in str(measure(kind(Setting()), (replace(estimate, std=std[:5]), reference)).reason)
     one = replace(estimate, mean=None, std=None, draws=None, no_distribution="one draw has no spread")
-    assert measure(kind(Setting()), (one, reference)).reason == "no predictive distribution (one draw has no spread)"
+    assert (
+        str(measure(kind(Setting()), (one, reference)).reason) == "no predictive distribution (one draw has no spread)"
+    )
     single = replace(estimate, draws=estimate.draws[:1])
     assert "two or more" in str(measure(kind(Setting()), (single, reference)).reason)
 
@@ -172,7 +174,7 @@ def test_a_deviation_of_zero_has_the_floor_or_a_reason(four: Any) -> None:
     for kind in (Nll, Crps, Ece, EceFair, CoverErr90):
         assert measure(kind(), (zero, reference)).value == pytest.approx(measure(kind(), (grey, reference)).value)
     found = measure(SpreadSkillErr(), (zero, reference))
-    assert found.reason == "the predicted deviation is 0 everywhere; it has no ratio"
+    assert str(found.reason) == "the predicted deviation is 0 everywhere; it has no ratio"
     exact = replace(reference, display_float=estimate.mean)
     assert "error of the mean is 0" in str(measure(SpreadSkillErr(), (estimate, exact)).reason)
     some = of_set(SpreadSkillErr(), [four[0], (zero, reference)])

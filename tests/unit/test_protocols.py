@@ -90,7 +90,7 @@ def test_images_without_rgb_are_scored_in_reflectance() -> None:
     found = estimates(answer, task, Paired())["sample"]  # type: ignore[arg-type]
     for metric in (DLambda, SamRefl):
         assert metric(Setting()).assess(found, task.reference).value is not None
-    assert PsnrRgb(Setting()).assess(found, task.reference).reason == "the reference has no bands R G B"
+    assert str(PsnrRgb(Setting()).assess(found, task.reference).reason) == "the reference has no bands R G B"
 
 
 def test_mask_and_dates_reach_the_metrics_and_the_model() -> None:

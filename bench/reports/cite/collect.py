@@ -18,22 +18,11 @@ from bench.core import registry
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import digest
 from bench.core.licences import restriction
+from bench.metrics.scorer import software_of
 from bench.records.folder import FinishedRun, RunFolder, read_finished
 from bench.reports.cite.bibtex import Entry, field_text, library, of_part
 from bench.reports.table.build import protocol_label
 
-# import package -> distribution, key in the library, licence
-PACKAGES = {
-    "torch": ("torch", "paszke2019pytorch", "BSD-3-Clause"),
-    "numpy": ("numpy", "harris2020numpy", "BSD-3-Clause"),
-    "scipy": ("scipy", "virtanen2020scipy", "BSD-3-Clause"),
-    "skimage": ("scikit-image", "vanderwalt2014skimage", "BSD-3-Clause"),
-    "colour": ("colour-science", "colour", "BSD-3-Clause"),
-    "pyiqa": ("pyiqa", "chen2022pyiqa", "PolyForm Noncommercial 1.0.0"),
-    "lpips": ("lpips", "zhang2018lpips", "BSD-2-Clause"),
-    "DISTS_pytorch": ("DISTS-pytorch", "ding2022dists", "MIT"),
-    "torch_fidelity": ("torch-fidelity", "obukhov2020fidelity", "Apache-2.0"),
-}
 ALWAYS = ("torch", "numpy")  # every run resamples with the one and computes with the other
 NOT_STATED = "not stated; ask its owner before use"
 
@@ -242,19 +231,14 @@ def _software(runs: Sequence[_Run], works: _Works) -> list[Piece]:
     python = _or(_text(s.get("python"), 40) for s in software)
     packages: list[list[Piece]] = []
     for name in _packages(runs):
-        distribution, key, _ = PACKAGES.get(name, (name, "", ""))
-        version = _version(runs, distribution)
-        cited = works_of(key) if key and key not in ("zhang2018lpips", "ding2022dists") else []
-        packages.append([f"{distribution}{f' {version}' if version else ''}", *works.cite(cited)])
+        package = software_of(name)
+        version = _version(runs, package.distribution)
+        cited = of_part(package.citation, "package", package.distribution)
+        packages.append([f"{package.distribution}{f' {version}' if version else ''}", *works.cite(cited)])
     return [
         f"Models were run and scored with rfbench {versions} ({commits})", *ourselves,
         f" under Python {python} with ", *_and(packages), ".",
     ]  # fmt: skip
-
-
-def works_of(key: str) -> list[Entry]:
-    """The library's entry of a key, as a list; empty for a key that it has not."""
-    return [library()[key]] if key in library() else []
 
 
 def _data(runs: Sequence[_Run], works: _Works) -> list[Piece]:
@@ -339,7 +323,7 @@ def _scores(runs: Sequence[_Run], works: _Works) -> list[Piece]:
             source, described = _source(run, name), run.plan["metrics"][name]
             cited = works.cite(_works_behind(source, "metric", _text(name, 60)))
             package = _text(source.get("package"), 60)
-            by = f" ({PACKAGES[package][0]})" if package in PACKAGES and package != "numpy" else ""
+            by = f" ({software_of(package).distribution})" if package and package not in ALWAYS else ""
             title = _text(described.get("title"), 60) or _text(name, 60)
             items.setdefault(name, [f"{title}{by}", *cited])
     if not items:
@@ -398,8 +382,8 @@ def _licences(runs: Sequence[_Run]) -> Iterator[Licence]:
         for file, about in _object(run.spec.get("weights")).items():
             yield row(f"weights {_text(file, 80)} of {run.label}", _object(about).get("licence"))
     for name in _packages(runs):
-        distribution, _, licence = PACKAGES.get(name, (name, "", ""))
-        yield row(f"package {distribution}", licence)
+        package = software_of(name)
+        yield row(f"package {package.distribution}", package.licence)
     by_hash = {entry.short_hash: entry for entry in weights.listed().values()}
     for run in runs:
         for name in run.computed():

@@ -8,27 +8,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.core import registry
 from bench.core.errors import NotComparable, RfbenchError, one_line, unknown
 from bench.metrics.base import GROUPS
-from bench.metrics.registered import SUFFIX
-from bench.metrics.scorer import DEFAULT
+from bench.metrics.scorer import default_set, metric_class
 from bench.records.folder import FinishedRun, RunFolder, read_finished, refuse_to_mix
 
 Rank = Literal["best", "second", None]
 ABSENT = "not part of this run"
 AS_SHOWN = "as shown"
 
-# Decimals that are shown: what 24 images can tell apart, and a little more. Others get four significant digits.
-_DECIMALS = {
-    "psnr_rgb": 2, "psnr_y": 2, "ssim_rgb": 3, "fsim": 3, "fsimc": 3, "lpips_alex": 3, "lpips_vgg": 3, "dists": 3,
-    "fid_tf": 2, "kid_tf": 4, "niqe": 2, "niqe_ref": 2, "maniqa_koniq": 3, "maniqa_pipal": 3, "logspec_l1": 3,
-    "sam_rgb": 2, "sam_refl": 2, "de00": 2, "d_lambda": 3, "d_s": 3, "qnr": 3, "nll": 3, "ece": 3, "crps": 4,
-    "crps_fair": 4, "ece_fair": 3, "cover_err_90": 3, "spread_skill_err": 3,
-}  # fmt: skip
 _ENOUGH_FOR_FID = 10_000  # what its authors' code advises at the least (bioinf-jku/TTUR, README)
 # What may tell two runs of one model apart, and how a label says it.
 _SETTINGS = {"seed": "seed {}", "draws": "{} draws", "dtype": "{}", "device": "{}", "batch_size": "batch {}"}
@@ -203,8 +196,10 @@ def resolution(metric: str) -> float:
 
 
 def _decimals(metric: str) -> int | None:
-    """A metric after registration is shown as the metric itself."""
-    return _DECIMALS.get(metric.removesuffix(SUFFIX))
+    """As the metric's class says; None for a metric that is not installed here."""
+    with suppress(RfbenchError):
+        return metric_class(metric).decimals
+    return None
 
 
 def ranks(texts: Sequence[str], direction: str) -> list[Rank]:
@@ -245,7 +240,7 @@ def _order(runs: Sequence[FinishedRun], asked: Sequence[str] | None) -> list[str
                 raise unknown("metric of these runs", name, known)
         names = list(dict.fromkeys(asked))
     else:
-        names = [n for n in DEFAULT if n in known] + sorted(known.keys() - set(DEFAULT))
+        names = [n for n in default_set() if n in known] + sorted(known.keys() - set(default_set()))
     if {"fid_tf", "kid_tf"} <= set(names) and asked is None:  # KID is what FID's bias is read against
         names.remove("kid_tf")
         names.insert(names.index("fid_tf") + 1, "kid_tf")
