@@ -61,6 +61,7 @@ class RareflowAdapter(Adapter):
         self.temperature = _number(options["temperature"], "temperature", float, 0, 10)
         self.u = None if options["u"] == "measured" else _number(options["u"], "u", float, 0, 1)
         self.model: RareFlow | None = None
+        self.place: tuple[str, str] | None = None
         with _one_error():
             self.card = read_card(self.folder)
 
@@ -72,12 +73,17 @@ class RareflowAdapter(Adapter):
 
         A checkpoint on a base is under the licence of that too, whether ``base`` or its card names it.
         """
-        if self.card.get("base") or self.card.get("config", {}).get("base"):
+        if self.on_base:
             spec = dataclasses.replace(spec, licence=f"{spec.licence}; {_BASE_LICENCE}")
         else:
             spec = dataclasses.replace(spec, unlike_paper=_WITHOUT_BASE)
         crop_px = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
         return dataclasses.replace(spec, max_out_side_px=crop_px, overlap_px=8)
+
+    @property
+    def on_base(self) -> bool:
+        """Whether the checkpoint lies on SD3, by its card."""
+        return bool(self.card.get("base") or self.card.get("config", {}).get("base"))
 
     def identity(self) -> dict[str, Any]:
         return {"checkpoint": card_identity(self.card)}
@@ -95,22 +101,34 @@ class RareflowAdapter(Adapter):
         return _side(self.card, "hr")
 
     def load(self, device: str, dtype: str) -> None:
+        """With a base, no more than where to go: its captions are encoded first, in ``prepare``, so that the text
+        encoders and the base never lie in memory together."""
+        self.place = device, dtype
+        self.model = None
+        if not self.on_base:
+            self._open(())
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        if self.model is None:
+            self._open(["", *captions])
+        else:
+            with _one_error():
+                self.model.captions.prepare(["", *(captions if self.model.config.text.captions else ())])
+
+    def _open(self, captions: Sequence[str]) -> RareFlow:
         from rareflow.checkpoint import load
 
+        assert self.place is not None, "load() comes first"
+        device, dtype = self.place
         with _one_error():
             self.model = load(
                 self.folder, base=self.options["base"] or None, device=device, dtype=dtype,
-                captions=self.options["captions_dir"] or None,
+                captions=self.options["captions_dir"] or None, prepare=captions,
             )  # fmt: skip
-
-    def prepare(self, captions: Sequence[str]) -> None:
-        assert self.model is not None, "load() comes first"
-        with _one_error():
-            self.model.captions.prepare(["", *(captions if self.model.config.text.captions else ())])
+        return self.model
 
     def upscale(self, batch: Batch) -> Prediction:
-        model = self.model
-        assert model is not None, "load() comes first"
+        model = self.model or self._open(batch.captions)
         # The noise is laid over the whole image in cells of the latent grid; a tile crops it.
         cells = model.latent_cells(batch.size)
         per_px = batch.size[0] * model.config.work_scale / model.codec.factor / batch.images.shape[1]

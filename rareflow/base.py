@@ -47,6 +47,7 @@ _HUB_FILES = (
     *(f"{part}/*.{end}" for part in ("transformer", "vae", *_TEXT_ENCODERS) for end in ("json", "safetensors")),
     *(f"{part}/*.{end}" for part in _TOKENIZERS for end in ("json", "txt", "model")),
 )
+_CONTROL_FILES = ("config.json", "diffusion_pytorch_model*")
 _WHOLE = 64 << 20  # weight files up to this many bytes are hashed whole
 _BLOCK = 1 << 16
 
@@ -67,6 +68,29 @@ class Base:
     identity: dict[str, str]
 
 
+@dataclass(frozen=True)
+class CheckedBase:
+    """A base whose files are whole, before any weight of it is in memory: captions are encoded, and their encoders
+    freed, while this is all there is. ``transformer`` is its configuration; the rest as in ``Base``."""
+
+    folder: Path
+    transformer: dict[str, Any]
+    shift: float
+    text_folder: Path | None
+    identity: dict[str, str]
+
+    def load(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Base:
+        """The networks. ``dtype`` is the transformer's; the VAE comes in float32: a decoder in bfloat16 rounds as much
+        as v varies (eq. 4)."""
+        return Base(
+            transformer=_load(SD3Transformer2DModel, self.folder / "transformer", dtype).to(device),
+            vae=_load(AutoencoderKL, self.folder / "vae", torch.float32).to(device),
+            shift=self.shift,
+            text_folder=self.text_folder,
+            identity=self.identity,
+        )
+
+
 def open_base(
     where: str | Path,
     *,
@@ -74,16 +98,19 @@ def open_base(
     dtype: torch.dtype = torch.float32,
     text: bool = True,
 ) -> Base:
-    """Open a local diffusers SD3 folder or a hub id ``owner/name``.
+    """``check_base`` and ``CheckedBase.load`` at once."""
+    return check_base(where, text=text).load(device, dtype)
 
-    ``dtype`` is the transformer's. The VAE comes in float32: a decoder in bfloat16 rounds as much as v varies (eq. 4).
+
+def check_base(where: str | Path, *, text: bool = True) -> CheckedBase:
+    """Find a local diffusers SD3 folder or a hub id ``owner/name``, and hold its files against its configurations.
 
     ``text`` False leaves out the text encoders and tokenizers, which the folder then need not have (nor a
     ``model_index.json``). A hub id is fetched, or taken from the hub's cache, as ``huggingface_hub`` is set up
     (``HF_HUB_OFFLINE`` is honoured); a folder is never looked up on a network. Configurations and the headers of all
     weight files are checked before any weight is loaded. RareflowError in one line for whatever does not fit.
     """
-    folder = _locate(where)
+    folder = _locate(where, "base", "a diffusers SD3 folder", _HUB_FILES)
     if text or (folder / "model_index.json").exists():
         _check_index(folder)
     transformer = _transformer_config(folder / "transformer", "SD3Transformer2DModel")
@@ -94,13 +121,7 @@ def open_base(
     identity = {part: part_identity(folder / part) for part in ("transformer", "vae")}
     if text:
         identity["text"] = text_identity(folder)
-    return Base(
-        transformer=_load(SD3Transformer2DModel, folder / "transformer", dtype).to(device),
-        vae=_load(AutoencoderKL, folder / "vae", torch.float32).to(device),
-        shift=shift,
-        text_folder=folder if text else None,
-        identity=identity,
-    )
+    return CheckedBase(folder, transformer, shift, folder if text else None, identity)
 
 
 def controlnet_from_transformer(transformer: SD3Transformer2DModel, layers: int) -> SD3ControlNetModel:
@@ -150,15 +171,16 @@ def controlnet_fresh(transformer: SD3Transformer2DModel, layers: int, *, seed: i
     return nn.Module.to(control, transformer.device, torch.float32)
 
 
-def load_controlnet(folder: str | Path, transformer: SD3Transformer2DModel) -> SD3ControlNetModel:
-    """The SD3 ControlNet of a local diffusers folder, in float32 on the transformer's device, in train mode.
+def load_controlnet(where: str | Path, transformer: SD3Transformer2DModel) -> SD3ControlNetModel:
+    """The SD3 ControlNet of a local folder or a hub id, in float32 on the transformer's device, in train mode.
+
+    It keeps its convention (``force_zeros_for_pooled_projection``, see ``rareflow.flow.Field``), and has as many layers
+    as its configuration says.
 
     RareflowError unless it reads the latents, text and width of ``transformer`` and takes a plain latent as its
     condition (no mask or other extra channel).
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RareflowError(f"{folder}: found no such folder, expected the folder of an SD3 ControlNet")
+    folder = locate_controlnet(where)
     config = _transformer_config(folder, "SD3ControlNetModel")
     mine = dict(transformer.config)
     for name in _SIZES:
@@ -181,8 +203,12 @@ def load_controlnet(folder: str | Path, transformer: SD3Transformer2DModel) -> S
         )
     _check_weights(folder, SD3ControlNetModel, config)
     control = _load(SD3ControlNetModel, folder, torch.float32).to(transformer.device)
-    control.register_to_config(force_zeros_for_pooled_projection=False)
     return control.train().requires_grad_(True)
+
+
+def locate_controlnet(where: str | Path) -> Path:
+    """The folder of an SD3 ControlNet: itself, or that of a hub id's snapshot. RareflowError where there is none."""
+    return _locate(where, "control.init", "the folder of an SD3 ControlNet", _CONTROL_FILES)
 
 
 def part_identity(part: Path) -> str:
@@ -310,8 +336,8 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in files]
 
 
-def _locate(where: str | Path) -> Path:
-    """The local folder, or the folder of the hub's snapshot."""
+def _locate(where: str | Path, what: str, expected: str, patterns: tuple[str, ...]) -> Path:
+    """The local folder, or the folder of the hub's snapshot of the files of ``patterns``."""
     try:
         folder = Path(where).expanduser()
         is_folder, is_file = folder.is_dir(), folder.is_file()
@@ -320,9 +346,9 @@ def _locate(where: str | Path) -> Path:
     if is_folder:
         return folder
     if is_file:
-        raise RareflowError(f"{where}: found a file, expected a diffusers SD3 folder or a hub id owner/name")
+        raise RareflowError(f"{where}: found a file, expected {expected} or a hub id owner/name")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(where), re.ASCII):
-        raise RareflowError(f"base {str(where)[:200]!r}: found no such folder, expected one or a hub id owner/name")
+        raise RareflowError(f"{what} {str(where)[:200]!r}: found no such folder, expected one or a hub id owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -332,7 +358,8 @@ def _locate(where: str | Path) -> Path:
     )
 
     try:
-        return Path(snapshot_download(str(where), allow_patterns=list(_HUB_FILES), ignore_patterns=["*.fp16*"]))
+        ignored = ["*.fp16*", *(f"*{end}" for end in _PICKLED)]
+        return Path(snapshot_download(str(where), allow_patterns=list(patterns), ignore_patterns=ignored))
     except GatedRepoError:
         cause = f"its licence must be accepted at huggingface.co/{where}, then run `hf auth login`"
     except RepositoryNotFoundError:
@@ -341,7 +368,7 @@ def _locate(where: str | Path) -> Path:
         cause = "the hub cannot be reached and its cache has no copy; fetch it with a network, or give a folder"
     except Exception as error:  # whatever the hub's client and the network below it may raise
         cause = f"fetching it failed ({one_line(error)}); try again, or give a folder"
-    raise RareflowError(f"base '{where}': no such folder, and as a hub id: {cause}")
+    raise RareflowError(f"{what} '{where}': no such folder, and as a hub id: {cause}")
 
 
 def _listed(index: dict[str, Any], part: str) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rareflow.base import Base
+from rareflow.base import CheckedBase
 from rareflow.text import CaptionStore, Encode, WordTable, sd3_encoder
 
 
@@ -45,9 +45,9 @@ class StoredCaptions(Captions):
 
     @classmethod
     def of(
-        cls, base: Base, max_t5_tokens: int, device: torch.device, folder: str | Path | None = None
+        cls, base: CheckedBase, max_t5_tokens: int, device: torch.device, folder: str | Path | None = None
     ) -> StoredCaptions:
-        """The captions of a base that was opened with its text encoders, kept in ``folder`` (see ``caption_folder``).
+        """The captions of a base that was checked with its text encoders, kept in ``folder`` (see ``caption_folder``).
 
         The encoders run in bfloat16 whatever the arithmetic of the model: what is kept must not depend on who came
         first, and T5 then fits beside the transformer.

@@ -23,7 +23,7 @@ from rareflow.card import EMBEDDED, FORMAT, file_hash, id_hash, read_card, verif
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
 from rareflow.flow import Field
-from rareflow.model import RareFlow
+from rareflow.model import RareFlow, threads
 from rareflow.networks import Codec, Gates, Masks, name_dropout
 from rareflow.text import WordTable
 from rareflow.uncertainty import Scale
@@ -79,17 +79,31 @@ def save(
 
 
 def load(
-    checkpoint: str | Path | None = None, *, base: str | None = None, device: str = "cpu", dtype: str = "float32",
-    captions: str | Path | None = None,
+    checkpoint: str | Path | None = None, *, base: str | None = None, device: str = "cpu", dtype: str | None = None,
+    captions: str | Path | None = None, prepare: Iterable[str] = (),
 ) -> RareFlow:  # fmt: skip
     """Open a checkpoint; the embedded ``rareflow-tiny`` unless a folder is given.
 
     ``base``: the diffusers SD3 folder or hub id that it was trained on, where that is not what its card says.
-    ``captions``: where SD3's caption embeddings are kept (see ``rareflow.captions.caption_folder``). Every file is held
-    against the card's hash before it is used. RareflowError, in one line, for whatever does not fit.
+    ``dtype``: ``float32``, ``float16`` or ``bfloat16``; unless given bfloat16 with a base, which is then half as large,
+    and float32 without one. ``captions``: where SD3's caption embeddings are kept (see
+    ``rareflow.captions.caption_folder``); those of ``prepare`` are computed before the base is loaded, so that the text
+    encoders (11 GB) and the base never lie in memory together. Every file is held against the card's hash before it is
+    used. RareflowError, in one line, for whatever does not fit.
+
+    A model without a base is small: it loads and samples in one thread of a processor, whatever torch is set to, unless
+    its ``threads`` is changed.
     """
     folder = EMBEDDED if checkpoint is None else Path(checkpoint)
     card = read_card(folder)
+    with threads(None if card.get("config", {}).get("base") else 1):
+        return _load(folder, card, base, device, dtype, captions, prepare)
+
+
+def _load(
+    folder: Path, card: dict[str, Any], base: str | None, device: str, dtype: str | None,
+    captions: str | Path | None, prepare: Iterable[str],
+) -> RareFlow:  # fmt: skip
     try:
         config = Config.from_dict(card.get("config"), f"{folder / 'card.json'}: config")
     except RareflowError as error:
@@ -99,21 +113,26 @@ def load(
             raise RareflowError(f"checkpoint {folder}: it has a transformer and a VAE of its own; leave base out")
         config = with_changes(config, {"base": str(base)})
     verify(folder, card, {*card["files"], *_needed(config)})
+    dtype = dtype or ("bfloat16" if config.base else "float32")
     masks = Masks()
     store: Captions
     if config.base:
-        from rareflow.base import open_base
+        from rareflow.base import check_base
 
-        opened = open_base(config.base, device=device, dtype=_DTYPES[dtype])
+        found = check_base(config.base)
         trained_on = card.get("base", {})
-        for part, identity in opened.identity.items():
+        for part, identity in found.identity.items():
             if trained_on.get(part) != identity:
                 raise RareflowError(
                     f"checkpoint {folder}: it was trained on another base: the {part} in {config.base} has the "
                     f"identity {identity[:12]}, expected {str(trained_on.get(part))[:12]}; give that base"
                 )
+        store = StoredCaptions.of(found, config.text.max_t5_tokens, torch.device(device), captions)
+        wanted = list(prepare)
+        if wanted:
+            store.prepare(["", *(wanted if config.text.captions else ())])
+        opened = found.load(device, _DTYPES[dtype])
         transformer, vae = opened.transformer, opened.vae
-        store = StoredCaptions.of(opened, config.text.max_t5_tokens, torch.device(device), captions)
     else:
         transformer = _module(folder, "transformer", SD3Transformer2DModel, config.transformer)
         vae = _module(folder, "vae", AutoencoderKL, config.vae)
@@ -135,8 +154,12 @@ def load(
         # diffusers' own to() warns of modules to be kept in float32 even where there are none
         nn.Module.to(module, device, kind).eval().requires_grad_(False)
     scale = _scale(card, config, folder)
-    field = Field(transformer, control, gates, config.control.s_ctrl)
-    return RareFlow(config, field, Codec(vae), store, masks, scale, card, torch.device(device), _DTYPES[dtype])
+    codec = Codec(vae)
+    field = Field(transformer, control, gates, config.control.s_ctrl, codec.zero)
+    return RareFlow(
+        config, field, codec, store, masks, scale, card, torch.device(device), _DTYPES[dtype],
+        threads=None if config.base else 1,
+    )  # fmt: skip
 
 
 def _needed(config: Config) -> list[str]:

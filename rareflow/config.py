@@ -44,7 +44,8 @@ class ControlConfig:
     """The ControlNet g on the LR latent (eq. 2-3).
 
     ``init``: ``prior`` (the control that came with the prior, else the transformer's blocks), ``transformer`` (copies
-    of the transformer's first blocks), ``scratch`` (random), or the folder of an SD3 ControlNet.
+    of the transformer's first blocks), ``scratch`` (random), or the folder or hub id of an SD3 ControlNet, whose own
+    number of layers is then taken and ``layers`` not read.
     ``s_ctrl`` is eq. 3's scale; with the gates off, the residuals are scaled by ``s_ctrl`` / 2, as open gates at their
     start would.
     """
@@ -122,13 +123,20 @@ class TrainConfig:
     the share of scenes held out where the data has no split of that name; ``keep`` says whether a stage ends with its
     last averaged weights, or with those that were best in validation (the least velocity loss on held-out scenes);
     ``store`` is the precision of the saved weights.
+
+    Against a full GPU memory: ``optimiser`` ``adamw_8bit`` keeps Adam's two moments in a byte each (bitsandbytes),
+    ``ema_on`` ``host`` keeps the averaged weights in the machine's memory, at the price of copying the trained ones
+    there in every step. A batch that does not fit is halved, and halved again, by itself; its gradient stays that of
+    the whole.
     """
 
     vae: StageConfig = field(default_factory=StageConfig)
     prior: StageConfig = field(default_factory=StageConfig)
     control: StageConfig = field(default_factory=StageConfig)
     gate_lr: float = 1e-2
+    optimiser: Literal["adamw", "adamw_8bit"] = "adamw"
     ema: float = 0.998
+    ema_on: Literal["device", "host"] = "device"
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"

@@ -20,12 +20,17 @@ class Field:
 
     ``gates`` None leaves the residuals ungated; their scale is then ``s_ctrl`` / 2, where half-open gates start.
     ``control`` None (or s_ctrl 0) is the text-only extreme of the paper's Figure 1.
+
+    A control whose configuration has ``force_zeros_for_pooled_projection`` follows InstantX's convention, as the
+    published SD3 ControlNets do and diffusers' pipeline has it: its pooled caption is zero, and its latents are without
+    SD3's shift, so ``zero`` (``Codec.zero``) is taken from x before it sees them. Ours are without it.
     """
 
     transformer: SD3Transformer2DModel
     control: SD3ControlNetModel | None
     gates: Gates | None
     s_ctrl: float = 2.0
+    zero: float = 0.0
 
     def velocity(
         self, z: Tensor, sigma: Tensor, x: Tensor, tokens: Tensor, pooled: Tensor, u: Tensor, on: Tensor | None = None
@@ -37,9 +42,11 @@ class Field:
         time = sigma * 1000
         residuals = None
         if self.control is not None and self.s_ctrl != 0:
+            published = self.control.config.force_zeros_for_pooled_projection
             listed = self.control(
-                hidden_states=z, controlnet_cond=x, conditioning_scale=1.0, encoder_hidden_states=tokens,
-                pooled_projections=pooled, timestep=time, return_dict=False,
+                hidden_states=z, controlnet_cond=x - self.zero if published else x, conditioning_scale=1.0,
+                encoder_hidden_states=tokens, pooled_projections=torch.zeros_like(pooled) if published else pooled,
+                timestep=time, return_dict=False,
             )[0]  # fmt: skip
             scale = self.scales(sigma, u, len(listed))
             if on is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,8 @@ class RareFlow:
     """A model ready to sample. ``rareflow.load`` makes one from a checkpoint.
 
     ``scale`` brings v to u; ``card`` is the checkpoint's card. On a processor samples run one after another, so that
-    an image comes out the same, to the bit, in whatever batch; on a GPU ``batch`` samples run at once.
+    an image comes out the same, to the bit, in whatever batch; on a GPU ``batch`` samples run at once. ``threads`` is
+    how many of a processor's ``upscale`` takes, whatever torch is set to; None leaves that as it is.
     """
 
     config: Config
@@ -62,6 +64,7 @@ class RareFlow:
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     batch: int = 16
+    threads: int | None = None
 
     @property
     def multiple(self) -> int:
@@ -99,6 +102,13 @@ class RareFlow:
         A model trained without captions (``text.captions`` false) is given none here either. Raises RareflowError for
         images of another shape or range, for sizes beyond ``largest_px``, and for numbers out of their range.
         """
+        with threads(self.threads):
+            return self._upscale(lr, size, captions, seeds, noise, steps, guidance, u, temperature)
+
+    def _upscale(
+        self, lr: Array, size: tuple[int, int], captions: Sequence[str] | None, seeds: Sequence[Sequence[int]] | None,
+        noise: Array | None, steps: int | None, guidance: float | None, u: float | None, temperature: float | None,
+    ) -> Result:  # fmt: skip
         lr = _checked(lr)
         count = lr.shape[0]
         seeds = [(0,)] * count if seeds is None else seeds
@@ -215,6 +225,24 @@ class RareFlow:
             decoded = self.codec.decode(euler(z, sigmas, velocity)).float()[..., : inner[0], : inner[1]]
         image: Array = shrink(decoded, size).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         return image
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch with ``count`` threads for the block inside; None leaves them as they are.
+
+    A network of a few million parameters has nothing to share out: with two threads or more its threads wait for each
+    other at every layer, at full load, and a draw takes many times the processor time of one.
+    """
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _means(maps: Tensor) -> Tensor:

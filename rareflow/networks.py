@@ -155,6 +155,11 @@ class Codec:
         return (pixel_shuffle(image, self.block_px) + 1) / 2
 
     @property
+    def zero(self) -> float:
+        """What a latent of the VAE's own zero is in SD3's convention, -shift * scale."""
+        return -self._shift * self._scale
+
+    @property
     def _shift(self) -> float:
         return float(self.vae.config.shift_factor or 0.0)
 

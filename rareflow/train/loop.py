@@ -11,7 +11,8 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from rareflow.base import one_line
 from rareflow.config import StageConfig, TrainConfig
 from rareflow.errors import RareflowError
 from rareflow.train.chips import stream
 
 Report = Callable[[str, int, int, dict[str, float]], None]
+Batch = tuple[dict[str, Tensor], list[str]]  # the tensors of a step, and the names of its chips
 
 
 class Stage(ABC):
@@ -40,11 +43,15 @@ class Stage(ABC):
         """The optimiser's groups of parameters that train; all others are frozen."""
 
     @abstractmethod
-    def batch(self, step: int) -> tuple[dict[str, Tensor], list[str]]:
-        """The tensors of a step and the ids of its chips."""
+    def batch(self, step: int) -> Batch:
+        """The tensors of a step and the ids of its chips. Called from another thread, one step ahead."""
 
     def before(self, step: int) -> None:
         """Called ahead of a step, for what is renewed now and then (the bank of u)."""
+
+    def renews(self, step: int) -> bool:
+        """Whether ``before`` changes what ``batch`` gives from this step on, so that it cannot be read ahead."""
+        return False
 
     def extra_state(self) -> dict[str, Any]:
         """What else a resume needs; plain values and tensors."""
@@ -79,7 +86,7 @@ def run_stage(
         p.requires_grad_(False)
     for p in trained:
         p.requires_grad_(True)
-    optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=train.weight_decay, betas=(0.9, 0.99))
+    optimiser = _optimiser(groups, config.lr, train, device)
     schedule = get_scheduler("cosine", optimiser, num_warmup_steps=config.warmup, num_training_steps=config.steps)
     average = EMAModel(trained, decay=train.ema, foreach=True)
     state_file, log_file = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl"
@@ -96,31 +103,30 @@ def run_stage(
         stage.load_extra(state["extra"])
         if accelerator.scaler is not None and state.get("scaler"):
             accelerator.scaler.load_state_dict(state["scaler"])
-    average.to(device)
+    average.to(device if train.ema_on == "device" else "cpu")
+    micro = config.batch
     if start < config.steps:
         module, optimiser = accelerator.prepare(stage.module, optimiser)
         module.train()
         _cut_log(log_file, start)
         clock = time.monotonic()
-        for step in range(start, config.steps):
-            with accelerator.autocast():
-                stage.before(step)
-            terms: dict[str, float] = {}
-            for part in range(config.accumulate):
-                batch, ids = stage.batch(step * config.accumulate + part)
-                torch.manual_seed(int(stream(train.seed, stage.name, "dropout", step, part).integers(2**62)))
-                context = contextlib.nullcontext() if part == config.accumulate - 1 else accelerator.no_sync(module)
-                with context, accelerator.autocast():
-                    loss, found = module(**{k: v.to(device) for k, v in batch.items()})
-                    if not bool(torch.isfinite(loss)):
+        for step, batches in _read_ahead(stage, start, accelerator):
+            while True:
+                try:
+                    terms = _gradients(stage, step, batches, micro, module, accelerator, train.seed)
+                    break
+                except torch.OutOfMemoryError as error:
+                    if micro == 1:
                         raise RareflowError(
-                            f"stage {stage.name}, step {step}: the loss is {loss.item()} for the chips "
-                            f"{', '.join(ids)}; the state of the last save is kept: look at those chips, or lower the "
-                            "learning rate"
-                        )
-                    accelerator.backward(loss / config.accumulate)
-                for name, value in found.items():
-                    terms[name] = terms.get(name, 0.0) + float(value) / config.accumulate
+                            f"stage {stage.name}: one sample of {config.crop_px} px does not fit into the memory of "
+                            f"{device}; lower crop_px, or set train.gradient_checkpointing ({one_line(error)})"
+                        ) from None
+                optimiser.zero_grad()
+                micro = -(-micro // 2)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                report(stage.name, step, config.steps, {"samples_at_once": micro})
+            ids = [name for _, names in batches for name in names]
             norm = accelerator.clip_grad_norm_(trained, train.clip_norm)
             # fp16's loss scale expects a few overflows: its step() leaves the weights then, and lowers the scale
             if not math.isfinite(float(norm)) and accelerator.mixed_precision != "fp16":
@@ -131,7 +137,7 @@ def run_stage(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-            average.step(trained)
+            average.step(trained if train.ema_on == "device" else [p.detach().cpu().requires_grad_() for p in trained])
             done = step + 1
             terms |= {"lr": float(schedule.get_last_lr()[0]), "grad_norm": float(norm)}
             if done % 10 == 0 or done == config.steps:
@@ -171,6 +177,72 @@ def run_stage(
             p.data.copy_(kept)
     stage.module.eval().requires_grad_(False)
     return numbers
+
+
+def _read_ahead(stage: Stage, start: int, accelerator: Accelerator) -> Iterator[tuple[int, list[Batch]]]:
+    """Each step with its batches (one, or ``accumulate``); the next ones are read while a step is computed, unless the
+    stage renews what they are read from."""
+    config = stage.config
+    with ThreadPoolExecutor(1, "batches") as reader:
+        ahead: Future[list[Batch]] | None = None
+
+        def read(step: int) -> list[Batch]:
+            return [stage.batch(step * config.accumulate + part) for part in range(config.accumulate)]
+
+        for step in range(start, config.steps):
+            with accelerator.autocast():
+                stage.before(step)
+            batches = read(step) if ahead is None else ahead.result()
+            last = step + 1 == config.steps or stage.renews(step + 1)
+            ahead = None if last else reader.submit(read, step + 1)
+            yield step, batches
+
+
+def _gradients(
+    stage: Stage, step: int, batches: list[Batch], micro: int, module: nn.Module, accelerator: Accelerator, seed: int
+) -> dict[str, float]:
+    """Leave a step's gradients in the parameters, ``micro`` samples at a time; the terms of its loss.
+
+    A loss is a mean over samples, so the parts of a batch count by their share and add up to the whole one's gradient.
+    """
+    device, terms = accelerator.device, dict[str, float]()
+    for part, (batch, ids) in enumerate(batches):
+        torch.manual_seed(int(stream(seed, stage.name, "dropout", step, part).integers(2**62)))
+        count = len(next(iter(batch.values())))
+        for first in range(0, count, micro):
+            some = {k: v[first : first + micro].to(device) for k, v in batch.items()}
+            share = min(micro, count - first) / count / len(batches)
+            final = part + 1 == len(batches) and first + micro >= count
+            context = contextlib.nullcontext() if final else accelerator.no_sync(module)
+            with context, accelerator.autocast():
+                loss, found = module(**some)
+                if not bool(torch.isfinite(loss)):
+                    raise RareflowError(
+                        f"stage {stage.name}, step {step}: the loss is {loss.item()} for the chips {', '.join(ids)}; "
+                        "the state of the last save is kept: look at those chips, or lower the learning rate"
+                    )
+                accelerator.backward(loss * share)
+            for name, value in found.items():
+                terms[name] = terms.get(name, 0.0) + float(value) * share
+    return terms
+
+
+def _optimiser(
+    groups: list[dict[str, Any]], lr: float, train: TrainConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {"lr": lr, "weight_decay": train.weight_decay, "betas": (0.9, 0.99)}
+    if train.optimiser == "adamw":
+        return torch.optim.AdamW(groups, **settings)
+    if device.type != "cuda":
+        raise RareflowError(f"train.optimiser: found {train.optimiser}, which needs a GPU, expected adamw")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise RareflowError(
+            f"train.optimiser: {train.optimiser} needs the package bitsandbytes; install it, or take adamw"
+        ) from None
+    made: torch.optim.Optimizer = AdamW8bit(groups, **settings)
+    return made
 
 
 @contextlib.contextmanager

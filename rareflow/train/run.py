@@ -20,7 +20,15 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor
 
-from rareflow.base import Base, controlnet_fresh, controlnet_from_transformer, load_controlnet, open_base
+from rareflow.base import (
+    Base,
+    check_base,
+    controlnet_fresh,
+    controlnet_from_transformer,
+    load_controlnet,
+    locate_controlnet,
+    part_identity,
+)
 from rareflow.captions import Captions, StoredCaptions, TableCaptions
 from rareflow.card import read_card, training_ids, write_card
 from rareflow.checkpoint import load, save
@@ -79,6 +87,7 @@ def train(
     from_ = start or prior
     digest = _digest(config, data, prior, start)
     if _is_done(out, digest):
+        _forget_states(out / "training")
         return read_card(out)
     work, kept = out / "training", cache or out / "training" / "cache"
     on_cpu = device == "cpu" or not torch.cuda.is_available()  # accelerate would take other devices too
@@ -88,14 +97,23 @@ def train(
     lpips = _lpips(config, weights, accelerator.device)
     left_out = ["lpips"] if config.loss.lambda_lpips and lpips is None else []
     torch.manual_seed(config.train.seed)
-    base = None
+    texts = {c.caption for c in (*data.train, *data.validation)} if config.text.captions else set()
+    base, stored = None, None
     if config.base:
-        base = open_base(config.base, device=accelerator.device, dtype=_PRECISION[config.train.mixed_precision])
-    parts = _parts(config, base, prior, start, accelerator.device)
+        _alone(config, prior, start)
+        checked = check_base(config.base)
+        stored = StoredCaptions.of(checked, config.text.max_t5_tokens, accelerator.device)
+        stored.prepare(sorted({"", *texts}))  # the text encoders are freed before the base is loaded
+        base = checked.load(accelerator.device, _PRECISION[config.train.mixed_precision])
+    parts = _parts(config, base, stored, prior, start, accelerator.device)
     given = _given_control(config, parts.transformer, parts.control)
+    if given is not None:
+        config = with_changes(config, {"control": {"layers": int(given.config.num_layers)}})
     if accelerator.num_processes > 1:
         raise RareflowError(f"found {accelerator.num_processes} processes, expected one; start the command by itself")
-    _claim(out, digest, config, {"left_out": left_out, "base": base.identity if base else {}})
+    control_from = _control_identity(config)
+    found = {"left_out": left_out, "base": base.identity if base else {}, "control": control_from}
+    _claim(out, digest, config, found)
     board = _tensorboard(work)
     codec = Codec(parts.vae)
     config = with_changes(config, {"sampling": {"shift": parts.shift}})
@@ -131,11 +149,9 @@ def train(
     identity = _identity(parts.vae)
     for made in caches:
         made.make_latents(codec, identity, accelerator.device, functools.partial(tick, "latents", 2 * len(made.items)))
-    texts = {c.caption for c in (*data.train, *data.validation)} if config.text.captions else set()
-    parts.captions.prepare(sorted({"", *texts}))
-
     model = RareFlow(
-        config, Field(parts.transformer, None, None, config.control.s_ctrl), codec, parts.captions, parts.masks,
+        config, Field(parts.transformer, None, None, config.control.s_ctrl, codec.zero), codec, parts.captions,
+        parts.masks,
         Scale(1.0, 1.0, config.uncertainty.form), device=accelerator.device,
         dtype=next(parts.transformer.parameters()).dtype,
     )  # fmt: skip
@@ -159,7 +175,7 @@ def train(
             torch.manual_seed(config.train.seed + 1)
             joint = controlnet_from_transformer(parts.transformer, config.control.layers)
             start_jointly(joint)
-        model.field = Field(parts.transformer, joint, None, config.control.s_ctrl)
+        model.field = Field(parts.transformer, joint, None, config.control.s_ctrl, codec.zero)
         jointly = PriorStage(model.field, parts.captions.table, config, codec, caches[0], check("prior", 0.0))
         numbers["prior"] = run_stage(jointly, config.train, work, accelerator, report, board)
         without = with_changes(config, {"name": f"{config.name}-prior", "control": {"gates": False}})
@@ -182,7 +198,7 @@ def train(
         gates = Gates(layers, parts.masks, config.uncertainty.p_do, pu_min=config.control.pu_min).to(accelerator.device)
         if start is not None and parts.gates is not None and parts.gates.pu_min == gates.pu_min:
             gates.load_state_dict(parts.gates.state_dict())
-    model.field = Field(parts.transformer, control, gates, config.control.s_ctrl)
+    model.field = Field(parts.transformer, control, gates, config.control.s_ctrl, codec.zero)
 
     def inputs(captions: list[str]) -> dict[str, Tensor]:
         tokens, pooled = parts.captions.get(captions)
@@ -204,6 +220,7 @@ def train(
             "scenes": len({c.group for c in data.train}), "sides": {k: dict(v) for k, v in data.sides.items()},
         },
         "base": parts.identity if config.base else {},
+        "control": {"from": config.control.init, "identity": control_from} if control_from else {},
         "prior": _prior_card(prior),
         "start": _prior_card(start),
         "left_out": left_out,
@@ -219,20 +236,21 @@ def train(
         board.close()
     accelerator.free_memory()  # the optimiser's, which is more than the model's
     card = _with_validation(out, config, caches[1], accelerator.device.type)
+    _forget_states(work)
     if cache is None:
         shutil.rmtree(kept, ignore_errors=True)
     return card
 
 
-def _parts(config: Config, base: Base | None, prior: Path | None, start: Path | None, device: torch.device) -> Parts:
+def _parts(
+    config: Config, base: Base | None, stored: StoredCaptions | None, prior: Path | None, start: Path | None,
+    device: torch.device,
+) -> Parts:  # fmt: skip
     """What the configuration starts from."""
     masks = Masks()
     if base is not None:
-        if prior is not None or start is not None:
-            which = "prior" if prior is not None else "start"
-            raise RareflowError(f"found a {which} beside the base {config.base}; give one of them")
-        captions = StoredCaptions.of(base, config.text.max_t5_tokens, device)
-        return Parts(base.vae, base.transformer, captions, masks, base.shift, base.identity)
+        assert stored is not None
+        return Parts(base.vae, base.transformer, stored, masks, base.shift, base.identity)
     if prior is not None and start is not None:
         raise RareflowError(f"found a prior {prior} beside a start {start}; give one of them")
     if prior is not None or start is not None:
@@ -273,17 +291,37 @@ def _parts(config: Config, base: Base | None, prior: Path | None, start: Path | 
     return Parts(vae, transformer, TableCaptions(table), masks, config.sampling.shift, {})
 
 
+def _alone(config: Config, prior: Path | None, start: Path | None) -> None:
+    """RareflowError for a prior or a start beside a base."""
+    for name, where in (("prior", prior), ("start", start)):
+        if where is not None:
+            raise RareflowError(f"found a {name} beside the base {config.base}; give one of them")
+
+
+def _control_identity(config: Config) -> str:
+    """The hash of the ControlNet that ``control.init`` names; empty where it names none."""
+    if config.control.init in ("prior", "transformer", "scratch"):
+        return ""
+    return part_identity(locate_controlnet(config.control.init))
+
+
+def _forget_states(work: Path) -> None:
+    """The optimiser's states of a finished training: 17 GB at SD3's size, and nothing that would read them again."""
+    for path in work.glob("*.pt"):
+        path.unlink(missing_ok=True)
+
+
 def _given_control(
     config: Config, transformer: SD3Transformer2DModel, inherited: SD3ControlNetModel | None
 ) -> SD3ControlNetModel | None:
     """The control that the last stage starts from, where there is one already: the folder ``control.init``, or the
     prior's. RareflowError for one that does not fit, and for more layers than the transformer has."""
     init, layers, depth = config.control.init, config.control.layers, int(transformer.config.num_layers)
+    if init not in ("prior", "scratch", "transformer"):
+        return load_controlnet(init, transformer)
     if layers > depth:
         raise RareflowError(f"control.layers: found {layers}, expected 1 to {depth}, the transformer's depth")
-    if init in ("scratch", "transformer"):
-        return None
-    control = inherited if init == "prior" else load_controlnet(init, transformer)
+    control = inherited if init == "prior" else None
     if control is not None and control.config.num_layers != layers:
         raise RareflowError(f"control.layers: found {layers}, expected {control.config.num_layers}, as {init} has")
     return control
@@ -340,6 +378,7 @@ def _claim(out: Path, digest: str, config: Config, found: Mapping[str, Any]) -> 
                 "left_out": f"the losses left out for want of weights are now {list(found['left_out'])}; give the same "
                 "--weights-dir",
                 "base": "the files of the base are others now; give the same --base",
+                "control": "the files of the initial control are others now; give the same control.init",
             }[what]
             raise RareflowError(f"{out}: since this training began, {said}, or another --out")
     temporary = path.with_name(_CLAIM)

@@ -276,6 +276,10 @@ class ControlStage(LatentStage):
         sizes = sorted({i.bucket for i in self.bank})
         return [[i for i in self.bank if i.bucket == size] for size in sizes]
 
+    def renews(self, step: int) -> bool:
+        every = self.settings.train.bank_every
+        return bool(every) and self.field.gates is not None and step % every == 0
+
     def before(self, step: int) -> None:
         every = self.settings.train.bank_every
         if every and self.field.gates is not None:

@@ -31,7 +31,7 @@ from diffusers import (
 from safetensors.torch import load_file
 
 from bench.cli import main
-from rareflow.base import controlnet_from_transformer, open_base
+from rareflow.base import CheckedBase, controlnet_from_transformer, load_controlnet, open_base
 from rareflow.checkpoint import load
 from rareflow.images import upsample
 from rareflow.model import RareFlow
@@ -78,9 +78,11 @@ class Done:
 
 @dataclass
 class Opened:
-    """What text encoders were opened, and whether they are still in memory."""
+    """What text encoders were opened, and whether they are still in memory; ``at_base`` has how many of them had been
+    opened, and were still alive, whenever a base was loaded."""
 
     encoders: list[list[weakref.ref[Any]]] = field(default_factory=list)
+    at_base: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def alive(self) -> int:
@@ -172,6 +174,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RFBENCH_CAPTIONS", str(folder / "captions"))
         patch.setattr(Sd3Text, "open", classmethod(counted))
+        load_base = CheckedBase.load
+
+        def watched(self: CheckedBase, *words: Any) -> Any:
+            opened.at_base.append((len(opened.encoders), opened.alive))
+            return load_base(self, *words)
+
+        patch.setattr(CheckedBase, "load", watched)
         made = World(folder, make_sd3_folder(folder / "base"), data, folder / "captions", opened, folder / "out",
                      Done(-1, "", ""))  # fmt: skip
         made.trained = train(made, made.out)
@@ -184,7 +193,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_training_stores_what_it_trained_and_frees_the_text_encoders(world: World) -> None:
     assert world.trained.code == 0, world.trained.err
     assert len(world.opened.encoders[0]) == 3 and len(world.opened.encoders) == 1, "all captions at once, one time"
+    assert world.opened.at_base[0] == (1, 0), "the base is loaded when the captions are there and the encoders gone"
     assert world.opened.alive == 0
+    assert not list((world.out / "training").glob("*.pt")), "what a finished training needs no more is gone"
     assert len(list(world.captions.iterdir())) == 5, "three of training, one of validation, the empty one"
     stored = {name for name in files(world.out) if not name.startswith("training/")}
     weights = {CONTROL, "gates.safetensors"}
@@ -262,25 +273,61 @@ def test_a_given_controlnet_is_what_training_starts_from(world: World) -> None:
         known = SD3ControlNetModel.from_config(config | changes | {"extra_conditioning_channels": 0})
         stir(known, 3)
         known.save_pretrained(folder)
-    words: dict[str, Any] = {"control__layers": 1, "train__control__steps": 1, "train__control__lr": 1e-9}
+    words: dict[str, Any] = {"control__layers": 2, "train__control__steps": 1, "train__control__lr": 1e-9}
     assert train(world, world.folder / "from-given", control__init=str(given), **words).code == 0
     stored = load_file(world.folder / "from-given" / CONTROL)
+    card = json.loads((world.folder / "from-given" / "card.json").read_text())
+    assert card["config"]["control"]["layers"] == 1, "as many as it has"
+    assert card["control"]["from"] == str(given) and len(card["control"]["identity"]) == 64
     for name, value in load_file(given / "diffusion_pytorch_model.safetensors").items():
         assert torch.allclose(stored[name], value, atol=1e-6), name
     wrong = train(world, world.folder / "from-other", control__init=str(other), **words).error
     assert "pooled_projection_dim 32, expected the transformer's 64" in wrong
 
 
+INSTANTX = (  # the names in config.json of the published SD3-Controlnet-Canny and -Tile, of diffusers 0.30
+    "_class_name", "_diffusers_version", "attention_head_dim", "caption_projection_dim", "in_channels",
+    "joint_attention_dim", "num_attention_heads", "num_layers", "out_channels", "patch_size", "pooled_projection_dim",
+    "pos_embed_max_size", "sample_size",
+)  # fmt: skip
+
+
+def published(world: World, folder: Path) -> Path:
+    """A ControlNet in the layout of InstantX's: old configuration, float16, one file of weights."""
+    config = dict(SD3Transformer2DModel.load_config(world.base / "transformer")) | {"num_layers": 1}
+    torch.manual_seed(5)
+    known = SD3ControlNetModel.from_config(config | {"extra_conditioning_channels": 0})
+    stir(known, 5, 0.5)
+    known.half().save_pretrained(folder)
+    whole = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in whole.items() if k in INSTANTX}))
+    return folder
+
+
+def test_a_published_controlnet_keeps_its_convention_through_training(world: World) -> None:
+    folder = published(world, world.folder / "published")
+    words: dict[str, Any] = {"train__control__steps": 1, "train__control__lr": 1e-9}
+    done = train(world, world.folder / "from-published", control__init=str(folder), **words)
+    assert done.code == 0, done.err
+    model = load(world.folder / "from-published", base=str(world.base), dtype="float32")
+    assert model.field.control is not None
+    assert model.field.control.config.force_zeros_for_pooled_projection and model.field.control.config.num_layers == 1
+    stored = load_file(world.folder / "from-published" / CONTROL)
+    for name, value in load_file(folder / "diffusion_pytorch_model.safetensors").items():
+        assert torch.allclose(stored[name], value.float(), atol=1e-6), name
+
+
 # ---- use
 
 
 def test_run_and_upscale_read_captions_once_and_write_nothing_into_the_checkpoint(world: World) -> None:
-    before, opened = files(world.out), len(world.opened.encoders)
+    before, opened, bases = files(world.out), len(world.opened.encoders), len(world.opened.at_base)
     plain = run(world, world.folder / "run1", ",guidance=1")
     assert plain.code == 0, plain.err
     assert "rareflow-toy@mean" in plain.out
     opened += 1
     assert len(world.opened.encoders) == opened, "for the two new captions"
+    assert world.opened.at_base[bases:] == [(opened, 0)], "before the base, and freed"
     guided = run(world, world.folder / "run2", ",guidance=2")
     assert guided.code == 0, guided.err
     assert len(world.opened.encoders) == opened and world.opened.alive == 0
@@ -344,12 +391,17 @@ def pipeline(model: RareFlow) -> StableDiffusion3ControlNetPipeline:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-@pytest.mark.parametrize("gates", ["none", "half open", "wide open"])
+@pytest.mark.parametrize("gates", ["none", "half open", "wide open", "published"])
 def test_the_sampler_gives_what_diffusers_pipeline_gives(world: World, guidance: float, gates: str) -> None:
-    model = load(world.out, base=str(world.base))
+    """``published``: a control with InstantX's convention, whose pooled captions and latents the pipeline makes."""
+    model = load(world.out, base=str(world.base), dtype="float32")
     assert model.field.control is not None
+    if gates == "published":
+        folder = world.folder / "published-too"
+        model.field.control = load_controlnet(published(world, folder), model.field.transformer).eval()
+        model.field.control.requires_grad_(False)
     stir(model.field.control, 1, 0.5)  # after four steps it does next to nothing
-    model.field.gates = None if gates == "none" else Gates(2, model.masks, 0.1).eval()
+    model.field.gates = None if gates in ("none", "published") else Gates(2, model.masks, 0.1).eval()
     if gates == "wide open":
         assert model.field.gates is not None
         torch.nn.init.constant_(model.field.gates.p0, 20.0)  # alpha = 1, so that the residuals count twice

@@ -284,11 +284,11 @@ def test_layers_out_of_range() -> None:
 def test_a_saved_control_loads_for_its_transformer_only(tmp_path: Path) -> None:
     source = transformer(**SD35)
     control = controlnet_fresh(source, 2)
-    control.register_to_config(force_zeros_for_pooled_projection=True)  # as published ones have it
+    control.register_to_config(force_zeros_for_pooled_projection=True)  # as published ones have it; it stays
     control.save_pretrained(tmp_path / "control")
     loaded = load_controlnet(tmp_path / "control", source)
     assert all(torch.equal(v, control.state_dict()[k]) for k, v in loaded.state_dict().items())
-    assert loaded.config.force_zeros_for_pooled_projection is False and loaded.config.qk_norm == "rms_norm"
+    assert loaded.config.force_zeros_for_pooled_projection is True and loaded.config.qk_norm == "rms_norm"
     assert loaded.training and all(p.requires_grad for p in loaded.parameters())
 
     def refused(folder: Path, target: SD3Transformer2DModel, expected: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from rareflow.checkpoint import load
 from rareflow.config import with_changes
 from rareflow.errors import RareflowError
 from rareflow.flow import noise_levels
@@ -238,6 +239,23 @@ def test_temperature_scales_the_noise_and_leaves_u(model: RareFlow) -> None:
     assert same(set_so, cool)
     with pytest.raises(RareflowError, match="temperature: found -1"):
         model.upscale(images, SIZE, temperature=-1)
+
+
+def test_a_small_model_takes_one_thread_whatever_torch_is_set_to() -> None:
+    model, seen = load(), []
+    assert model.threads == 1
+    decode = model.codec.decode
+    model.codec.decode = lambda z: (seen.append(torch.get_num_threads()), decode(z))[1]  # type: ignore[method-assign]
+    try:
+        torch.set_num_threads(2)
+        model.upscale(lrs(1), (24, 36), steps=1)
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+        model.threads = None
+        seen.clear()
+        model.upscale(lrs(1), (24, 36), steps=1)
+        assert set(seen) == {2}
+    finally:
+        torch.set_num_threads(1)
 
 
 # --- what must not change the answer ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -493,6 +494,82 @@ def test_dropout_is_active_in_training_the_control_and_nowhere_else(
     train_small(tmp_path / "out", small_config(ONE, {"train": {"control": {"steps": 2}}}))
     assert seen.pop(("outside", "off")) == 2  # the gates at their corners, for the card
     assert set(seen) == {("ControlModule", "training"), ("measure_levels", "seeded"), ("validate", "off")}
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_a_batch_that_does_not_fit_is_halved_and_has_the_same_gradient(cache: Cache, tmp_path: Path, fits: int) -> None:
+    """Memory for ``fits`` samples of 4: the same step as with memory for all, dropout apart."""
+    found = []
+    for limit in (4, fits):
+        one = {"steps": 1, "batch": 4, "accumulate": 2, "warmup": 0}
+        config, model = small_config({"train": {"clip_norm": 1e9, "prior": one}}), small_model()
+        stage = prior_stage(model, cache, config)
+        forward, sizes = stage.module.forward, []
+
+        def runs_out(limit: int = limit, sizes: list = sizes, forward: Any = forward, **batch: Tensor) -> Any:
+            sizes.append(len(batch["z0"]))
+            if sizes[-1] > limit:
+                raise torch.OutOfMemoryError("no room")
+            return forward(**batch)
+
+        stage.module.forward = runs_out  # type: ignore[method-assign]
+        said: list[dict[str, float]] = []
+        run(stage, config, tmp_path / str(limit), lambda *words, said=said: said.append(words[3]))
+        assert [s["samples_at_once"] for s in said if "samples_at_once" in s] == {4: [], 2: [2], 1: [2, 1]}[limit]
+        state = read_state(tmp_path / str(limit) / "prior.pt")
+        assert state is not None
+        found.append({k: v["exp_avg"] for k, v in state["optimiser"]["state"].items()})
+        found[-1]["loss"] = torch.tensor(read_log(tmp_path / str(limit) / "prior.jsonl")[0]["base"])
+    largest = max(float(v.abs().max()) for v in found[0].values())
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_a_sample_that_does_not_fit_is_one_line(cache: Cache, tmp_path: Path) -> None:
+    stage, config = prior_stage(small_model(), cache, small_config(ONE)), small_config(ONE)
+
+    def runs_out(**batch: Tensor) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    stage.module.forward = runs_out  # type: ignore[method-assign]
+    with pytest.raises(RareflowError, match=r"stage prior: one sample of 108 px does not fit.*lower crop_px") as error:
+        run(stage, config, tmp_path / "out")
+    one_line(error)
+
+
+def test_averages_on_the_host_are_the_same(cache: Cache, tmp_path: Path) -> None:
+    states = []
+    for where in ("device", "host"):
+        config, model = small_config({"train": {"ema": 0.9, "ema_on": where, "control": {"steps": 3}}}), small_model()
+        run(control_stage(model, cache, config), config, tmp_path / where)
+        states.append(state_of(model.field.control, model.field.gates))
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(*states, strict=True) for k in a)
+
+
+def test_an_optimiser_of_8_bits_needs_a_gpu(cache: Cache, tmp_path: Path) -> None:
+    config = small_config({"train": {"optimiser": "adamw_8bit"}})
+    with pytest.raises(RareflowError, match="found adamw_8bit, which needs a GPU, expected adamw"):
+        run(control_stage(small_model(), cache, config), config, tmp_path)
+
+
+def test_batches_are_read_ahead_but_not_past_a_new_bank(cache: Cache, tmp_path: Path) -> None:
+    config = small_config({"train": {"bank_every": 3, "bank_size": 2, "control": {"steps": 7}}})
+    stage = control_stage(small_model(), cache, config)
+    order: list[tuple[str, int]] = []
+    batch, fill, forward = stage.batch, stage.fill_bank, stage.module.forward
+    stage.batch = lambda step: (order.append(("read", step)), batch(step))[1]  # type: ignore[method-assign]
+    stage.fill_bank = lambda: (order.append(("bank", 0)), fill())[1]  # type: ignore[method-assign]
+
+    def slow(**given: Tensor) -> Any:
+        found = forward(**given)
+        time.sleep(0.2)  # the reader has time for what comes next
+        order.append(("step", 0))
+        return found
+
+    stage.module.forward = slow  # type: ignore[method-assign]
+    run(stage, config, tmp_path)
+    names = [what if what != "read" else str(step) for what, step in order]
+    assert " ".join(names) == "bank 0 1 step 2 step step bank 3 4 step 5 step step bank 6 step"
 
 
 def test_the_best_validation_is_what_remains_if_it_is_to_be_kept(cache: Cache, tmp_path: Path) -> None:
