@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import click
 
 from bench import __version__
-from bench.core.errors import RfbenchError, one_line
+from bench.cli import interruption
+from bench.core.errors import RfbenchError, RfbenchWarning, one_line
+
+_OURS = Path(__file__).resolve().parents[1]
 
 # verb -> (module, help line): what --help shows must cost no import.
 _VERBS = {
@@ -95,8 +99,10 @@ def cli() -> None:
 
 def main() -> None:
     """The ``rfbench`` command: user errors are one line without a traceback, bugs come with one."""
+    interruption.prepare()
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     try:
+        _settle_home()
         code = cli.main(standalone_mode=False)
     except RfbenchError as error:
         code = _complain(str(error), error.exit_code)
@@ -106,14 +112,25 @@ def main() -> None:
     except click.ClickException as error:
         code = _complain(one_line(error.format_message(), 1000), 2)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted; the same command goes on from here", 130)
+        interruption.leave()
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
     except OSError as error:  # a name too long, a disk that fails: where no part has a better word for it
         where = f"{one_line(error.filename, 200)}: " if error.filename is not None else ""
         code = _complain(f"{where}{error.strerror or one_line(error)}; check the path, its permissions and the disk", 2)
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    interruption.finish(code)
+    sys.exit(code)
+
+
+def _settle_home() -> None:
+    """Give a user without a home one, for the libraries that look for theirs."""
+    from bench.core.places import home
+
+    found = str(home())
+    if os.environ.get("HOME") != found:
+        os.environ["HOME"] = found
 
 
 def _complain(message: str, code: int) -> int:
@@ -123,5 +140,5 @@ def _complain(message: str, code: int) -> int:
 
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
     # Other packages' notices of what they will change one day are for us, not for the user.
-    if "bench" in Path(filename).parts:
+    if issubclass(category, RfbenchWarning) or Path(filename).resolve().is_relative_to(_OURS):
         print(f"warning: {one_line(message)}", file=sys.stderr)

@@ -47,6 +47,10 @@ class ItemError(RfbenchError):
     """One image could not be processed; it becomes a row with this error and the others go on."""
 
 
+class RfbenchWarning(UserWarning):
+    """What the user should know, though the command goes on; the command line prints it as one line."""
+
+
 def one_line(text: object, limit: int = 300) -> str:
     """``text`` without line breaks or control characters, shortened to ``limit`` characters.
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.core.errors import RfbenchError, one_line
+from bench.core.errors import RfbenchError, RfbenchWarning, one_line
 from bench.core.process import is_left, mark
 
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
@@ -153,6 +153,7 @@ def _owner_file(path: Path, said: str, wait: bool, remedy: str, elsewhere: str) 
     warnings.warn(
         f"{path.parent} is on a file system without locks; the file {path.name} keeps other processes out, and is to "
         "be removed by hand if the machine goes down",
+        RfbenchWarning,
         stacklevel=4,
     )
     try:

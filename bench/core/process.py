@@ -8,6 +8,8 @@ import hashlib
 import os
 import platform
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 _MARK = re.compile(r"([0-9]{1,10})-([0-9a-f]{6})")
@@ -44,6 +46,28 @@ def is_running(number: int) -> bool:
     except OSError:  # there is one, of another user
         return True
     return True
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Processes that are started within the block do not see what a terminal sends to all of them: Ctrl-C, its end.
+
+    This process decides what that means, and ends them. A signal that comes within the block is seen at its end. The
+    helper of multiprocessing is started first, for it lifts what is held back here.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    held = (signal.SIGINT, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def descendants(of: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from bench.core import provenance
 from bench.core.errors import RfbenchError
+from bench.core.process import shielded
 from bench.metrics.base import Setting
 from bench.metrics.scorer import Scorer
 
@@ -48,7 +49,8 @@ class Scoring(Generic[Key, Result]):
             self._pool = ProcessPoolExecutor(
                 self._count, multiprocessing.get_context("spawn"), _start_worker, self._work
             )
-            self._pool.submit(_warm_up)
+            with shielded():
+                self._pool.submit(_warm_up)
         else:
             self._inline = Scorer(*self._work)
         return self
@@ -64,7 +66,8 @@ class Scoring(Generic[Key, Result]):
             yield key, _in_one_thread(self._inline, work, arguments)
             return
         try:
-            self._waiting[self._pool.submit(_in_worker, work, arguments)] = key
+            with shielded():  # a process may be started now
+                self._waiting[self._pool.submit(_in_worker, work, arguments)] = key
         except BrokenProcessPool:
             raise RfbenchError(_WORKER_LOST) from None
         if len(self._waiting) > 2 * self._count:
