@@ -36,6 +36,7 @@ _VERBS = {
     "upscale": ("bench.cli.upscale", "Upscale a georeferenced image of any size with a registered model."),
     "caption": ("bench.cli.caption", "Let a vision-language model caption a dataset's images, once."),
     "captions": ("bench.cli.captions", "Check captions; say what they are worth to a model."),
+    "study": ("bench.cli.study", "Ask experts: plan, serve, close and report a study of captions and images."),
     "plot": ("bench.cli.plot", "Draw figures of finished runs."),
 }
 

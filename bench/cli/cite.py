@@ -25,8 +25,14 @@ Examples:
     type=click.Choice(["text", "markdown", "latex", "bibtex", "json"]),
     help="LaTeX cites by \\cite, Markdown as pandoc does; BibTeX is the list of works alone.",
 )
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path),
+    metavar="STUDY",
+    help="Also the paragraph on a closed expert study (text, Markdown and LaTeX).",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
-def command(runs: tuple[Path, ...], form: str, out: Path | None) -> int:
+def command(runs: tuple[Path, ...], form: str, study: Path | None, out: Path | None) -> int:
     """Say what a methods section needs of finished runs. RUN is a run folder, or a folder of them.
 
     A paragraph, the identities of everything a score hangs on, all licences with what they restrict, and BibTeX of
@@ -39,6 +45,8 @@ def command(runs: tuple[Path, ...], form: str, out: Path | None) -> int:
 
     methods = collect(find_runs(runs))
     text = WRITERS[form](methods) + "\n"
+    if study is not None:
+        text += _on_study(study, form)
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -48,3 +56,17 @@ def command(runs: tuple[Path, ...], form: str, out: Path | None) -> int:
         for note in methods.notes:
             print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _on_study(study: Path, form: str) -> str:
+    from bench.core.errors import RfbenchError
+    from bench.reports.table.write import latex_text
+    from bench.study.report import build, to_methods
+
+    if form not in ("text", "markdown", "latex"):
+        raise RfbenchError(f"--study writes a paragraph, and --format {form} has none; leave one out")
+    paragraph = to_methods(build(study))
+    if form != "latex":
+        return f"\n{paragraph}\n"
+    sentences = paragraph.split(". ")  # latex_text shortens what is very long
+    return "\n" + ". ".join(map(latex_text, sentences)) + "\n"

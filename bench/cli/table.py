@@ -62,6 +62,12 @@ Examples:
     help="With --against: WHAT is as in the paper though it does not say so, and TEXT how you know; printed with the "
     "table. Repeatable. WHAT: data, normalisation, weights, scale, kernel, or a metric of the paper such as ssim.",
 )
+@click.option(
+    "--votes",
+    type=click.Path(path_type=Path),
+    metavar="STUDY",
+    help="Add what people said in a closed study of these runs: shares for clarity and parity.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
 def command(
     runs: tuple[Path, ...],
@@ -72,6 +78,7 @@ def command(
     width_pt: float,
     against: str | None,
     declarations: tuple[str, ...],
+    votes: Path | None,
     out: Path | None,
 ) -> int:
     """Make a table of finished runs. RUN is a run folder, or a folder of them.
@@ -94,13 +101,15 @@ def command(
             f"{'--ci' if ci else '--mark'} is for tables of our runs alone, and printed numbers have no intervals; "
             "leave it out, or --against"
         )
+    if against and votes:
+        raise RfbenchError("--votes is for tables of our runs alone, and a paper's rows have none; leave one out")
     if declarations and not against:
         raise RfbenchError("--same declares what is as in a paper; give it with --against paper")
     folders = find_runs(runs)
     if against:
         text = _ledger(folders, names, declarations, form, width_pt)
     else:
-        text = _table(folders, names, form, width_pt, ci=ci, mark=mark)
+        text = _table(folders, names, form, width_pt, ci=ci, mark=mark, votes=votes)
     if out is None:
         click.echo(text)
     else:
@@ -111,7 +120,7 @@ def command(
 
 def _table(
     folders: Sequence[RunFolder], names: tuple[str, ...] | None, form: str, width_pt: float, *, ci: bool,
-    mark: str | None,
+    mark: str | None, votes: Path | None,
 ) -> str:  # fmt: skip
     from bench.reports.table.build import build_table
     from bench.reports.table.doubt import with_intervals, with_separated_marks
@@ -122,6 +131,10 @@ def _table(
         table = with_intervals(table, folders)
     if mark == "separated" or (ci and mark is None):
         table = with_separated_marks(table, folders)
+    if votes is not None:
+        from bench.study.columns import with_votes
+
+        table = with_votes(table, folders, votes)
     return to_latex(table, width_pt) if form == "latex" else WRITERS[form](table)
 
 

@@ -63,7 +63,7 @@ def test_nothing_flows_backwards(before: str, after: str) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["run", "score", "table", "ls", "metrics", "weights", "data", "validate", "export", "plot", "check", "doctor",
-     "cite", "compare", "gate", "envs", "train", "upscale", "caption", "captions"],
+     "cite", "compare", "gate", "envs", "train", "upscale", "caption", "captions", "study"],
 )  # fmt: skip
 def test_a_verb_s_help_needs_no_torch(verb: str) -> None:
     call = f"from bench.cli import cli; cli(['{verb}', '--help'], standalone_mode=False)"
