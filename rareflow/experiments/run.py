@@ -25,6 +25,7 @@ from rareflow.experiments.statistics import auroc, auroc_interval, mean_interval
 from rareflow.flow import noise_levels
 from rareflow.images import shrink
 from rareflow.model import RareFlow
+from rareflow.uncertainty import Scale
 
 KNOWN = "in distribution"
 ALL = "all kinds"
@@ -43,11 +44,13 @@ class Study:
 
 def study(
     model: RareFlow, bank: Sequence[Image], images: Sequence[Image], *, kinds: Sequence[str] = tuple(KINDS),
-    tick: Callable[[str, int], None] = lambda *_: None,
+    tick: Callable[[str, int], None] = lambda *_: None, refit: bool = False,
 ) -> Study:  # fmt: skip
     """Measure ``images`` and a counterpart of each kind for each, against a bank of other known images.
 
-    ``tick`` is called with (what, total) for each image that is done. The same arguments give the same numbers.
+    ``tick`` is called with (what, total) for each image that is done. ``refit`` takes the scale of u from the bank in
+    place of the checkpoint's, for a v that is measured in another way than in training. The same arguments give the
+    same numbers.
     """
     total = len(bank) + len(images) * (1 + len(kinds))
     if model.config.text.captions:
@@ -58,7 +61,10 @@ def study(
         tick("measuring u and v", total)
         return found
 
-    reference = Reference.fit([measured(image) for image in bank], model.scale)
+    known = [measured(image) for image in bank]
+    if refit:
+        model = replace(model, scale=Scale.fit(torch.tensor([m.mean_v for m in known]), model.scale.form))
+    reference = Reference.fit(known, model.scale)
     inputs = {KNOWN: list(images)} | {
         kind: [replace(i, lr=corrupt(i.lr, kind, i.id), hr=None) for i in images] for kind in kinds
     }
@@ -71,6 +77,7 @@ def study(
         "images": len(images),
         "bank": len(bank),
         "passes": model.config.uncertainty.passes,
+        "levels": list(model.config.uncertainty.levels),
         "scale": {"form": model.scale.form, "tau": model.scale.tau, "kappa": model.scale.kappa},
         "auroc": _aurocs(scores, scenes, kinds),
         "u": {kind: _levels(model, of, scores[kind], reference.limits[FLAG]) for kind, of in found.items()},
