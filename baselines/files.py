@@ -33,6 +33,7 @@ FILES = ModelSpec(
     summary="predictions from a folder: files:folder=DIR",
     default_options={"folder": "", "unit": "display", "bands": "R G B", "scale": "", "label": ""},
     path_options=("folder",),
+    needs_options=("folder",),
     dtypes=("float32",),
     licence="Apache-2.0",
     status="ready",

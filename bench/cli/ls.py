@@ -21,7 +21,9 @@ def command(kind: str, weights_dir: Path | None, as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps([dict(zip(headings, row, strict=True)) for row in rows], indent=1, ensure_ascii=False))
+        named = [dict(zip(headings, row, strict=True)) for row in rows]
+        records = [{k: v == "yes" if k == "default" else v for k, v in row.items()} for row in named]
+        click.echo(json.dumps(records, indent=1, ensure_ascii=False))
         return
     widths = [max(len(r[i]) for r in [headings, *rows]) for i in range(len(headings) - 1)]
     for row in [headings, *rows]:
@@ -82,9 +84,9 @@ def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
         needs = " ".join(metric.needs) + (f" >={metric.min_side_px}px" if metric.min_side_px > 1 else "")
         arrow = {"up": "higher", "down": "lower"}[metric.direction]
         here = str(metric.missing() or "ready")
-        in_default = "*" if metric.default is not None else ""
         return (
-            name + in_default,
+            name,
+            "yes" if metric.default is not None else "",
             metric.group,
             arrow,
             metric.level,
@@ -94,9 +96,11 @@ def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
             metric.identity(),
         )
 
-    headings = ("metric", "group", "better", "level", "needs", "package", "here", "identity")
+    headings = ("metric", "default", "group", "better", "level", "needs", "package", "here", "identity")
     rows = _each("metrics", describe, len(headings))
-    print("* in the default set; pyiqa:NAME stands for any other metric of pyiqa", file=sys.stderr)
+    print(
+        "default: in the set that is used where none is named; pyiqa:NAME is any other metric of pyiqa", file=sys.stderr
+    )
     return headings, rows
 
 

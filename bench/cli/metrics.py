@@ -40,10 +40,10 @@ def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> Non
     """
     import contextlib
 
-    from bench.doctor.describe import describe_metric
     from bench.metrics.base import Setting
     from bench.metrics.identity import rebuild
     from bench.metrics.scorer import built
+    from bench.reports.metric_page import metric_page
 
     found = []
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints while it is loaded
@@ -52,7 +52,7 @@ def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> Non
                 metric = rebuild(name, weights_dir=weights_dir)
             else:
                 metric = built(name, Setting(weights_dir=weights_dir))
-            found.append(describe_metric(metric))
+            found.append(metric_page(metric))
     if as_json:
         import json
 

@@ -15,6 +15,8 @@ import pytest
 from bench import doctor, weights
 from bench.cli import cli
 from bench.core.licences import restriction
+from bench.doctor import installation, parts
+from bench.doctor.line import Line
 from tests.conftest import ROOT, install_plugin, installed
 
 
@@ -22,18 +24,18 @@ from tests.conftest import ROOT, install_plugin, installed
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without torch's start, which one test below has."""
     known = {"version": "9.9", "threads": 3, "cuda": None, "devices": []}
-    monkeypatch.setattr(doctor, "_TORCH", f"import json; print(json.dumps({known}))")
+    monkeypatch.setattr(installation, "_TORCH", f"import json; print(json.dumps({known}))")
 
 
-def look(out: Path, weights_dir: Path | None = None) -> dict[str, list[doctor.Line]]:
-    by_subject: dict[str, list[doctor.Line]] = {}
+def look(out: Path, weights_dir: Path | None = None) -> dict[str, list[Line]]:
+    by_subject: dict[str, list[Line]] = {}
     for line in doctor.examine(out, weights_dir):
         assert "\n" not in str(line) and (line.state != "problem" or line.next_step)
         by_subject.setdefault(line.subject, []).append(line)
     return by_subject
 
 
-def problems(found: dict[str, list[doctor.Line]]) -> list[doctor.Line]:
+def problems(found: dict[str, list[Line]]) -> list[Line]:
     return [line for lines in found.values() for line in lines if line.state == "problem"]
 
 
@@ -49,7 +51,7 @@ def test_torch_is_looked_at_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.undo()
-    first, *rest = doctor._torch()
+    first, *rest = installation.torch_probe()()
     assert first.state == "ok" and torch.__version__ in first.found
     assert rest and all(line.subject == "device" for line in rest)
 
@@ -66,35 +68,38 @@ def test_torch_is_looked_at_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_torch_that_does_not_start_is_a_line(
     code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_TORCH", code)
-    monkeypatch.setattr(doctor, "_TIMEOUT_S", 1 if "sleep" in code else 60)
+    monkeypatch.setattr(installation, "_TORCH", code)
+    monkeypatch.setattr(installation, "_TIMEOUT_S", 1 if "sleep" in code else 60)
     found = look(tmp_path)
     (line,) = problems(found)
     assert line.subject == "torch" and words in line.found and line.needed
 
 
-@pytest.mark.parametrize("probe", ["_rfbench", "_python", "_packages", "_threads", "_embedded", "_models", "_plugins",
-                                   "_licences"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("room", "probe"),
+    [(installation, "rfbench"), (installation, "python"), (installation, "packages"), (installation, "threads"),
+     (parts, "embedded"), (parts, "models"), (parts, "plugins"), (doctor.weights, "licences")],
+)  # fmt: skip
 @pytest.mark.parametrize("error", [RuntimeError("two\nlines"), SystemExit(1), RecursionError()])
 def test_a_probe_that_fails_is_a_line(
-    probe: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: Any, probe: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raising(*_: Any) -> Any:
         raise error
 
-    for other in ("_embedded", "_models", "_plugins", "_licences"):  # quick: they read files
-        monkeypatch.setattr(doctor, other, lambda *_: iter(()))
-    monkeypatch.setattr(doctor, probe, raising)
+    for place, other in ((parts, "embedded"), (parts, "models"), (parts, "plugins"), (doctor.weights, "licences")):
+        monkeypatch.setattr(place, other, lambda *_: iter(()))  # quick: they read files
+    monkeypatch.setattr(room, probe, raising)
     (line,) = problems(look(tmp_path))
     assert "could not be looked at: " in line.found and type(error).__name__ in line.found
 
 
 def test_the_python_range_is_the_project_s(monkeypatch: pytest.MonkeyPatch) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (a, b), (c, d) = doctor.PYTHON
+    (a, b), (c, d) = installation.PYTHON
     assert project["requires-python"] == f">={a}.{b},<{c}.{d}"
     monkeypatch.setattr("sys.version_info", (3, 9, 1))
-    (line,) = doctor._python()
+    (line,) = installation.python()
     assert line.state == "problem" and line.needed and "3.9.1, expected 3.11 to 3.13" in line.found
     assert line.next_step == "python3.11 -m venv .venv"
 
@@ -104,7 +109,7 @@ def test_missing_and_old_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         return ["nowhere>=1", "numpy>=99", "click>=8", 'alsonowhere>=2; extra == "iqa"', 'third; extra == "test"']
 
     monkeypatch.setattr("importlib.metadata.requires", requires)
-    first, second = doctor._packages()
+    first, second = installation.packages()
     assert first.needed and "nowhere is missing; numpy " in first.found and "(expected >=99)" in first.found
     assert second.state == "note" and "alsonowhere" in second.found and second.next_step == "pip install 'rfbench[iqa]'"
 
@@ -168,7 +173,7 @@ def test_an_output_place_without_permission_or_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     patch(monkeypatch)
-    (line,) = doctor._output(tmp_path / "runs")
+    (line,) = installation.output(tmp_path / "runs")
     assert line.state == state and words in line.found and line.next_step
 
 
@@ -178,14 +183,14 @@ def _refuse(**options: object) -> None:
 
 def test_an_output_place_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (line,) = doctor._output(tmp_path / "file" / "runs")
+    (line,) = installation.output(tmp_path / "file" / "runs")
     assert line.state == "problem" and "is a file" in line.found
 
 
 def test_thread_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "9999")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    _, many, spinning = doctor._threads()
+    _, many, spinning = installation.threads()
     assert many.next_step.startswith("export OMP_NUM_THREADS=") and "spin" in spinning.found
 
 
@@ -212,7 +217,7 @@ def test_what_a_licence_restricts(licence: str, found: str) -> None:
 
 
 def test_a_licence_that_comes_with_an_option_is_named() -> None:
-    found = [line.found for line in doctor._licences()]
+    found = [line.found for line in doctor.weights.licences()]
     (line,) = [text for text in found if "Stability AI Community License" in text]
     assert "conditions on who uses it, or what for" in line and "model rareflow with base=" in line
 
@@ -224,6 +229,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert cli.main([*words, "--json"], standalone_mode=False) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["format"] == 1 and found["embedded_benchmark_runs"] and found["findings"][0]["subject"] == "rfbench"
-    monkeypatch.setattr(doctor, "_TORCH", "raise SystemExit('no torch')")
+    monkeypatch.setattr(installation, "_TORCH", "raise SystemExit('no torch')")
     assert cli.main(words, standalone_mode=False) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 problem; the embedded benchmark cannot run here"
+
+
+def test_lists_of_metrics_name_them_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["ls", "metrics", "--json"], standalone_mode=False)
+    rows = json.loads(capsys.readouterr().out)
+    assert {r["metric"] for r in rows if r["default"]} >= {"psnr_rgb", "sam_rgb"} and not any(
+        "*" in r["metric"] for r in rows
+    )
+    assert all(isinstance(r["default"], bool) for r in rows)

@@ -172,7 +172,7 @@ def test_ls_and_doctor_say_what_is_missing_and_how_large_it_is(specs: Any, monke
     headings, rows = _models(None)
     here = {row[0]: row[headings.index("here")] for row in rows}
     assert here == {"bicubic": "ready", "theirs": "theirs.pth (about 2.0 GB) (rfbench weights fetch theirs)"}
-    monkeypatch.setattr(doctor, "_ours", lambda kind: ["bicubic", "theirs"])
-    ready, line = doctor._models(None)
+    monkeypatch.setattr(doctor.parts, "_ours", lambda kind: ["bicubic", "theirs"])
+    ready, line = doctor.parts.models(None)
     assert ready.found == "ready: bicubic" and line.state == "note" and line.next_step == "rfbench weights fetch theirs"
     assert line.found == "theirs (x4, R G B, MIT) lacks theirs.pth (about 2.0 GB)"

@@ -1,4 +1,4 @@
-"""What a metric is, as its class says it: definition, equation, parameters, range, needs, traps, references.
+"""The page of a metric, as its class says it: definition, equation, parameters, range, needs, traps, references.
 
 Nothing is repeated here: the facts are the class's fields and docstring, the references those of ``citations.bib``.
 """
@@ -21,7 +21,7 @@ FORMAT = 1
 _LONGEST = 4000  # characters of a text that comes from a plugin
 
 
-def describe_metric(metric: Metric) -> dict[str, Any]:
+def metric_page(metric: Metric) -> dict[str, Any]:
     """All that is known of a metric, as JSON takes it.
 
     ``definition`` holds paragraphs; ``range`` the bounds, null where there is none; ``perfect`` the value of an image

@@ -15,10 +15,10 @@ from bench.check.metrics import measure, scene
 from bench.cli import cli
 from bench.core import registry
 from bench.core.errors import RfbenchError
-from bench.doctor.describe import describe_metric
 from bench.metrics.base import Metric, Setting
 from bench.metrics.identity import rebuild
 from bench.metrics.scorer import metric_class
+from bench.reports.metric_page import metric_page
 from tests.conftest import ROOT
 
 NAMES = list(registry.names("metrics"))
@@ -32,7 +32,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_says_what_a_reader_asks(name: str) -> None:
-    about = describe_metric(metric_class(name)(Setting()))
+    about = metric_page(metric_class(name)(Setting()))
     assert json.loads(json.dumps(about, allow_nan=False)) == about
     assert about["definition"] and about["equation"] and about["parameters"]
     assert about["traps"] or name in OURS
@@ -51,14 +51,14 @@ def test_every_metric_says_what_a_reader_asks(name: str) -> None:
 def test_the_sources_doi_is_that_of_a_reference() -> None:
     """A docstring and the bibliography cannot name two works."""
     for name in NAMES:
-        about = describe_metric(metric_class(name)(Setting()))
+        about = metric_page(metric_class(name)(Setting()))
         in_text = {found.rstrip(".,;") for found in re.findall(r"doi:(10\.[^\s,;]+)", about["source"])}
         in_text = {d.rstrip(")") if d.count(")") > d.count("(") else d for d in in_text}
         assert in_text <= {r["doi"] for r in about["references"]}, name
 
 
 def test_a_variant_has_the_traps_of_what_it_varies() -> None:
-    about, base = (describe_metric(metric_class(n)(Setting())) for n in ("lpips_vgg", "lpips_alex"))
+    about, base = (metric_page(metric_class(n)(Setting())) for n in ("lpips_vgg", "lpips_alex"))
     assert about["traps"] == base["traps"] != "" and about["definition"] != base["definition"]
 
 
@@ -88,7 +88,7 @@ def test_a_plugin_s_texts_are_printed_as_one_line_each(plugin: Path, monkeypatch
     kind = metric_class("mean_error")
     monkeypatch.setattr(kind, "__doc__", "What\x1b[31m it is.\n\nTraps: many\x07.\n\nMore.")
     monkeypatch.setattr(kind, "citation", "me, in a\nbook")
-    about = describe_metric(kind(Setting()))
+    about = metric_page(kind(Setting()))
     assert about["definition"] == ["What [31m it is.", "More."] and about["traps"] == "many ."
     assert about["references"][0]["where"] == "me, in a book"
 
