@@ -7,13 +7,13 @@ same space, so its answer is reflectance too. Facts are from upstream's data loa
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from baselines.series import days_from, nearest
 from bench.models import RGB, Array, Batch, GuestAdapter, ModelSpec, RfbenchError, choice, sha256
 
 DATES = 8
@@ -106,31 +106,7 @@ def to_network(reflectance: Array) -> Array:
     return (np.clip(reflectance, 0, CEILING) / CEILING * 2 - 1).astype(np.float32)
 
 
-def days_from(dates: tuple[str, ...], target: str) -> Array:
-    """The days of each ISO date after ``target``, float32 (T,), negative before it.
-
-    Raises
-    ------
-    RfbenchError
-        Without a date of the target (the HR's, else the LR's), or for one that is no date.
-    """
-    if not target:
-        raise RfbenchError(
-            "the model needs the days of each date from the target; give hr_date or lr_date in pairs.csv"
-        )
-    try:
-        day = datetime.date.fromisoformat(target[:10])
-        return np.array([(datetime.date.fromisoformat(d[:10]) - day).days for d in dates], np.float32)
-    except ValueError as error:
-        raise RfbenchError(f"a date of the series or its target is none ({error}); expected YYYY-MM-DD") from None
-
-
 def nearest_dates(frames: Array, days: Array) -> tuple[Array, Array, int]:
-    """The ``DATES`` frames nearest to the target, in the order of the series; where there are fewer, the last again.
-
-    Returns the frames, their days, and how many are not repeats. Of two as near, the earlier in the series is taken.
-    """
-    order = np.argsort(np.abs(days), kind="stable")
-    kept = np.sort(order[:DATES])
-    kept = np.concatenate([kept, np.repeat(kept[-1:], DATES - len(kept))])
-    return frames[kept], days[kept], min(DATES, len(days))
+    """The ``DATES`` frames nearest to the target (``series.nearest``), their days, and how many are not repeats."""
+    kept, distinct = nearest(days, DATES)
+    return frames[kept], days[kept], distinct

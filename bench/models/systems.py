@@ -24,10 +24,10 @@ BEGIN, END = "<!-- systems -->", "<!-- end -->"
 
 
 def systems() -> list[ModelSpec]:
-    """Our own specs that the RareFlow paper has numbers for, by name."""
+    """Our own specs of published systems, by name: those with an upstream, and those that the RareFlow paper names."""
     points = registry.points("models")
     ours = [n for n in registry.names("models") if (dist := points[n].dist) is not None and dist.name == "rfbench"]
-    return [spec for spec in (registry.load("models", name) for name in ours) if spec.paper]
+    return [spec for spec in (registry.load("models", name) for name in ours) if spec.paper or spec.upstream]
 
 
 def page(specs: list[ModelSpec]) -> str:
