@@ -11,11 +11,13 @@ ADCSR = ModelSpec(
     adapter="baselines.adcsr.adapter:AdcSR",
     summary="AdcSR: one step of a pruned SD 2.1 UNet and half a VAE decoder; x4, RGB",
     scale_factors=(4,),
+    # A public exporter of the real files met NaN in float16 on smooth tiles; nobody has shown bfloat16 to be right.
+    dtypes=("float32",),
     default_options=WEIGHTS_OPTIONS | {"tile_px": ""},
     check_options=RANDOM_TINY,
     upstream="https://github.com/Guaishou74851/AdcSR",
     commit="d0b2871e3de9f877e4aebb9bfaf23227b22ac25d",
-    licence="Apache-2.0",
+    licence="Apache-2.0 (code); weights pruned from Stable Diffusion 2.1-base (openrail++)",
     allows="code: any use with the notice kept (Apache-2.0); weights: their licence was not verified, see their hub "
     "page; they were pruned from Stable Diffusion 2.1-base (openrail++: conditions on what for)",
     weights={

@@ -23,7 +23,8 @@ SAMSR = ModelSpec(
     licence="no licence; from ResShift (non-commercial) and SinSR (CC BY-NC-SA 4.0)",
     allows="their owners have licensed neither code nor weights; what they are derived from allows no commercial use. "
     "rfbench ships none of it: you fetch both from their authors, and your use of them is between you and them",
-    # Sizes: parameters x 4 bytes. No publisher gives a hash.
+    # Sizes without a hash: parameters x 4 bytes. No publisher gives a hash; of Segment Anything's file about ten public
+    # copies agree on one.
     weights={
         "SamSR_v1.pth": {
             "bytes": 474_000_000,
@@ -44,8 +45,8 @@ SAMSR = ModelSpec(
             "source": "https://github.com/zsyOAOA/ResShift/releases/download/v2.0/autoencoder_vq_f4.pth",
         },
         "sam_vit_b_01ec64.pth": {
-            "bytes": 375_000_000,
-            "sha256": "",
+            "bytes": 375_042_383,
+            "sha256": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
             "licence": "Apache-2.0",
             "source": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
         },

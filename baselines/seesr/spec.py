@@ -58,7 +58,9 @@ SPEC = ModelSpec(
             "source": f"{_HUB}/CSWRY/SeeSR/resolve/main/DAPE.pth",
         },
         RAM: {
-            "bytes": 5_630_000_000, "sha256": "", "licence": "Apache-2.0 (RAM's code; of the weights see their page)",
+            # As the publisher's hub lists it, and three copies of it elsewhere.
+            "bytes": 5_625_634_877, "sha256": "15c729c793af28b9d107c69f85836a1356d76ea830d4714699fb62e55fcc08ed",
+            "licence": "Apache-2.0 (RAM's code; of the weights see their page)",
             "source": f"{_HUB}/xinyu1205/recognize_anything_model/resolve/main/{RAM}",
         },
         WORDS: {

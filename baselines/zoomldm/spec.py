@@ -12,14 +12,17 @@ SPEC = ModelSpec(
     adapter="baselines.zoomldm.adapter:ZoomLDM",
     summary="latent diffusion of aerial images at four zooms (CVPR 2025), constrained by the LR; sampler reimplemented",
     stochastic=True,
-    max_out_side_px=256,
+    max_out_side_px=512,
     overlap_px=8,
     dtypes=("float32", "float16"),
     default_options={
-        **WEIGHTS_OPTIONS, "condition": "dinov2", "zoom": "auto", "stride": "50", "inner": "10", "rate": "0.1",
-        "difference": "0.005", "guidance": "0",
+        **WEIGHTS_OPTIONS, "condition": "inversion", "invert_steps": "200", "zoom": "auto", "scales": "auto",
+        "push": "encoder", "stride": "50", "inner": "5", "rate": "0.5", "difference": "0.005", "guidance": "auto",
+        "finish": "300",
     },
-    check_options={**RANDOM_TINY, "stride": "500", "inner": "1", "difference": "0.1"},
+    check_options={
+        **RANDOM_TINY, "invert_steps": "1", "stride": "500", "inner": "1", "difference": "0.1", "finish": "100",
+    },
     upstream="https://github.com/cvlab-stonybrook/ZoomLDM",
     commit="faca5d814ca93d4cdf71be3557416a9fed9fd199",
     licence="MIT (code); its weights state none; DINOv2 Apache-2.0",
@@ -47,18 +50,22 @@ SPEC = ModelSpec(
         "2026-11-26, upstream at faca5d8, small random networks in a checkpoint that upstream's classes wrote "
         "(tests/upstream/zoomldm.py): its names load completely, the UNet differs by 3e-6, the autoencoder by 4e-6, "
         "the summariser by 0 for all four grids",
-        "2026-11-26, the sampler against the published notebook's cell (fast-constrained-sampling at dc59d71) on a "
-        "small random network: 3e-9 in double precision after 20 times and 200 inner steps",
+        "2026-11-30, the sampler with push=decoder against the published notebook's cell (fast-constrained-sampling at "
+        "dc59d71) on a small random network: 3e-9 in double precision after 20 times and 200 inner steps; the last "
+        "sampling through windows against postprocess_image of ZoomLDM at faca5d8: 6e-7 of 6 (the same script)",
         "full size on the meta device: UNet 400.92 M parameters, autoencoder 55.32 M, summariser 38.65 M, as upstream",
     ),
     unverified=(
         "that the published file holds these names: rfbench weights fetch zoomldm, then rfbench check model "
         "zoomldm:weights=published",
-        "how near this sampler comes to ZoomLDM's own super-resolution notebook, the preparation of DINOv2's input, "
-        "and that zoom 0 is 1 m: none of it is in the published code that could be read",
+        "how near inversion and joint sampling come to the two notebooks of ZoomLDM, which could not be read: their "
+        "numbers (200 steps of Adam at 0.1, times 950 to 50, a weight of sqrt(a)(1-a), a likeness of 0.05, guidance 2, "
+        "5 inner steps, rate 0.5, finish from 300) are those of a public fork's copies",
+        "that zoom 0 is 1 m: its author names Chesapeake NAIP (issue 4 of its repository)",
         "image quality, and the paper's rows: rfbench run --model zoomldm --protocol bicubic-4x --data DIR",
     ),
-    reimplementation="Graikos et al., Fast constrained sampling in pre-trained diffusion models, NeurIPS 2025 "
-    "(github.com/cvlab-stonybrook/fast-constrained-sampling at dc59d71, superres.ipynb)",
+    reimplementation="ZoomLDM's condition inversion and joint sampling of scales (arXiv:2411.16969), its "
+    "large_image_gen at faca5d8, and Graikos et al., Fast constrained sampling in pre-trained diffusion models, NeurIPS "
+    "2025 (fast-constrained-sampling at dc59d71)",
     citation="yellapragada2025zoomldm graikos2025fast rombach2022ldm oquab2024dinov2 vonplaten2022diffusers",
 )  # fmt: skip

@@ -13,9 +13,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from baselines.zoomldm import convert, features, network, sampler
+from baselines.zoomldm import condition, convert, features, finish, network
 from baselines.zoomldm.network import FULL, SMALL, Summariser, build_unet, build_vae, cumulative_products, standardised
-from baselines.zoomldm.sampler import Constraint, Settings, reduction, sample
+from baselines.zoomldm.sampler import (
+    FAST_CONSTRAINED,
+    Constraint,
+    Settings,
+    Step,
+    joined,
+    parted,
+    resizing,
+    sample,
+)
 from baselines.zoomldm.spec import CHECKPOINT, DINO
 from bench import weights
 from bench.core.errors import RfbenchError, Unavailable
@@ -28,7 +37,7 @@ from bench.protocols.paired import Paired
 from tests.systems import LR_SIZES, answer, check_sizes, task
 
 ATTENDING = dataclasses.replace(SMALL, vae_attends=True)  # as the published one does
-FAST = "zoomldm:weights=random,size=tiny,stride=1000,inner=1,condition=none"
+FAST = "zoomldm:weights=random,size=tiny,stride=1000,inner=1,condition=none,finish=0"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +114,7 @@ def test_upstream_s_files_load_completely(tmp_path: Path, monkeypatch: pytest.Mo
     for part, net in nets.items():
         randomise(net, f"zoomldm/{part}")
     write_files(tmp_path / "weights", nets, monkeypatch)
-    options = "stride=1000,inner=1"
+    options = "stride=1000,inner=1,condition=dinov2,finish=0"
     found = Model(f"zoomldm:{options}", weights_dir=tmp_path / "weights")
     found.check_ready()
     found.load()
@@ -208,14 +217,26 @@ def test_features_are_those_of_each_patch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gsd_m", "factor", "zoom"), [(10.0, 5, 1), (10.0, 10, 0), (16.0, 4, 2), (30.0, 3, 3), (None, 5, 1)]
-)
-def test_the_zoom_is_that_of_the_answer_s_pixels(gsd_m: float | None, factor: int, zoom: int, model: Model) -> None:
+    ("gsd_m", "factor", "zooms"),
+    # The LR is taken to be of the last zoom that is not coarser than it is.
+    [(10.0, 5, (1, 2)), (10.0, 4, (1, 2)), (10.0, 10, (0, 3)), (16.0, 4, (2, 1)), (10.0, 3, (2, 1)), (10.0, 2, (2, 1)),
+     (30.0, 3, (2, 1)), (None, 5, (1, 2))],
+)  # fmt: skip
+def test_the_zoom_is_that_of_the_answer_s_pixels(
+    gsd_m: float | None, factor: int, zooms: tuple[int, int], model: Model
+) -> None:
     loaded: Any = model.adapter
     batch = Batch(
         np.zeros((1, 8, 8, 3), np.float32), (8 * factor,) * 2, ("R", "G", "B"), ("x",), ("",), ((0,),), gsd_m=gsd_m
     )
-    assert loaded._zoom(batch) == zoom
+    assert loaded._zooms(batch) == zooms
+
+
+@pytest.mark.parametrize(
+    ("options", "side"), [("", 512), (",scales=0", 256), (",scales=2", 1024), (",zoom=3", 256), (",zoom=1", 512)]
+)
+def test_the_largest_answer_is_what_the_lr_s_zoom_covers(options: str, side: int) -> None:
+    assert Model(FAST + options).spec.max_out_side_px == side
 
 
 # --- the sampler --------------------------------------------------------------------------------------------------
@@ -228,11 +249,13 @@ def test_the_reduction_is_the_protocol_s_kernel() -> None:
     whole[:, :, :60, :52] = torch.from_numpy(image).permute(2, 0, 1)
     found = constraint.down(whole)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, resize(image, (12, 13)), atol=1e-6)
-    torch.testing.assert_close(reduction(60, 12).sum(1), torch.ones(12))
+    torch.testing.assert_close(resizing(60, 12).sum(1), torch.ones(12))
+    torch.testing.assert_close(resizing(12, 60).sum(1), torch.ones(60))
 
 
-def linear(size: int) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
-    """A model whose clean latent is 0.8 of what a perfect one of white noise would say; its decoder repeats pixels."""
+def linear(size: int) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
+    """A model whose clean latent is 0.8 of what a perfect one of white noise would say; its decoder repeats pixels, its
+    encoder is their mean."""
     products = cumulative_products()
 
     def predict(x: torch.Tensor, t: int) -> torch.Tensor:
@@ -240,39 +263,121 @@ def linear(size: int) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.
         a = float(products[t - 1])
         return (x - a * 0.8 * x) / (1 - a) ** 0.5
 
-    return predict, lambda z: z.repeat_interleave(size, 2).repeat_interleave(size, 3)
+    def encode(image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(image, size)
+
+    return predict, encode, lambda z: z.repeat_interleave(size, 2).repeat_interleave(size, 3)
 
 
-def test_constrained_sampling_comes_nearer_to_the_lr() -> None:
-    predict, decode = linear(4)
+@pytest.mark.parametrize("usual", [Settings(), FAST_CONSTRAINED], ids=lambda s: s.push)
+def test_constrained_sampling_comes_nearer_to_the_lr(usual: Settings) -> None:
+    predict, encode, decode = linear(4)
     lr = torch.from_numpy(np.random.default_rng(0).uniform(-0.8, 0.8, (1, 3, 8, 8)).astype(np.float32))
     constraint = Constraint(lr, (32, 32))
-    noise = torch.randn(Settings().noise_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, usual.noise_channels, 8, 8, generator=torch.Generator().manual_seed(0))
     free, held, more = (
-        constraint.distance(decode(sample(predict, decode, constraint, noise, Settings(inner=n)))).item()
+        constraint.distance(
+            decode(sample(predict, encode, decode, constraint, noise, dataclasses.replace(usual, inner=n)))
+        ).item()
         for n in (0, 5, 30)
     )
-    assert held < 0.1 * free and more < 0.1 * free
-    outside = torch.zeros(1, 3, 16, 16)
-    outside[:, :, :8, :8] = 1
+    # ZoomLDM's own answer still has the noise of the schedule's first entry, and its steps are larger.
+    assert max(held, more) < (0.1 if usual.push == "decoder" else 0.35) * free
     corner = Constraint(lr, (32, 32))
-    wide = torch.randn(Settings().noise_channels, 16, 16, generator=torch.Generator().manual_seed(0))
-    a, b = (sample(predict, decode, corner, wide, Settings(inner=n)) for n in (0, 5))
+    wide = torch.randn(1, usual.noise_channels, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def padded(z: torch.Tensor) -> torch.Tensor:
+        return decode(z)
+
+    a, b = (sample(predict, encode, padded, corner, wide, dataclasses.replace(usual, inner=n)) for n in (0, 5))
     # What lies outside of the corner is not touched by a model that sees single pixels.
     assert torch.equal(a[..., 9:, 9:], b[..., 9:, 9:]) and not torch.allclose(a[..., :8, :8], b[..., :8, :8])
 
 
-def test_a_flat_gradient_is_no_division_by_zero() -> None:
-    predict, decode = linear(4)
-    noise = torch.randn(Settings().noise_channels, 8, 8)
-    found = sample(predict, lambda z: decode(z) * 0, Constraint(torch.zeros(1, 3, 8, 8), (32, 32)), noise, Settings())
+@pytest.mark.parametrize("usual", [Settings(), FAST_CONSTRAINED], ids=lambda s: s.push)
+def test_a_flat_gradient_is_no_division_by_zero(usual: Settings) -> None:
+    predict, encode, decode = linear(4)
+    noise = torch.randn(1, usual.noise_channels, 8, 8)
+    flat = Constraint(torch.zeros(1, 3, 8, 8), (32, 32))
+    found = sample(predict, lambda x: encode(x) * 0, lambda z: decode(z) * 0, flat, noise, usual)
     assert torch.isfinite(found).all()
+
+
+def test_patches_are_joined_row_by_row_and_held_together() -> None:
+    whole = torch.arange(2 * 3 * 4 * 5.0).reshape(1, 1, 8, 15)
+    patches = parted(whole, (2, 3))
+    assert patches.shape == (6, 1, 4, 5) and torch.equal(patches[1], whole[0, :, :4, 5:10])
+    assert torch.equal(joined(patches, (2, 3)), whole)
+    lr = torch.rand(1, 3, 5, 9)
+    constraint = Constraint(lr, (25, 45), (1, 2))
+    # What is missing of the LR, added to images that have nothing, is the enlarged LR: brought down it comes back.
+    lacking = constraint.missing(torch.zeros(2, 3, 32, 32))
+    assert lacking.shape == (2, 3, 32, 32) and lacking[..., 25:, :].abs().max() == 0
+    assert joined(lacking, (1, 2))[..., 45:].abs().max() == 0
+    assert constraint.distance(lacking) < 0.5 * constraint.distance(torch.zeros(2, 3, 32, 32))
+
+
+# --- the condition and the finish ---------------------------------------------------------------------------------
+
+
+def test_inversion_finds_features_that_explain_the_image() -> None:
+    """A model of which the features are the latent's mean: they are found from another start."""
+    latent = torch.full((1, 3, 8, 8), 1.5)
+
+    def denoise(noisy: torch.Tensor, t: int, found: torch.Tensor) -> torch.Tensor:
+        product = float(cumulative_products()[t - 1])
+        clean = found[0, 0].mean() * 3  # features are standardised: the first of four reaches at most 1.5
+        return (noisy - product**0.5 * clean) / (1 - product) ** 0.5
+
+    start = torch.randn(4, 2, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3 * 100, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = condition.invert(latent, denoise, start, noise)
+    before, after = (float(standardised(f[None])[0, 0].mean() * 3) for f in (start, found))
+    assert abs(after - 1.5) < 0.2 < abs(before - 1.5)
+    assert condition.times(200)[0] == 950 and condition.times(200)[-1] == 50 and condition.times(1) == (950,)
+
+
+def test_likeness_is_rewarded() -> None:
+    start = torch.randn(16, 2, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3 * 20, 4, 4)
+    found = condition.invert(torch.zeros(1, 3, 4, 4), lambda x, t, f: x * 0 + 0 * f.sum(), start, noise)
+    assert condition._likeness(found) > condition._likeness(start) + 0.2
+
+
+def test_features_between_places_lie_on_the_sphere() -> None:
+    grid = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # (2, 1, 2): right angles
+    half = condition.between(grid, 0, 0.5)
+    torch.testing.assert_close(half, torch.full((2,), 0.5**0.5))
+    torch.testing.assert_close(condition.between(grid, 0, 1), grid[:, 0, 1])
+    torch.testing.assert_close(condition.between(grid, 0, 1.7), grid[:, 0, 1])  # beyond the last: the last
+    alike = torch.stack([torch.ones(2, 2), 2 * torch.ones(2, 2)])
+    torch.testing.assert_close(condition.between(alike, 0.5, 0.5), torch.tensor([1.0, 2.0]))
+
+
+def test_the_finish_starts_from_the_noised_whole_and_keeps_what_the_model_knows() -> None:
+    """A model that knows the image: what is sharpened comes back but for the schedule's first entry."""
+    known = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+
+    def predict(x: torch.Tensor, t: int, row: int, column: int) -> torch.Tensor:
+        product = float(cumulative_products()[t - 1])
+        return (x - product**0.5 * known[..., row : row + 64, column : column + 64]) / (1 - product) ** 0.5
+
+    noise = torch.randn(1, finish.noise_channels(300, 50), 64, 128, generator=torch.Generator().manual_seed(1))
+    found = finish.sharpen(torch.zeros_like(known), predict, noise, 300, 50)
+    left = (1 - float(cumulative_products()[0])) ** 0.5
+    assert (found - float(cumulative_products()[0]) ** 0.5 * known).std() < 1.3 * left
+    assert list(finish.windows(known)) == [(0, c) for c in range(0, 65, 16)]
+    image = finish.decode(known, lambda z: z.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    torch.testing.assert_close(image, known.repeat_interleave(4, 2).repeat_interleave(4, 3))  # blending equals is equal
 
 
 def test_times_and_schedule_are_the_published_ones() -> None:
     assert Settings().times == tuple(range(1000, 0, -50)) and Settings().noise_channels == 3 * 21
     assert Settings(stride=400).times == (1000, 600, 200)
     products = cumulative_products()
+    first, last = Step.of(1000, 50), Step.of(50, 50)
+    assert first.before == float(products[949]) and last.before == float(products[0])
+    assert Step.of(50, 50, last=1).before == float(products[1])
     # diffusers' name for latent diffusion's "linear"
     from diffusers import DDPMScheduler
 
@@ -285,9 +390,9 @@ def test_times_and_schedule_are_the_published_ones() -> None:
 
 def test_sizes_on_both_protocols(model: Model) -> None:
     check_sizes(model, LR_SIZES[:-1])
-    # 128x128 px come in tiles of 51 LR px; one protocol shows it.
-    found = answer(model, task(Bicubic4x(), (128, 128)))
-    assert found.arrays["samples"].shape == (1, 512, 512, 3)
+    # 128x128 px are four patches, more come in tiles; one protocol shows it.
+    found = answer(model, task(Bicubic4x(), (128, 130)))
+    assert found.arrays["samples"].shape == (1, 512, 520, 3)
 
 
 def test_seeds_and_draws(model: Model) -> None:
@@ -299,20 +404,35 @@ def test_seeds_and_draws(model: Model) -> None:
 
 def test_guidance_and_condition_count() -> None:
     found = []
-    for options in ("condition=dinov2", "condition=dinov2,guidance=2", "condition=dinov2,zoom=3", "condition=none"):
-        each = Model(f"zoomldm:weights=random,size=tiny,stride=1000,inner=0,{options}")
+    for options in (
+        "condition=dinov2,guidance=0", "condition=dinov2", "condition=dinov2,zoom=3", "condition=none",
+        "condition=inversion,invert_steps=1", "condition=inversion,invert_steps=2", "condition=none,scales=1",
+    ):  # fmt: skip
+        each = Model(f"zoomldm:weights=random,size=tiny,stride=1000,inner=0,finish=0,{options}")
         each.load()
         found.append(answer(each, task(Paired(), (6, 7))).arrays["samples"])
         assert "settings" in each.identity() and json.dumps(each.identity())
-    assert all(not np.array_equal(a, b) for i, a in enumerate(found) for b in found[:i])
+    same = [(i, j) for i, a in enumerate(found) for j, b in enumerate(found[:i]) if np.array_equal(a, b)]
+    assert same == [(6, 3)]  # without a condition or a constraint nothing depends on the LR's zoom
+
+
+def test_the_finish_counts() -> None:
+    found = []
+    for time in (0, 500):
+        each = Model(f"zoomldm:weights=random,size=tiny,stride=1000,inner=0,condition=dinov2,finish={time}")
+        each.load()
+        found.append(answer(each, task(Paired(), (6, 7))).arrays["samples"])
+    assert not np.array_equal(*found)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [("stride=0", "option stride"), ("inner=-1", "option inner"), ("zoom=4", "option zoom"), ("zoom=x", "option zoom"),
-     ("condition=clip", "expected dinov2 or none"), ("difference=0", "option difference"),
+     ("condition=clip", "expected inversion or dinov2 or none"), ("difference=0", "option difference"),
      ("size=tiny", "no published"),
-     ("condition=none,guidance=2", "nothing to guide to"), ("strides=2", "did you mean stride")],
+     ("condition=none,guidance=2", "nothing to guide to"), ("zoom=2,scales=2", "at most 3 together"),
+     ("push=both", "encoder or decoder"), ("invert_steps=0", "option invert_steps"), ("finish=2000", "option finish"),
+     ("strides=2", "did you mean stride")],
 )  # fmt: skip
 def test_bad_options_are_one_line(options: str, message: str) -> None:
     with pytest.raises(RfbenchError, match=message) as caught:
@@ -321,11 +441,10 @@ def test_bad_options_are_one_line(options: str, message: str) -> None:
 
 
 def test_settings_change_the_answer() -> None:
-    predict, decode = linear(4)
+    predict, encode, decode = linear(4)
     constraint = Constraint(torch.rand(1, 3, 8, 8), (32, 32))
-    noise = torch.randn(Settings().noise_channels, 8, 8)
-    base = sample(predict, decode, constraint, noise, Settings(inner=3))
-    for change in ({"rate": 0.2}, {"inner": 4}):
+    noise = torch.randn(1, Settings().noise_channels, 8, 8)
+    base = sample(predict, encode, decode, constraint, noise, Settings(inner=3))
+    for change in ({"rate": 0.2}, {"inner": 4}, {"push": "decoder"}):
         settings = dataclasses.replace(Settings(inner=3), **change)
-        assert not torch.equal(base, sample(predict, decode, constraint, noise, settings))
-    assert sampler.Settings().rate == 0.1 and sampler.Settings().difference == 0.005
+        assert not torch.equal(base, sample(predict, encode, decode, constraint, noise, settings))

@@ -121,7 +121,7 @@ def sampler(checkout: Path) -> None:
     from torch import nn
 
     from baselines.zoomldm.network import cumulative_products
-    from baselines.zoomldm.sampler import Constraint, Settings, reduction, sample
+    from baselines.zoomldm.sampler import FAST_CONSTRAINED, Constraint, resizing, sample
 
     cells = json.loads((checkout / "stable-diffusion/superres.ipynb").read_text(encoding="utf-8"))["cells"]
     (code,) = ("".join(c["source"]) for c in cells if "def model_pred" in "".join(c["source"]))
@@ -150,24 +150,73 @@ def sampler(checkout: Path) -> None:
     torch.manual_seed(SEED)
     exec(code, scope)
     torch.manual_seed(SEED)
-    drawn = torch.cat([torch.randn(1, 4, 64, 64) for _ in range(len(Settings().times) + 1)], 1)[0]
-    found = sample(lambda x, t: noise(x, t), decoder, constraint, drawn, Settings())
+    drawn = torch.cat([torch.randn(1, 4, 64, 64) for _ in range(len(FAST_CONSTRAINED.times) + 1)], 1)
+    found = sample(lambda x, t: noise(x, t), decoder, decoder, constraint, drawn, FAST_CONSTRAINED)
     other = scope["x0_pred"].detach()
     with torch.no_grad():
         apart, far = (found - other).abs().max(), constraint.distance(decoder(other))
         print(f"sampler: shape {tuple(found.shape)}, largest difference {apart:.2g} of {other.abs().max():.3g}")
         print(f"sampler: distance to the LR {constraint.distance(decoder(found)):.5g} of ours, {far:.5g} of theirs")
     torch.set_default_dtype(torch.float32)
-    sys.path.insert(0, str(checkout / "stable-diffusion"))
-    from utils.resizer import Resizer
+    from tests.upstream import module_from
 
+    resizer = module_from(checkout / "stable-diffusion" / "utils" / "resizer.py")
     image = torch.rand(1, 3, 256, 256)
-    down = Resizer((1, 3, 256, 256), scale_factor=1 / 4)(image)
+    down = resizer.Resizer((1, 3, 256, 256), scale_factor=1 / 4)(image)
     ours = Constraint(torch.zeros(1, 3, 64, 64), (256, 256)).down(image)
     inside = (..., slice(2, -2), slice(2, -2))
     print(f"reduction, inside: largest difference {(down - ours)[inside].abs().max():.2g}")
     print(f"reduction, at the border, where theirs mirrors: {(down - ours).abs().max():.2g}")
-    assert torch.allclose(reduction(256, 64).sum(1), torch.ones(64), atol=1e-5)
+    assert torch.allclose(resizing(256, 64).sum(1), torch.ones(64), atol=1e-5)
+
+
+def finishing(checkout: Path) -> None:
+    """Run the original's last sampling of a large image on a small stand-in for its networks, and ours on the same."""
+    import torch
+    from torch import nn
+
+    from baselines.zoomldm import condition, finish
+    from baselines.zoomldm.network import cumulative_products, standardised
+    from baselines.zoomldm.sampler import joined
+
+    start, stride, guidance, grid = 300, 50, 2.0, (2, 2)
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(SEED)
+    denoiser = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 3, 3, padding=1))
+
+    def noise(x: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return denoiser(x + 0.1 * context[:, 0, :3, None, None]) + x * (t.double()[:, None, None, None] / 2000)
+
+    def conditioned(given: dict[str, list[torch.Tensor]]) -> torch.Tensor:
+        return given["ssl_feat"][0].reshape(1, 1, -1)[..., :512].expand(1, 65, 512)
+
+    products = cumulative_products()
+    betas = 1 - products / torch.cat([torch.ones(1), products[:-1]])
+    model = SimpleNamespace(
+        device=torch.device("cpu"), alphas_cumprod=products, betas=betas, get_learned_conditioning=conditioned,
+        model=SimpleNamespace(diffusion_model=noise),
+    )  # fmt: skip
+    patches, features = torch.randn(4, 3, 64, 64), torch.randn(1024, *grid)
+    sys.path.insert(0, str(checkout))
+    from large_image_gen.postprocess import postprocess_image
+
+    with torch.no_grad():
+        torch.manual_seed(SEED)
+        theirs = joined(postprocess_image(model, patches, features, start, stride, guidance, 16, *grid), grid)
+        torch.manual_seed(SEED)
+        drawn = [joined(torch.randn(4, 3, 64, 64), grid)]
+        drawn += [torch.randn(1, 3, 128, 128) for _ in finish.times(start, stride)]
+
+        def predict(x: torch.Tensor, t: int, row: int, column: int) -> torch.Tensor:
+            mine = standardised(condition.between(features, row / 64, column / 64)[None, :, None, None])
+            given = conditioned({"ssl_feat": [mine[0]]})
+            time = torch.tensor([float(t)])
+            return (1 + guidance) * noise(x, time, given) - guidance * noise(x, time, given * 0)
+
+        ours = finish.sharpen(joined(patches, grid), predict, torch.cat(drawn, 1), start, stride)
+    apart = (ours - theirs).abs().max()
+    print(f"finish: shape {tuple(ours.shape)}, largest difference {apart:.2g} of {theirs.abs().max():.3g}")
+    torch.set_default_dtype(torch.float32)
 
 
 def main() -> None:
@@ -182,6 +231,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         networks(Path(name), words.checkout.resolve(), words.python)
+    finishing(words.checkout.resolve())
     sampler(words.sampling.resolve())
 
 
