@@ -65,7 +65,7 @@ SPEC = ModelSpec(
         "image quality, and the paper's rows: rfbench run --model zoomldm --protocol bicubic-4x --data DIR",
     ),
     reimplementation="ZoomLDM's condition inversion and joint sampling of scales (arXiv:2411.16969), its "
-    "large_image_gen at faca5d8, and Graikos et al., Fast constrained sampling in pre-trained diffusion models, NeurIPS "
-    "2025 (fast-constrained-sampling at dc59d71)",
+    "large_image_gen at faca5d8, and Graikos et al., Fast constrained sampling in pre-trained diffusion models, "
+    "NeurIPS 2025 (fast-constrained-sampling at dc59d71)",
     citation="yellapragada2025zoomldm graikos2025fast rombach2022ldm oquab2024dinov2 vonplaten2022diffusers",
 )  # fmt: skip

@@ -121,11 +121,12 @@ Examples:
     help=f"Which LR dates of an area; series: the nearest, with all as its time series. [{_of('dates')}]  "
     "[default: nearest]",
 )
-@click.option("--level", metavar="L2A|L1C", help=f"Which LR. [{_of('level')}]  [default: L2A]")
+@click.option("--level", metavar="L2A|L1C|10m|20m", help=f"Which LR. [{_of('level')}]  [default: L2A; 10m]")
 @click.option(
     "--reference",
-    metavar="harmonised|raw",
-    help=f"HR matched to the LR's radiometry, or not. [{_of('reference')}]  [default: harmonised]",
+    metavar="harmonised|raw|histogram",
+    help=f"HR matched to the LR's radiometry, or not. [{_of('reference')}]  [default: harmonised of opensr-test, else "
+    "raw]",
 )
 def import_(
     layout: str, source: Path, target: Path, name: str | None, split: str, **options: object

@@ -105,7 +105,7 @@ def _state(row: dict[str, Any]) -> str:
 
 
 @command.command("fetch")
-@click.argument("names", nargs=-1, metavar="[FILE|MODEL|METRIC]...")
+@click.argument("names", nargs=-1, metavar="[FILE|MODEL[:OPTIONS]|METRIC]...")
 @click.option("--all", "every", is_flag=True, help="Every file of the list.")
 @click.option("--metrics", metavar="NAMES", help="What these metrics need; comma-separated, 'default' is understood.")
 @click.option("--models", metavar="NAMES", help="What these models need; comma-separated.")
@@ -209,8 +209,8 @@ def _chosen(names: tuple[str, ...], every: bool, metrics: str | None, models: st
     for name in names:
         if name in found:
             wanted.add(name)
-        elif name in registry.points("models"):
-            wanted.update(weights.files_of(models=[name]))
+        elif name.partition(":")[0] in registry.points("models"):
+            wanted.update(_of_model(name))
         elif name in registry.points("metrics"):
             wanted.update(weights.files_of(metrics=[name]))
         else:
@@ -221,10 +221,17 @@ def _chosen(names: tuple[str, ...], every: bool, metrics: str | None, models: st
 
         wanted.update(weights.files_of(metrics=chosen(_split(metrics, "--metrics"))))
     if models is not None:
-        wanted.update(weights.files_of(models=_split(models, "--models")))
+        wanted.update(file for name in _split(models, "--models") for file in _of_model(name))
     if not (names or every or metrics is not None or models is not None):
         raise RfbenchError("nothing is named; give files, --metrics NAMES, --models NAMES or --all")
     return [entry for file, entry in found.items() if file in wanted]
+
+
+def _of_model(text: str) -> list[str]:
+    """The files that ``--model TEXT`` loads: of a system with several networks, those of the one that is asked for."""
+    from bench.models.call import Model
+
+    return list(Model(text).spec.weights)
 
 
 def _split(text: str, option: str) -> list[str]:

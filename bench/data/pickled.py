@@ -22,7 +22,7 @@ _TABLES = ("pandas", "numpy", "pyarrow", "copyreg", "copy_reg", "datetime", "col
 _HARMLESS = {"builtins": {"slice", "list", "dict", "tuple", "set", "frozenset", "object", "bytearray", "bytes"}}
 
 
-class _Arrays(Reader):
+class Arrays(Reader):
     def takes(self, module: str, name: str) -> bool:
         """The parts of arrays and tables."""
         return (
@@ -45,7 +45,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if not 0 < size <= MAX_BYTES:
             raise RfbenchError(f"holds {size} bytes, expected 1 to {MAX_BYTES}")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            document = _Arrays(content).load()
+            document = Arrays(content).load()
     except RfbenchError as error:
         raise RfbenchError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -58,9 +58,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise RfbenchError(f"{path}: found {_kind(document)}, expected a dict of arrays")
     found = {}
     for key, value in document.items():
-        if isinstance(key, str) and isinstance(value, Inert) and _is_array(value):
+        if isinstance(key, str) and isinstance(value, Inert) and is_array(value):
             try:
-                if (array := _array(value)) is not None:
+                if (array := array_of(value)) is not None:
                     found[key] = array
             except Exception as error:  # what a pickle recorded may have any shape
                 raise RfbenchError(
@@ -73,12 +73,12 @@ def _kind(value: Any) -> str:
     return ".".join(value.name) if isinstance(value, Inert) else type(value).__name__
 
 
-def _is_array(value: Inert) -> bool:
+def is_array(value: Inert) -> bool:
     module, name = value.name
     return name in ("_reconstruct", "_frombuffer") and module.startswith("numpy")
 
 
-def _array(value: Inert) -> np.ndarray | None:
+def array_of(value: Inert) -> np.ndarray | None:
     """The recorded array; None if it holds no numbers."""
     if value.name[1] == "_frombuffer":
         buffer, kind, shape, order = value.args  # type: ignore[attr-defined]

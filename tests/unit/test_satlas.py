@@ -14,6 +14,7 @@ from baselines.satlas.adapter import WHITE, true_colour
 from baselines.satlas.network import FULL, SMALL, Network
 from baselines.satlas.spec import weights_file
 from bench import weights
+from bench.cli.weights import _chosen
 from bench.core.errors import RfbenchError
 from bench.data.readers import Series
 from bench.models import randomise
@@ -78,6 +79,15 @@ def test_each_number_of_dates_has_its_file_and_its_name() -> None:
     assert (one.label, eight.label) == ("satlas-esrgan", "satlas-esrgan-8-dates")
     assert (one.spec.input_kind, eight.spec.input_kind) == ("image", "series")
     assert one.identity() != eight.identity()
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [("satlas-esrgan", {"esrgan_1S2.pth"}), ("satlas-esrgan:dates=8", {"esrgan_8S2.pth"}),
+     ("samsr:version=v2", {"SamSR_v2.pth", "autoencoder_vq_f4.pth", "sam_vit_b_01ec64.pth"})],
+)  # fmt: skip
+def test_fetch_gets_the_files_of_the_network_that_is_asked_for(name: str, files: set[str]) -> None:
+    assert {entry.file for entry in _chosen((name,), False, None, None)} == files
 
 
 def test_values_are_those_of_the_true_colour_image() -> None:

@@ -430,7 +430,7 @@ def test_the_finish_counts() -> None:
     [("stride=0", "option stride"), ("inner=-1", "option inner"), ("zoom=4", "option zoom"), ("zoom=x", "option zoom"),
      ("condition=clip", "expected inversion or dinov2 or none"), ("difference=0", "option difference"),
      ("size=tiny", "no published"),
-     ("condition=none,guidance=2", "nothing to guide to"), ("zoom=2,scales=2", "at most 3 together"),
+     ("condition=none,guidance=2", "nothing to guide to"), ("zoom=2,scales=2", "together at most 3"),
      ("push=both", "encoder or decoder"), ("invert_steps=0", "option invert_steps"), ("finish=2000", "option finish"),
      ("strides=2", "did you mean stride")],
 )  # fmt: skip

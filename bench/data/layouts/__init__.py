@@ -54,6 +54,25 @@ LAYOUTS: dict[str, Layout] = {
         "NAME/NAME.pkl (read without running it) or NAME/{L2A,L1C,hr,hr_harmonized}/*.tif, for one version",
         ("offset", "level", "reference"),
     ),
+    "sen2naip": Layout(
+        "bench.data.layouts.sen2naip:import_sen2naip",
+        "version 1's real pairs: cross-sensor/ROI_####/{lr,hr}.tif, or the zip of it",
+        ("offset",),
+    ),
+    "sen2venus": Layout(
+        "bench.data.layouts.sen2venus:import_sen2venus",
+        "version 1: SITE/index.csv, SITE/*_{10m,05m,20m}_*.pt, SITE/LICENCE; one site or a folder of sites",
+        ("level",),
+    ),
+    "breizhsr": Layout(
+        "bench.data.layouts.breizhsr:import_breizhsr",
+        "dataset_train.pkl, dataset_test.pkl (tables, read without running them) and the images that they name",
+        ("offset", "reference"),
+    ),
+    "proba-v": Layout(
+        "bench.data.layouts.probav:import_probav",
+        "{train,test}/{RED,NIR}/imgset####/{LR###,QM###,HR,SM}.png (one band, several LR images, HR of train alone)",
+    ),
     "rts-cyber2a": Layout(
         "bench.data.layouts.rts:import_cyber2a",
         "images/*.jpg, data_split.json, coco_rts_*.json or masks/*.jpg (thaw slumps, HR only)",

@@ -290,7 +290,7 @@ def _is_running(pid: int) -> bool:
 
 
 def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, str]]:
-    """The rows of a CSV with at least the columns ``needed``; byte-order marks and semicolons are understood.
+    """The rows of a CSV with at least the columns ``needed``; byte-order marks, semicolons and tabs are understood.
 
     A column without a name is called ``""``; cells are stripped; rows without any content are left out.
     """
@@ -302,8 +302,8 @@ def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, 
         raise RfbenchError(f"{path} is not a readable CSV: {one_line(error, 120)}; save it as UTF-8 CSV") from None
     try:
         first = text.partition("\n")[0]
-        semicolons = first.count(";") > first.count(",")
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         columns = [(n or "").strip() for n in reader.fieldnames or []]
         missing = [n for n in needed if n not in columns]
         if missing:
