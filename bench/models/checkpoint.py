@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import weights
 from bench.core import places
+from bench.core.claims import look_at_tensors
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import atomic_path, digest
 from bench.core.pickles import DryRun
@@ -64,8 +65,9 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        look_at_tensors(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RfbenchError) as error:
         raise _broken(path, error) from None
 
 
