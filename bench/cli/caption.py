@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -91,9 +92,11 @@ def command(
             raise RfbenchError(f"--{option}: found {value:g}, expected more")
     captioner: Captioner
     if model.startswith(("http://", "https://")):
-        address, colon, of_server = model.rpartition(":")
-        if not colon or "/" in of_server or address in ("http", "https"):
-            raise RfbenchError("--model: an endpoint needs the model's name too, as https://HOST/v1:NAME")
+        # Ports have a colon, and models' names may have colons and slashes: the first colon of the path parts them.
+        found = re.fullmatch(r"(https?://[^/]+/[^:]*):(.+)", model)
+        if not found:
+            raise RfbenchError("--model: an endpoint needs a path and the model's name too, as https://HOST/v1:NAME")
+        address, of_server = found.groups()
         captioner = Endpoint(address, of_server, key_env=key_env, timeout_s=timeout_s, retries=retries,
                              max_tokens=max_tokens, seed=seed, at_once=at_once)  # fmt: skip
     else:

@@ -73,12 +73,16 @@ def captions_of(dataset: Dataset, name: str) -> Captions:
             f"{path} is not the file that its card {path.with_suffix('.json').name} was written for; captions are "
             "frozen: restore both, or write others under another name"
         )
-    texts, reasons = {}, {}
-    for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
-        if row["caption"]:
-            texts[row["id"]] = row["caption"]
-        else:
-            reasons[row["id"]] = row["reason"]
+    texts: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    try:
+        for row in csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True):
+            image, caption, reason = (str(row[key]) for key in ("id", "caption", "reason"))
+            (texts if caption else reasons)[image] = caption or reason
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise RfbenchError(
+            f"{path} is no caption file: {one_line(error, 100)}; write it anew under another name"
+        ) from None
     return Captions(name, texts, reasons, card)
 
 

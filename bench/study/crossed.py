@@ -60,13 +60,13 @@ def share_of(
         few = f"{count} reviewers, an interval needs at least {LEAST_REVIEWERS}" if count < LEAST_REVIEWERS else \
             f"{ground} scenes, an interval needs at least {LEAST_SCENES}"  # fmt: skip
         return Share(value, len(x), count, ground, level, reason=few)
-    from scipy import special, stats
+    from scipy import special
 
     error, freedom = two_way_error(x - value, who, of)
     if error == 0.0:  # all said the same: the rule of three, for which a reviewer's votes may all be one
         half = 3.0 / min(count, ground)
         return Share(value, len(x), count, ground, level, max(0.0, value - half), min(1.0, value + half))
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error / (value * (1.0 - value))
+    half = float(special.stdtrit(freedom, (1 + level) / 2)) * error / (value * (1.0 - value))  # Student's quantile
     low, high = (float(special.expit(special.logit(value) + side * half)) for side in (-1.0, 1.0))
     return Share(value, len(x), count, ground, level, low, high)
 

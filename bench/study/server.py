@@ -27,7 +27,7 @@ import flask
 import itsdangerous
 from werkzeug.exceptions import HTTPException
 
-from bench.core.errors import one_line
+from bench.core.errors import RfbenchError, one_line
 from bench.core.lock import lock
 from bench.core.typed import decode_file, encode
 from bench.study.create import now
@@ -74,7 +74,7 @@ def serve(study: Path, host: str, port: int, public: str | None) -> None:
     """Serve until interrupted, one process at a time."""
     import waitress
 
-    app = make_app(study, {host, *([urlsplit(public).hostname or ""] if public else [])})
+    app = make_app(study, {host}, public)
     with lock(study, "serves the study", remedy="stop it, or use it"):
         server = waitress.create_server(app, host=host, port=port, threads=8, ident=None, channel_timeout=60)
         shown = f"[{host}]" if ":" in host else host
@@ -82,24 +82,30 @@ def serve(study: Path, host: str, port: int, public: str | None) -> None:
         server.run()
 
 
-def make_app(study: Path, hosts: set[str]) -> flask.Flask:
+def make_app(study: Path, hosts: set[str], public: str | None = None) -> flask.Flask:
     """The application.
 
     Parameters
     ----------
     hosts : the names by which it may be called, besides this machine's own; others are refused, since a page of another
         site could have its name lead here.
+    public : the address that reviewers use where a proxy stands before it; with https, cookies need it too.
     """
+    outside = urlsplit(public or "")
+    if public and not (outside.scheme in ("http", "https") and outside.hostname):
+        raise RfbenchError(
+            f"--public: found '{one_line(public, 80)}', expected an address such as https://study.example.org"
+        )
     plan = read_plan(study)
     secret = decode_file(study / SECRET, Secret).secret
     store = Store(study / ANSWERS, plan.sha256)
     reviewer_of = {p: who for who, trials in plan.trials.items() for t in trials for p in _pictures(t)}
-    allowed = {h.lower() for h in hosts} | {"localhost", "127.0.0.1", "::1"}
+    allowed = {h.lower() for h in hosts if h} | {outside.hostname or "localhost", "localhost", "127.0.0.1", "::1"}
     app = flask.Flask("rfbench-study", static_folder=None, template_folder=None)
     app.secret_key = secret
     app.config.update(
         MAX_CONTENT_LENGTH=_MAX_BODY, SESSION_COOKIE_NAME="study", SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SECURE=outside.scheme == "https",
     )  # fmt: skip
 
     @app.before_request
@@ -166,14 +172,14 @@ def make_app(study: Path, hosts: set[str]) -> flask.Flask:
 
     @app.post("/api/profile")
     def _profile() -> flask.Response:
-        reviewer, body = _posted(study, plan)
+        reviewer, body = _posted(study, plan, outside.netloc)
         given = _checked(body.get("answers"), plan.profile, ())
         store.add(now(), reviewer, "profile", {"answers": given}, submission=_submission(body))
         return flask.jsonify(_told(study, plan, store, reviewer, None))
 
     @app.post("/api/answer")
     def _answer() -> flask.Response:
-        reviewer, body = _posted(study, plan)
+        reviewer, body = _posted(study, plan, outside.netloc)
         trials = plan.trials[reviewer]
         index = next((i for i, t in enumerate(trials) if t.id == body.get("trial")), None)
         if index is None:
@@ -254,13 +260,13 @@ def _reviewer(plan: Plan) -> str:
     return reviewer
 
 
-def _posted(study: Path, plan: Plan) -> tuple[str, dict[str, Any]]:
+def _posted(study: Path, plan: Plan, outside: str) -> tuple[str, dict[str, Any]]:
     """The reviewer and the body of a request that came from our own page, while the study is open."""
     reviewer = _reviewer(plan)
     token, origin = flask.request.headers.get("X-CSRF-Token", ""), flask.request.headers.get("Origin")
     if not hmac.compare_digest(token.encode(), flask.session["csrf"].encode()):
         raise Refused(HTTPStatus.FORBIDDEN, "The session has changed; load the page again.")
-    if origin is not None and urlsplit(origin).netloc != flask.request.host:
+    if origin is not None and urlsplit(origin).netloc not in (flask.request.host, outside):
         raise Refused(HTTPStatus.FORBIDDEN, "The request came from another site.")
     if (study / CLOSED).is_file():
         raise Refused(HTTPStatus.GONE, "The study is closed; thank you.")

@@ -208,6 +208,10 @@ def test_two_whole_sittings(tmp_path: Path, runs: list[RunFolder], page: Page, d
         accessible(page)
         page.profile_by_mouse()
         for n in range(6):
+            if n == 0:
+                assert page.state["kind"] == "caption" and page.fits
+                keep(page, f"{design}-caption")
+                accessible(page)
             seen.append(page.panels)
             page.answer_by_mouse(n)
         process.kill()  # between two answers, and an answer to a server that is not there

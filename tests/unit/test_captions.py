@@ -281,6 +281,11 @@ def test_captions_are_frozen_with_a_card_and_read_by_a_run(scenes: Path, server:
     refused = run("compare", runs / "tiny", runs / "dataset")
     assert isinstance(refused.exception, NotComparable)
 
+    (scenes / "captions/odd.csv").write_text("id,text\na,b\n")
+    odd = card | {"csv_sha256": hashlib.sha256(b"id,text\na,b\n").hexdigest()}
+    (scenes / "captions/odd.json").write_text(json.dumps(odd))
+    with pytest.raises(RfbenchError, match="is no caption file: 'caption'"):
+        captions_of(FolderDataset(scenes), "odd")
     path = scenes / "captions/tiny.csv"
     path.write_text(path.read_text().replace("thaw", "mud"))
     assert "is not the file that its card" in complaint(
@@ -384,7 +389,8 @@ def test_a_local_model_captions_the_scenes(scenes: Path, tmp_path: Path) -> None
         (("--attempts", 0), "--attempts: found 0"),
         (("--side-px", 0), "--side-px: found 0"),
         (("--price", "cheap"), "--price"),
-        (("--model", "http://127.0.0.1:1/v1"), "needs the model's name"),
+        (("--model", "http://127.0.0.1:1/v1"), "the model's name too"),
+        (("--model", "http://127.0.0.1:1"), "the model's name too"),
         (("--model", "nowhere"), "found no config.json"),
         (("--stretch", "bright"), "expected fixed"),
         (("--split", "none"), "no images in the split"),
@@ -396,6 +402,11 @@ def test_wrong_options_are_one_line(tmp_path: Path, words: tuple[object, ...], s
     given = {k: v for k, v in base.items() if k not in words}
     flat = [w for pair in given.items() for w in pair]
     assert says in complaint(run("caption", data, *flat, *words))
+
+
+def test_a_model_s_name_may_hold_colons_and_slashes(scenes: Path, server: Server) -> None:
+    result = run("caption", scenes, "--model", f"{server.address}:org/vision:11b", "--name", "n", "--limit", 1)
+    assert result.return_value == 0 and server.asked[0][2]["model"] == "org/vision:11b"
 
 
 def test_a_dry_run_asks_nothing(scenes: Path, server: Server) -> None:
@@ -468,6 +479,8 @@ def test_what_captions_are_worth(tmp_path: Path) -> None:
     assert {(r["metric"], r["captions"]) for r in rows} == {
         (m, c) for m in ("psnr_rgb", "de00") for c in ("tiny", "shuffled")
     }
+    for name, words in (("tiny", "captions: the frozen file tiny"), ("shuffled", "another scene's (a control)")):
+        assert words in run("table", tmp_path / name).stdout
     assert "did you mean" in complaint(run("captions", "compare", tmp_path, "--against", "tiney"))
     one("other", base, "e" * 64)
     assert isinstance(run("captions", "compare", tmp_path).exception, NotComparable)

@@ -287,6 +287,19 @@ def test_headers_and_strangers(blind: Path) -> None:
         assert "http://" not in text and "https://" not in text and "innerHTML" not in text
 
 
+def test_behind_a_proxy(blind: Path) -> None:
+    from bench.study.server import invitations, make_app
+
+    app = make_app(blind, set(), "https://study.example.org")
+    who = Reviewer(app, invitations(blind)["R01"])
+    cookie = who.client.get_cookie("study")
+    assert cookie is None or cookie.secure
+    assert app.test_client().get("/", headers={"Host": "study.example.org"}).status_code == 200
+    assert app.test_client().get("/", headers={"Host": "study.example.com"}).status_code == 421
+    with pytest.raises(RfbenchError, match="expected an address"):
+        make_app(blind, set(), "study.example.org")
+
+
 def test_the_server_never_reads_the_key(blind: Path) -> None:
     (blind / "key.json").unlink()
     who = reviewers(blind)[0]

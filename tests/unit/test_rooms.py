@@ -53,7 +53,8 @@ def test_the_method_stands_alone() -> None:
      ("records", "predict"), ("records", "score"), ("records", "reports"), ("predict", "reports"), ("predict", "cli"),
      ("score", "cli"), ("check", "predict"), ("check", "cli"), ("models", "check"),
      ("metrics", "check"), ("data", "check"), ("stats", "predict"), ("stats", "reports"), ("metrics", "stats"),
-     ("reports", "cli"), ("core", "models"), ("core", "weights")],
+     ("reports", "cli"), ("core", "models"), ("core", "weights"), ("data", "captions"), ("protocols", "captions"),
+     ("reports", "captions"), ("reports", "study"), ("captions", "study"), ("captions", "cli"), ("study", "cli")],
 )  # fmt: skip
 def test_nothing_flows_backwards(before: str, after: str) -> None:
     for path in files(f"bench/{before}"):
