@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,6 +55,21 @@ def split(chips: Sequence[Chip], share: float, seed: int) -> tuple[tuple[Chip, .
         )
     held = set(groups[: max(1, round(share * len(groups)))])
     return tuple(c for c in chips if c.group not in held), tuple(c for c in chips if c.group in held)
+
+
+def some_of(data: Data, count: int, seed: int) -> Data:
+    """``count`` of the training chips; those of a smaller count are among those of a larger one, for one seed.
+
+    The held-out chips stay, so that models of few chips and of many are validated alike. RareflowError for more chips
+    than there are.
+    """
+    if count > len(data.train):
+        raise RareflowError(
+            f"{data.name}: found {len(data.train)} chips to train on, expected {count} or more; add some"
+        )
+    order = sorted(data.train, key=lambda c: hashlib.sha256(f"{seed}\x1f{c.id}".encode()).digest())
+    chosen = {c.id for c in order[:count]}
+    return replace(data, train=tuple(c for c in data.train if c.id in chosen))
 
 
 def checked(chip: Chip) -> tuple[Array, Array]:

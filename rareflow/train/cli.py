@@ -52,13 +52,16 @@ The same command goes on where a stop left it, and ends with the same weights (t
 )
 @click.option("--base", metavar="DIR|HUB-ID", help="A diffusers SD3 folder, for configurations with a base.")
 @click.option("--prior", type=_Folder, metavar="DIR", help="Take VAE, transformer and text from this checkpoint.")
+@click.option("--chips", type=click.IntRange(2), metavar="N", help="Train on N of them only, chosen by the seed.")
+@click.option("--seed", type=int, metavar="S", help="Of the training.  [default: the configuration's]")
 @click.option("--start", type=_Folder, metavar="DIR", help="Go on from all weights of this checkpoint.")
 @click.option("--weights-dir", type=_Folder, metavar="DIR", help="Where AlexNet for LPIPS lies, as for 'rfbench run'.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of a processor.  [default: all cores but one]")
 def train(
     config: str, folder: Path, out: Path, split: str, validation_split: str, base: str | None, prior: Path | None,
-    start: Path | None, weights_dir: Path | None, device: str, threads: int | None,
+    start: Path | None, chips: int | None, seed: int | None, weights_dir: Path | None, device: str,
+    threads: int | None,
 ) -> None:  # fmt: skip
     """Train RareFlow and write a checkpoint with its card.
 
@@ -70,6 +73,7 @@ def train(
     from rareflow.errors import RareflowError
 
     set_up(device, threads)
+    from rareflow.train.chips import some_of
     from rareflow.train.run import train as run_training
 
     warnings.showwarning = _say  # type: ignore[assignment]
@@ -77,7 +81,11 @@ def train(
         settings = load_config(config)
         if base:
             settings = with_changes(settings, {"base": base})
+        if seed is not None:
+            settings = with_changes(settings, {"train": {"seed": seed}})
         data = read_data(folder, split, validation_split, settings)
+        if chips is not None:
+            data = some_of(data, chips, settings.train.seed)
         with Report() as report:
             card = run_training(
                 settings, data, out, prior=prior, start=start, weights=weights_folder(weights_dir), report=report,
@@ -109,6 +117,7 @@ The same command goes on where a stop left it; what is finished is not made agai
 @click.option("--config", metavar="NAME|FILE", help="With everything on.  [default: the prior's own]")
 @click.option("--base", metavar="DIR|HUB-ID", help="A diffusers SD3 folder, for configurations with a base.")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Of each control.  [default: the configuration's]")
+@click.option("--seed", type=int, metavar="S", help="Of the trainings.  [default: the configuration's]")
 @click.option("--variants", metavar="A,B,...", help="Some of them.  [default: Table 3 and Figure 1's two extremes]")
 @click.option("--split", default="train", show_default=True, help="What to train on.")
 @click.option("--validation-split", default="validation", show_default=True, help="As for 'rfbench train'.")
@@ -132,8 +141,9 @@ The same command goes on where a stop left it; what is finished is not made agai
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of a processor.  [default: all cores but one]")
 def ablate(
     prior: Path | None, folder: Path, out: Path, config: str | None, base: str | None, steps: int | None,
-    variants: str | None, split: str, validation_split: str, protocol: str, test_data: str, test_split: str,
-    limit: int | None, draws: int, form: str, weights_dir: Path | None, device: str, threads: int | None,
+    seed: int | None, variants: str | None, split: str, validation_split: str, protocol: str, test_data: str,
+    test_split: str, limit: int | None, draws: int, form: str, weights_dir: Path | None, device: str,
+    threads: int | None,
 ) -> int:  # fmt: skip
     """Table 3 of the paper: train a fresh control for each variant from one prior, score them, print the table.
 
@@ -174,6 +184,8 @@ def ablate(
             raise RareflowError("found neither --prior nor --config, expected a prior, or a configuration with a base")
         if base:
             settings = with_changes(settings, {"base": base})
+        if seed is not None:
+            settings = with_changes(settings, {"train": {"seed": seed}})
         data = read_data(folder, split, validation_split, settings)
         with Report() as report:
             found = train_variants(

@@ -119,13 +119,13 @@ def rfbench(*words: object) -> Done:
     return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def train(world: World, out: Path, base: Path | None = None, **changes: object) -> Done:
-    """``rfbench train`` with some settings changed, ``__`` for the dots of their names."""
+def train(world: World, out: Path, base: Path | None = None, *more: object, **changes: object) -> Done:
+    """``rfbench train`` with some settings changed, ``__`` for the dots of their names, and ``more`` words."""
     settings = SETTINGS | {name.replace("__", "."): value for name, value in changes.items()}
     config = out.with_suffix(".toml")
     config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     words = ("--config", config, "--base", base or world.base, "--data", world.data, "--out", out)
-    return rfbench("train", *words, "--device", "cpu", "--threads", 1)
+    return rfbench("train", *words, "--device", "cpu", "--threads", 1, *more)
 
 
 def run(world: World, out: Path, options: str = "", *words: object, checkpoint: Path | None = None) -> Done:
@@ -283,6 +283,16 @@ def test_a_given_controlnet_is_what_training_starts_from(world: World) -> None:
         assert torch.allclose(stored[name], value, atol=1e-6), name
     wrong = train(world, world.folder / "from-other", control__init=str(other), **words).error
     assert "pooled_projection_dim 32, expected the transformer's 64" in wrong
+
+
+def test_fewer_chips_and_another_seed_are_in_the_card(world: World) -> None:
+    out = world.folder / "few"
+    done = train(world, out, None, "--chips", 2, "--seed", 5, train__control__steps=1)
+    assert done.code == 0, done.err
+    card = json.loads((out / "card.json").read_text())
+    assert card["data"]["train"] == card["training_ids"]["count"] == 2 and card["config"]["train"]["seed"] == 5
+    refused = train(world, world.folder / "too-few", None, "--chips", 4, train__control__steps=1)
+    assert "found 3 chips to train on, expected 4 or more" in refused.error
 
 
 INSTANTX = (  # the names in config.json of the published SD3-Controlnet-Canny and -Tile, of diffusers 0.30

@@ -17,11 +17,12 @@ from rareflow.degrade import KINDS, degrade
 from rareflow.errors import RareflowError
 from rareflow.model import RareFlow
 from rareflow.train.cache import Cache
-from rareflow.train.chips import SMALLEST_PX, Chip, batch_at, checked, split
+from rareflow.train.chips import SMALLEST_PX, Chip, batch_at, checked, some_of, split
 from tests.small_rareflow import (
     chip,
     make_cache,
     one_line,
+    small_data,
     small_model,
     spoil,
     with_pixels,
@@ -46,6 +47,17 @@ def test_a_split_never_divides_a_group(share: float) -> None:
         turned = split(chips[::-1], share, seed)
         assert {c.id for c in turned[1]} == {c.id for c in held}  # of the names, not of their order
     assert len({tuple(c.id for c in split(chips, share, seed)[1]) for seed in range(20)}) > 3
+
+
+def test_some_chips_are_chosen_by_the_seed_and_fewer_are_among_more() -> None:
+    data = small_data(20)
+    chosen = {n: {c.id for c in some_of(data, n, 3).train} for n in (2, 7, 20)}
+    assert [len(ids) for ids in chosen.values()] == [2, 7, 20] and chosen[2] < chosen[7] < chosen[20]
+    assert some_of(data, 7, 3).validation == data.validation
+    assert {c.id for c in some_of(data, 7, 4).train} != chosen[7]
+    with pytest.raises(RareflowError, match="found 20 chips to train on, expected 21") as error:
+        some_of(data, 21, 3)
+    one_line(error)
 
 
 def test_one_scene_cannot_be_split() -> None:
