@@ -87,7 +87,7 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_together(folder: Path, contents: Mapping[str, bytes | None]) -> None:
     """Renew several files below ``folder`` as one: after a kill at any moment all have the new bytes, or none has.
 
     The new files lie under temporary names first. Then a journal says that they are complete, and they take their
@@ -95,29 +95,30 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     Parameters
     ----------
-    contents : the bytes by path relative to ``folder``.
+    contents : the bytes by path relative to ``folder``; None removes a file.
     """
     finish_commit(folder)
+    new = {name: data for name, data in contents.items() if data is not None}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in contents.items():
+        for name, data in new.items():
             part = _part(folder, name)
             _follow_no_link(part.parent, folder)
             part.parent.mkdir(parents=True, exist_ok=True)
             part.unlink(missing_ok=True)
             part.write_bytes(data)
             _to_disk(part)
-        for parent in {_part(folder, name).parent for name in contents}:
+        for parent in {_part(folder, name).parent for name in new}:
             _to_disk(parent)
     except OSError as error:
-        for name in contents:
+        for name in new:
             with contextlib.suppress(OSError):
                 _part(folder, name).unlink(missing_ok=True)
         raise RfbenchError(
             f"cannot write {folder}: {error.strerror or one_line(error)}; nothing in it was changed; free space and "
             "run the same command again"
         ) from error
-    write_json(folder / JOURNAL, {"files": sorted(contents)}, within=folder)
+    write_json(folder / JOURNAL, {"files": sorted(new), "gone": sorted(contents.keys() - new)}, within=folder)
     finish_commit(folder)
 
 
@@ -131,18 +132,27 @@ def finish_commit(folder: Path) -> None:
         return
     with contextlib.suppress(RfbenchError):
         found = read_json(journal)
-        names = found.get("files") if isinstance(found, dict) else None
-        for name in names if isinstance(names, list) else []:
-            if isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts:
-                part = _part(folder, name)
-                _follow_no_link(part.parent, folder)
-                if part.is_file() and not part.is_symlink():
-                    settle(part, folder / name)
+        for name in _names(found, "files"):
+            part = _part(folder, name)
+            _follow_no_link(part.parent, folder)
+            if part.is_file() and not part.is_symlink():
+                settle(part, folder / name)
+        for name in _names(found, "gone"):
+            _follow_no_link((folder / name).parent, folder)
+            if (folder / name).is_file():
+                (folder / name).unlink()
     try:
         journal.unlink(missing_ok=True)
         _to_disk(folder)
     except OSError as error:
         raise RfbenchError(f"cannot write {folder}: {error.strerror}; allow writing to it, and repeat") from error
+
+
+def _names(journal: Any, key: str) -> list[str]:
+    """The names of a journal that lie below its folder; it may be anybody's."""
+    names = journal.get(key) if isinstance(journal, dict) else None
+    plain = [n for n in names if isinstance(n, str) and n] if isinstance(names, list) else []
+    return [n for n in plain if not Path(n).is_absolute() and ".." not in Path(n).parts]
 
 
 def settle(part: Path, path: Path) -> None:

@@ -89,7 +89,7 @@ def _die_at(folder: Path, count: int) -> None:
         return step
 
     Path.replace, Path.unlink, Path.write_bytes = map(counted, (Path.replace, Path.unlink, Path.write_bytes))  # type: ignore[method-assign, assignment]
-    write_together(folder, {"summary.json": b"new", "history/log.json": b"new"})
+    write_together(folder, {"summary.json": b"new", "history/log.json": b"new", "features": None})
     os._exit(7)
 
 
@@ -99,7 +99,7 @@ def test_files_that_belong_together_are_renewed_together(tmp_path: Path) -> None
     for count in range(1, 40):
         folder = tmp_path / str(count)
         (folder / "history").mkdir(parents=True)
-        for name in ("summary.json", "history/log.json"):
+        for name in ("summary.json", "history/log.json", "features"):
             (folder / name).write_bytes(b"old")
         child = multiprocessing.get_context("fork").Process(target=_die_at, args=(folder, count))
         child.start()
@@ -107,6 +107,7 @@ def test_files_that_belong_together_are_renewed_together(tmp_path: Path) -> None
         finish_commit(folder)
         found = {(folder / name).read_bytes() for name in ("summary.json", "history/log.json")}
         assert len(found) == 1, f"killed before step {count}: {found}"
+        assert (folder / "features").exists() == (found == {b"old"})
         seen |= found
         assert not (folder / files.JOURNAL).exists()
         if child.exitcode == 7:
@@ -123,7 +124,7 @@ def test_a_journal_from_elsewhere_moves_nothing_outside(tmp_path: Path) -> None:
     (outside / ".x.0.part").write_text("theirs")
     (folder / "link").symlink_to(outside)
     names = ["../outside/x", str(outside / "x"), "link/x", 3, None, "absent"]
-    write_json(folder / files.JOURNAL, {"files": names})
+    write_json(folder / files.JOURNAL, {"files": names, "gone": names})
     finish_commit(folder)
     assert (outside / "x").read_text() == "kept" and (outside / ".x.0.part").exists()
     assert not (folder / files.JOURNAL).exists()
