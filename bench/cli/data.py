@@ -74,6 +74,7 @@ def _of(option: str) -> str:
 _IMPORT_EPILOG = """\b
 Examples:
   rfbench data import folder PICTURES my-data --unit reflectance --scale 10000 --bands "B G R NIR"
+  rfbench data import folder PAIRS my-data --lr 'unit=reflectance sensor=sentinel-2 offset=-1000' --hr unit=display
   rfbench data import csv MY-PAIRS my-data --offset -1000
   rfbench data import worldstrat WORLDSTRAT ws --dates clearest
   rfbench data import opensr-test opensr-test/100 opensr --reference raw
@@ -93,7 +94,8 @@ Examples:
     "--offset",
     type=float,
     metavar="N",
-    help="Added to stored LR numbers before the scale: -1000 for Sentinel-2 of baseline 04.00 (from 2022-01-25) that "
+    help="Added to stored LR numbers (HR where there is no LR) before the scale: -1000 for Sentinel-2 of "
+    "baseline 04.00 (from 2022-01-25) that "
     f"is not harmonised, -0.1 where it is 0 to 1. [{_of('offset')}]",
 )
 @click.option(
@@ -108,8 +110,25 @@ Examples:
     help=f"What stored numbers are divided by (4095: 12-bit white). [{_of('scale')}]",
 )
 @click.option(
-    "--bands", metavar="NAMES", help=f"The files' bands in their order, such as 'B G R NIR'. [{_of('bands')}]"
+    "--bands",
+    metavar="NAMES",
+    help=f"The files' bands in their order, such as 'B G R NIR' (A for an alpha channel). [{_of('bands')}]",
 )
+@click.option(
+    "--sensor",
+    metavar="NAME",
+    help=f"Says which band B4 is: sentinel-2, landsat-8, planetscope, worldview-2, ... [{_of('sensor')}]",
+)
+@click.option("--nodata", type=float, metavar="N", help=f"The files' number without data. [{_of('nodata')}]")
+@click.option(
+    "--lr",
+    multiple=True,
+    metavar="'KEY=VALUE ...'",
+    help="What the LR's numbers mean, whatever the layout believes: unit, scale, offset, bands, sensor, nodata, gsd_m, "
+    "normalisation, gamma. [every layout]",
+)
+@click.option("--hr", multiple=True, metavar="'KEY=VALUE ...'", help="The same of the HR.")
+@click.option("--pan", multiple=True, metavar="'KEY=VALUE ...'", help="The same of the PAN.")
 @click.option(
     "--role", "roles", multiple=True, help=f"Which rows; repeat for several. [{_of('roles')}]  [default: paired]"
 )
@@ -129,8 +148,16 @@ Examples:
     "raw]",
 )
 def import_(
-    layout: str, source: Path, target: Path, name: str | None, split: str, **options: object
-) -> None:  # fmt: skip
+    layout: str,
+    source: Path,
+    target: Path,
+    name: str | None,
+    split: str,
+    lr: tuple[str, ...],
+    hr: tuple[str, ...],
+    pan: tuple[str, ...],
+    **options: object,
+) -> None:
     """Turn the images of SRC, which lie in the way LAYOUT names, into a dataset folder DST.
 
     Files are copied, never changed. What a layout leaves open, and what was believed of it and is not so, is a line on
@@ -138,8 +165,12 @@ def import_(
     """
     from bench.core.errors import RfbenchError
     from bench.core.progress import Ticker
-    from bench.data.layouts import import_layout
+    from bench.data.bands import check_sensor
+    from bench.data.layouts import import_layout, parse_sides
 
+    if options["sensor"] is not None:
+        check_sensor(str(options["sensor"]))
+    sides = parse_sides({"lr": lr, "hr": hr, "pan": pan})
     for key in ("lr_gsd_m", "hr_gsd_m", "scale"):
         value = options[key]
         if isinstance(value, float) and not 0 < value < float("inf"):
@@ -147,7 +178,8 @@ def import_(
     with Ticker("import") as ticker:
         count = import_layout(
             layout, source, target, name=name or Path(os.path.realpath(target)).name, split=split,
-            note=lambda text: print(f"warning: {text}", file=sys.stderr), tick=ticker.tick, **options,
+            note=lambda text: print(f"warning: {text}", file=sys.stderr), tick=ticker.tick, sides=sides,
+            **options,
         )  # fmt: skip
     click.echo(f"{target}: {count} images")
     print(f"next: rfbench validate {target}", file=sys.stderr)

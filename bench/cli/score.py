@@ -70,8 +70,11 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
 @click.option(
     "--bands",
     metavar="NAMES",
-    help="Bands of TIFF, npy and npz files that name none, such as 'B G R NIR'; colour PNG and JPEG are R G B.  "
-    "[default: R G B of three]",
+    help="Bands of TIFF, npy and npz files in their order, such as 'B G R NIR' (A for alpha); colour PNG and JPEG are "
+    "R G B.  [default: as the files name them, R G B of three]",
+)
+@click.option(
+    "--sensor", metavar="NAME", help="Says which band B4 of a file is: sentinel-2, landsat-8, planetscope, ..."
 )
 @click.option(
     "--unit",

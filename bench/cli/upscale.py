@@ -63,14 +63,21 @@ The same from Python:
     type=click.Choice(["reflectance", "display", "relative"]),
     help="Of IN: reflectance, a picture, or numbers without an absolute level.",
 )
-@click.option("--input-scale", type=float, metavar="X", help="What IN's numbers are divided by.  [default: 10000; 255]")
+@click.option(
+    "--input-scale",
+    type=float,
+    metavar="X",
+    help="What IN's numbers are divided by.  [default: as IN's tags say, else 10000; 255]",
+)
 @click.option(
     "--offset",
     type=float,
     metavar="X",
-    help="What is added to IN's numbers before; -1000 for Sentinel-2 products of 2022 and later.  [default: 0]",
+    help="What is added to IN's numbers before; -1000 for Sentinel-2 products of 2022 and later.  [default: as IN's "
+    "tags say, else 0]",
 )
 @click.option("--bands", metavar="NAMES", help="IN's bands in their order ('B G R NIR').  [default: as IN names them]")
+@click.option("--sensor", metavar="NAME", help="Says which band B4 of IN is: sentinel-2, landsat-8, planetscope, ...")
 @click.option("--nodata", type=float, metavar="X", help="IN's value without data.  [default: as IN declares]")
 @click.option(
     "--normalisation",
@@ -91,7 +98,8 @@ The same from Python:
     help="Arithmetic of the model.",
 )
 def command(source: Path, target: Path, **options: Any) -> int:
-    """Upscale a georeferenced image of any size: IN (GeoTIFF, JP2, VRT, ...) becomes OUT.tif on a finer grid.
+    """Upscale a georeferenced image of any size: IN (GeoTIFF, JP2, PNG, VRT, an image in a zip, NETCDF:FILE:VARIABLE)
+    becomes OUT.tif on a finer grid.
 
     CRS, outline and holes stay. Memory depends on --tile, not on the size of IN. OUT.tif appears when it is whole; its
     tags say how it was made.

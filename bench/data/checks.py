@@ -1,30 +1,35 @@
 """What can be said against one image, one mask, one series and one pair: the rules of ``rfbench validate``.
 
-An *error* is what a run would refuse, or what makes its numbers wrong; a *warning* is what a reader of the numbers
-should know. Every text says what was found, what was expected and what to do.
+An *error* is what makes numbers wrong, and a run refuses it in the same words (``refused``); a
+*warning* is what a reader of the numbers should know. Every text says what was found, what was expected and what to do.
+Fill values that nobody declared are found by ``bench.data.fills``, what two images say of each other by
+``bench.data.pairs``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import RGB, Array, Image
+from bench.data import fills
 from bench.data.bands import canonical
-from bench.data.dataset import Record, Side
+from bench.data.meaning import Side
 from bench.data.readers import Georeference, Raster, Series
 
 Severity = Literal["error", "warning"]
 Found = tuple[Severity, str, str]
 
-_SMALLEST_LR_PX = 8
-_SMALLEST_SSIM_PX = 11  # the window of SSIM
+_ENOUGH_SAMPLES = 2**20  # for a median; of larger images every so many-th row and column
+_BLOCKS = 16  # of rows and columns in which two images of one ground are compared
 _BRIGHT = 0.25  # reflectance in all of R, G, B that open land seldom has, and cloud and snow have
 # Offset rule: see dark_floor.
 _OFFSET_FLOOR, _OFFSET_CEILING = 0.095, 0.2
@@ -32,7 +37,11 @@ _OFFSET_FLOOR, _OFFSET_CEILING = 0.095, 0.2
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of an image after its pixels are gone."""
+    """What is kept of an image after its pixels are gone.
+
+    ``levels`` is the median of the valid samples of each band, ``blocks`` the means (n, n, C) of the image in up to
+    16 x 16 parts, NaN where a part has no data; both in the image's unit.
+    """
 
     size: tuple[int, int]
     unit: str
@@ -40,7 +49,9 @@ class Seen:
     dtype: str
     gsd_m: float | None
     place: Georeference | None
-    level: float  # median of the valid samples in the image's unit
+    level: float
+    levels: tuple[float, ...]
+    blocks: npt.NDArray[np.float64]
 
 
 def percent(share: float) -> str:
@@ -48,18 +59,65 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def look(image: Image, raster: Raster, place: Georeference | None) -> Seen:
-    """The facts of an image that comparisons with other images need."""
-    valid = image.values[image.valid]
-    level = float(np.median(valid, overwrite_input=True)) if valid.size else 0.0
-    return Seen(image.size, image.unit, image.bands, raster.values.dtype.name, image.gsd_m, place, level)
+def look(image: Image, raster: Raster, place: Georeference | None, *, is_wrong: bool = False) -> Seen:
+    """The facts of an image that comparisons with other images need; no levels of one whose numbers are wrong."""
+    if is_wrong:
+        nothing = np.full((1, 1, len(image.bands)), np.nan)
+        return Seen(image.size, image.unit, image.bands, raster.values.dtype.name, image.gsd_m, place, 0.0, (), nothing)
+    thin = _thinned(image)
+    valid = thin.values[thin.valid]
+    level = float(np.median(valid)) if valid.size else 0.0
+    levels = tuple(map(float, np.median(valid, axis=0))) if valid.size else (0.0,) * len(image.bands)
+    return Seen(
+        image.size, image.unit, image.bands, raster.values.dtype.name, image.gsd_m, place, level, levels, _blocks(image)
+    )
 
 
-def check_image(kind: str, image: Image, raster: Raster, side: Side, *, is_tiff: bool) -> Iterator[Found]:
+def _thinned(image: Image) -> Image:
+    """The image, or of a large one every so many-th row and column: enough for a median."""
+    step = max(1, math.isqrt(image.values.size // _ENOUGH_SAMPLES))
+    return dataclasses.replace(image, values=image.values[::step, ::step], valid=image.valid[::step, ::step])
+
+
+def _blocks(image: Image) -> npt.NDArray[np.float64]:
+    n = min(_BLOCKS, *image.size)
+    rows, columns = (np.arange(n) * size // n for size in image.size)
+    held = np.where(image.valid[:, :, None], image.values, 0.0)
+
+    def summed(values: np.ndarray) -> npt.NDArray[np.float64]:
+        by_row = np.add.reduceat(values, rows, axis=0, dtype=np.float64)
+        return np.asarray(np.add.reduceat(by_row, columns, axis=1))
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(summed(held) / summed(image.valid[:, :, None].astype(np.float32)))
+
+
+def refused(kind: str, image: Image, raster: Raster) -> Iterator[Found]:
+    """What makes the numbers of an image wrong: fill values taken for data, and levels that its unit cannot have."""
+    found = list(fills.impossible(image, raster))
+    for fill in found:
+        yield (
+            "error",
+            "nodata",
+            f"{kind}: {fill}; declare '{kind}.nodata': {fill.value:.9g} if it is, or correct the scale",
+        )
+    if not found and image.valid.any():
+        yield from _level(kind, image)
+
+
+def check_image(
+    kind: str, image: Image, raster: Raster, side: Side, *, is_tiff: bool, notes: Sequence[str] = ()
+) -> Iterator[Found]:
     """The rules of one image: its nodata, level, contrast, bands and what its normalisation would cut off."""
+    for note in notes:
+        yield "warning", "file", f"{kind}: {note}"
     yield from _nodata(kind, image, raster, side)
     if not image.valid.any():
         return
+    wrong = list(refused(kind, image, raster))
+    yield from wrong
+    if any(check == "nodata" for _, check, _ in wrong):
+        return  # what fill values do to all other statistics is no news
     if kind != "pan" and not image.has(RGB):
         yield (
             "warning",
@@ -81,12 +139,12 @@ def check_image(kind: str, image: Image, raster: Raster, side: Side, *, is_tiff:
             "constant",
             f"{kind}: {names} hold one single value, expected an image; look at the file, or leave it out",
         )
-    yield from _level(kind, image)
     if len(flat) < len(image.bands):
         yield from _stretched(kind, image)
         yield from _normalisation(kind, image, side)
+    if kind in ("lr", "hr") and image.unit == "reflectance":
+        yield from _offset(kind, image, raster, side)
     if kind == "lr" and image.unit == "reflectance":
-        yield from _offset(image, raster, side)
         share = white_share(image.values, image.bands, image.valid)
         if share > 0.2:
             yield (
@@ -122,30 +180,23 @@ def _nodata(kind: str, image: Image, raster: Raster, side: Side) -> Iterator[Fou
             f"{kind}: {percent(bad)} of the pixels are not finite (NaN or infinity) and count as no data; fine if so, "
             "else repair the file",
         )
-    fills = [0.0]
-    if raster.values.dtype.kind in "ui" and raster.values.dtype.itemsize > 1:
-        fills.append(float(np.iinfo(raster.values.dtype).max))
-    for fill in fills:
-        filled = float((image.valid & (raster.values == fill).all(axis=2)).mean())
-        if filled > 0.02 and filled < 1:
-            yield (
-                "warning",
-                "nodata",
-                f"{kind}: {percent(filled)} of the pixels are {fill:g} in every band, which looks like undeclared "
-                f"nodata; declare '{kind}.nodata': {fill:g} in dataset.json if so",
-            )
+    for text in fills.suspected(image, raster):
+        yield "warning", "nodata", f"{kind}: {text}; declare '{kind}.nodata': {text.value:.9g} in dataset.json if so"
 
 
 def _level(kind: str, image: Image) -> Iterator[Found]:
     """Numbers that cannot be what the unit says: a scale that was forgotten, or applied to scaled numbers."""
-    pixels = image.values[image.valid]
+    thin = _thinned(image)
+    pixels = thin.values[thin.valid]
+    if not pixels.size:
+        return
     median, high = float(np.median(pixels)), float(np.percentile(pixels, 99.5, overwrite_input=True))
     if image.unit == "reflectance" and median > 2:
         yield (
             "error",
             "unit",
             f"{kind}: the median reflectance is {median:.4g}, expected 0 to 1; declare '{kind}.scale' (10000 for "
-            "Sentinel-2) or another unit",
+            "Sentinel-2, 100 for percent) or another unit",
         )
     elif image.unit == "reflectance" and 0 < high < 0.003:
         yield (
@@ -244,21 +295,21 @@ def offset_suspected(image: Image, counts: np.ndarray) -> bool:
     return floor is not None and _OFFSET_FLOOR <= floor <= _OFFSET_CEILING
 
 
-def _offset(image: Image, raster: Raster, side: Side) -> Iterator[Found]:
+def _offset(kind: str, image: Image, raster: Raster, side: Side) -> Iterator[Found]:
     floor = dark_floor(image, raster.values)
     if floor is not None and offset_suspected(image, raster.values):
         yield (
             "warning",
             "offset",
-            f"lr: nothing is darker than {10000 * floor:.0f} (reflectance x 10000) in any band, expected some below "
-            "800: an offset of +1000 is suspected (baseline 04.00, from 2022-01-25); declare 'lr.offset': "
+            f"{kind}: nothing is darker than {10000 * floor:.0f} (reflectance x 10000) in any band, expected some "
+            f"below 800: an offset of +1000 is suspected (baseline 04.00, from 2022-01-25); declare '{kind}.offset': "
             f"{_offset_in_counts(side, raster):g} if the product is not harmonised",
         )
-    elif floor is not None and floor < -0.02 and side.offset < 0:
+    elif floor is not None and floor < -0.02 and (side.offset or 0) < 0:
         yield (
             "warning",
             "offset",
-            f"lr: the darkest pixels are {10000 * floor:.0f} (reflectance x 10000) with the declared offset "
+            f"{kind}: the darkest pixels are {10000 * floor:.0f} (reflectance x 10000) with the declared offset "
             f"{side.offset:g}, expected about 0 or more; was it taken off before?",
         )
 
@@ -306,7 +357,7 @@ def check_series(series: Series, lr: Seen | None, side: Side) -> Iterator[Found]
     if lr is not None and not set(lr.bands) <= set(names):
         missing = ", ".join(b for b in lr.bands if b not in names)
         yield "error", "series", f"series: has no band {missing} of the LR image; add it, or declare the bands anew"
-    wrong = [d for d in series.dates if _day(d) is None]
+    wrong = [d for d in series.dates if day(d) is None]
     if wrong:
         yield "warning", "date", f"series: found the date '{one_line(wrong[0], 40)}', expected YYYY-MM-DD; correct it"
     if side.unit != "reflectance":
@@ -314,7 +365,7 @@ def check_series(series: Series, lr: Seen | None, side: Side) -> Iterator[Found]
     scale = side.scale or (10000.0 if series.values.dtype.kind in "ui" else 1.0)
     cloudy = []
     for values, date in zip(series.values, series.dates, strict=True):
-        reflectance = (values.astype(np.float32) + np.float32(side.offset)) / np.float32(scale)
+        reflectance = (values.astype(np.float32) + np.float32(side.offset or 0.0)) / np.float32(scale)
         if white_share(reflectance, names, np.isfinite(reflectance).all(axis=2)) > 0.5:
             cloudy.append(date)
     if cloudy:
@@ -327,163 +378,9 @@ def check_series(series: Series, lr: Seen | None, side: Side) -> Iterator[Found]
         )
 
 
-def check_pair(record: Record, seen: dict[str, Seen]) -> Iterator[Found]:
-    """The rules between the images of a row: sizes, pixel sizes, places and dates."""
-    lr = seen.get("lr")
-    kind = "hr" if "hr" in seen else "pan"
-    target = seen.get(kind)
-    if lr is not None and min(lr.size) < _SMALLEST_LR_PX:
-        yield (
-            "warning",
-            "size",
-            f"lr: {lr.size[0]}x{lr.size[1]} px is a test of tiny inputs and not of quality, expected "
-            f"{_SMALLEST_LR_PX} px a side or more; say so where its numbers are shown",
-        )
-    if target is not None and min(target.size) < _SMALLEST_SSIM_PX:
-        yield (
-            "warning",
-            "size",
-            f"{kind}: {target.size[0]}x{target.size[1]} px, expected {_SMALLEST_SSIM_PX} px a side or more; SSIM and "
-            "others give a reason",
-        )
-    for name, image in seen.items():
-        yield from _pixel_size(name, image)
-    if lr is not None:
-        for name in ("hr", "pan"):
-            if name in seen:
-                yield from _sizes(lr, seen[name], name)
-                yield from _extents(lr, seen[name], name)
-    yield from _dates(record)
-
-
-def _pixel_size(kind: str, image: Seen) -> Iterator[Found]:
-    if image.place is None or image.place.pixel_m is None:
-        return
-    height, width = image.place.pixel_m
-    if max(height, width) > 1.05 * min(height, width):
-        yield (
-            "warning",
-            "gsd",
-            f"{kind}: the file's pixels are {height:.4g} m high and {width:.4g} m wide, expected squares; bring it to "
-            "a projected grid if distances matter",
-        )
-    mean = math.sqrt(height * width)
-    if image.gsd_m is not None and not 0.95 < mean / image.gsd_m < 1.05:
-        yield (
-            "warning",
-            "gsd",
-            f"{kind}: gsd_m is {image.gsd_m:g}, the file's own pixels are {mean:.4g} m; correct the one that is wrong "
-            "(a resampled grid is finer than the sensor)",
-        )
-
-
-def _sizes(lr: Seen, target: Seen, kind: str) -> Iterator[Found]:
-    (h, w), (height, width) = lr.size, target.size
-    scales = (height / h, width / w)
-    if height < h or width < w:
-        yield (
-            "error",
-            "size",
-            f"the LR image of {h}x{w} px is larger than its {kind.upper()} of {height}x{width} px; exchange them",
-        )
-        return
-    if max(scales) > 1.25 * min(scales):
-        yield (
-            "error",
-            "size",
-            f"{kind}: the scale is {scales[0]:.2f} along height and {scales[1]:.2f} along width, expected one: LR "
-            f"({h}x{w} px) and {kind.upper()} ({height}x{width} px) do not show the same ground; correct the pair",
-        )
-        return
-    if lr.gsd_m is None or target.gsd_m is None:
-        return
-    ratio = lr.gsd_m / target.gsd_m
-    # Sizes that are no multiple of each other are usual: one LR pixel of difference is their rounding.
-    if any(abs(n * ratio - m) > max(ratio, 0.02 * m) for n, m in zip(lr.size, target.size, strict=True)):
-        yield (
-            "warning",
-            "gsd",
-            f"{kind}: the sizes say a scale of {scales[0]:.3g}x{scales[1]:.3g}, gsd_m says {ratio:.3g} ({lr.gsd_m:g} m "
-            f"to {target.gsd_m:g} m); the sizes are used, correct gsd_m",
-        )
-
-
-def _extents(lr: Seen, target: Seen, kind: str) -> Iterator[Found]:
-    if lr.place is None or target.place is None or (lr.place.crs is None) != (target.place.crs is None):
-        return
-    a, b = lr.place.bounds, target.place.bounds
-    if lr.place.crs != target.place.crs:
-        from rasterio.warp import transform_bounds
-
-        try:
-            b = transform_bounds(target.place.crs, lr.place.crs, *b)
-        except Exception as error:  # GDAL and PROJ have classes of their own for a CRS that they cannot take
-            yield (
-                "warning",
-                "extent",
-                f"{kind}: its place cannot be brought to the LR's {one_line(lr.place.crs, 40)} "
-                f"({one_line(error, 80)}); compare them by eye",
-            )
-            return
-    pixel = ((a[2] - a[0]) / lr.size[1], (a[3] - a[1]) / lr.size[0])
-    overlap = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    share = overlap / max((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
-    off = [(y - x) / pixel[i % 2] for i, (x, y) in enumerate(zip(a, b, strict=True))]
-    worst = max(map(abs, off))
-    # Bounds that were turned into another CRS grow by what the turned corners need, which is no fault.
-    slack = 1.0 if lr.place.crs == target.place.crs else 3.0
-    if worst <= slack:
-        return
-    edges = f"left {off[0]:+.1f}, bottom {off[1]:+.1f}, right {off[2]:+.1f}, top {off[3]:+.1f} LR pixels"
-    if share < 0.8:
-        yield (
-            "error",
-            "extent",
-            f"{kind}: shares {percent(share)} of its ground with the LR (edges {edges}), expected all; correct the "
-            "pair or its georeference",
-        )
-    else:
-        yield (
-            "warning",
-            "extent",
-            f"{kind}: its edges differ from the LR's by {edges}, expected less than {slack:g}; cut both to the "
-            "same ground",
-        )
-
-
-def check_place(kind: str, place: Georeference | None, image: Seen | None) -> Iterator[Found]:
-    """Whether a mask of the same CRS covers the ground of its image."""
-    if place is None or image is None or image.place is None or place.crs != image.place.crs:
-        return
-    a, b = image.place.bounds, place.bounds
-    pixel = ((a[2] - a[0]) / image.size[1], (a[3] - a[1]) / image.size[0])
-    worst = max(abs(y - x) / pixel[i % 2] for i, (x, y) in enumerate(zip(a, b, strict=True)))
-    if worst > 1:
-        yield (
-            "warning",
-            "extent",
-            f"{kind}: its edges lie up to {worst:.1f} px off its image's; cut it to the same ground",
-        )
-
-
-def _day(text: str) -> datetime.date | None:
+def day(text: str) -> datetime.date | None:
+    """A date written as YYYY-MM-DD; None for other texts."""
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
         return None
-
-
-def _dates(record: Record) -> Iterator[Found]:
-    days = {}
-    for name, text in (("lr_date", record.lr_date), ("hr_date", record.hr_date)):
-        if text and (day := _day(text)) is None:
-            yield "warning", "date", f"{name}: found '{one_line(text, 40)}', expected YYYY-MM-DD; correct it"
-        elif text and day is not None:
-            days[name] = day
-    if len(days) == 2 and abs((days["lr_date"] - days["hr_date"]).days) > 180:
-        yield (
-            "warning",
-            "date",
-            f"LR and HR lie {abs((days['lr_date'] - days['hr_date']).days)} days apart, expected at most 180: the "
-            "ground itself may differ; prefer a nearer date",
-        )

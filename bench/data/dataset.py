@@ -10,7 +10,8 @@
 ``pairs.csv`` has one row an image: ``id``, ``scene_id``, ``split`` and the relative paths ``lr``, ``hr``, ``pan``,
 ``mask``, ``series`` (each may be empty, but one of ``lr`` and ``hr`` is there), ``caption``, ``lr_date``,
 ``hr_date``, ``licence``. A column such as ``hr_unit`` or ``lr_gsd_m`` overrides the side's field for its row.
-Reflectance is (stored + offset) / scale; display is stored / scale.
+Reflectance is (stored + offset) / scale; display is stored / scale; what is not declared is what the file's own tags
+say.
 """
 
 from __future__ import annotations
@@ -23,55 +24,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.core.files import digest, read_json, read_text, sha256
-from bench.core.image import UNITS, Array, Image, Mask, Unit, row_blocks
-from bench.data import bands as band_names
-from bench.data import readers
-from bench.data.normalise import Normalisation
+from bench.core.image import Array, Image, Mask, row_blocks
+from bench.data import checks, pairs, readers
+from bench.data.meaning import MANIFEST, Scaling, Side, Voice, most_plausible, names_of, scaling_of
+from bench.data.readers import sidecars
 
 FORMAT = 1
 SIDES = ("lr", "hr", "pan")
 FILES = ("lr", "hr", "pan", "mask", "series")
 TEXTS = ("id", "scene_id", "split", "caption", "lr_date", "hr_date", "licence")
-
-
-@dataclass(frozen=True)
-class Side:
-    """What the numbers of one side (LR, HR or PAN) mean.
-
-    ``normalisation`` None stands for the unit's usual one: ``fixed[0,3000]`` for reflectance, ``display`` for
-    display images, ``percentile[2,98]`` for relative numbers. ``scale`` None: 10000, 255 (65535 for 16-bit
-    pictures) and 1.
-    """
-
-    unit: Unit = "reflectance"
-    bands: str | None = None
-    scale: float | None = None
-    offset: float = 0.0
-    gsd_m: float | None = None
-    normalisation: str | None = None
-    gamma: float = 1.0
-    nodata: float | None = None
-    sensor: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.unit not in get_args(Unit):
-            raise unknown("unit", str(self.unit), UNITS)
-        if self.scale is not None and not self.scale > 0:
-            raise RfbenchError(f"scale: found {self.scale}, expected a number above 0")
-        if not self.gamma > 0:
-            raise RfbenchError(f"gamma: found {self.gamma}, expected a number above 0")
-
-    @property
-    def declared(self) -> Normalisation:
-        """The declared normalisation, or the unit's usual one."""
-        usual = {"reflectance": "fixed[0,3000]", "display": "display", "relative": "percentile[2,98]"}
-        return Normalisation.parse(self.normalisation or usual[self.unit])
 
 
 @dataclass(frozen=True)
@@ -91,7 +58,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Pair:
-    """A record with its pixels. ``mask`` is bool on the HR grid (LR grid where there is no HR)."""
+    """A record with its pixels. ``mask`` is bool on the HR grid (LR grid where there is no HR); ``notes`` say what was
+    done to the numbers that a reader of scores should know."""
 
     record: Record
     lr: Image | None
@@ -99,6 +67,7 @@ class Pair:
     pan: Image | None = None
     mask: Mask | None = None
     series: readers.Series | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Dataset(ABC):
@@ -133,6 +102,12 @@ class FolderDataset(Dataset):
         if not folder.is_dir():
             raise RfbenchError(f"dataset {folder} is not a folder; give a folder with dataset.json and pairs.csv")
         self.folder = folder
+        if not (folder / "dataset.json").is_file() and not (folder / "pairs.csv").is_file():
+            raise RfbenchError(
+                f"{folder} is no dataset: it has no dataset.json and no pairs.csv; 'rfbench data import folder "
+                f"{one_line(folder, 80)} DST' makes one of a folder of images ('rfbench data import --help' has other "
+                "layouts)"
+            )
         info = read_json(folder / "dataset.json")
         self._sides = _check_info(info, folder / "dataset.json")
         self.name = str(info["name"])
@@ -208,33 +183,58 @@ class FolderDataset(Dataset):
 
     def load(self, record: Record, parts: Collection[str] = FILES) -> Pair:
         wanted = {p for p in parts if p in record.files}
-        images = {
-            side: read_image(self.path(record, side), record.sides[side]) if side in wanted else None for side in SIDES
-        }
+        images: dict[str, Image | None] = dict.fromkeys(SIDES)
+        seen: dict[str, checks.Seen] = {}
+        notes: list[str] = []
+        for side in SIDES:
+            if side not in wanted:
+                continue
+            path, meaning = self.path(record, side), record.sides[side]
+            raster = read_raster(path, meaning)
+            image, _, said = interpreted(raster, path, meaning)
+            # What 'validate' calls an error would be a wrong number here: it is refused in the same words.
+            for _, _, text in checks.refused(side, image, raster):
+                raise RfbenchError(f"{path}: {text}")
+            if {"lr"} < wanted & set(SIDES):
+                seen[side] = checks.look(image, raster, readers.georeference(path))
+            images[side] = image
+            notes += [f"{side}: {note}" for note in said]
+        for _, _, text in pairs.refused_pair(seen):
+            raise RfbenchError(text)
         mask = None
         if "mask" in wanted:
             mask = np.any(readers.read(self.path(record, "mask")).values > 0, axis=2)
         series = readers.read_series(self.path(record, "series")) if "series" in wanted else None
-        return Pair(record, images["lr"], images["hr"], images["pan"], mask, series)
+        return Pair(record, images["lr"], images["hr"], images["pan"], mask, series, tuple(notes))
 
     def fingerprint(self, records: Sequence[Record]) -> str:
         return self.fingerprint_of((r, self.hashes(r)) for r in records)
 
     def hashes(self, record: Record) -> dict[str, str | None]:
-        """The SHA-256 of each of the record's files; None for one that is missing."""
+        """The SHA-256 of each of the record's files (None for one that is missing) and of what lies beside them and is
+        read with them, such as a mask in ``x.tif.msk``."""
         found: dict[str, str | None] = {}
         for kind in record.files:
             path = self.path(record, kind)
             try:
-                found[kind] = sha256(path) if path.is_file() else None
+                found |= hashes_of(kind, path)
             except OSError as error:
                 raise RfbenchError(f"{path} cannot be read ({error.strerror}); allow it, or replace the file") from None
         return found
 
     def fingerprint_of(self, hashed: Iterable[tuple[Record, Mapping[str, str | None]]]) -> str:
         """The fingerprint of records whose files' hashes are known."""
-        rows = [dataclasses.asdict(r) | {"files": dict(h)} for r, h in sorted(hashed, key=lambda pair: pair[0].id)]
+        rows = [
+            dataclasses.asdict(r) | {"files": dict(h), "sides": {k: side.hashed() for k, side in r.sides.items()}}
+            for r, h in sorted(hashed, key=lambda pair: pair[0].id)
+        ]
         return digest({"format": FORMAT, "name": self.name, "rows": rows})
+
+
+def hashes_of(kind: str, path: Path) -> dict[str, str | None]:
+    """The SHA-256 of a file under its ``kind``, and of the files that belong to it under ``kind`` and their ending."""
+    found: dict[str, str | None] = {kind: sha256(path) if path.is_file() else None}
+    return found | {f"{kind}{ending}": sha256(file) for ending, file in sorted(sidecars.beside(path).items())}
 
 
 def read_image(path: Path, side: Side) -> Image:
@@ -243,71 +243,59 @@ def read_image(path: Path, side: Side) -> Image:
 
 
 def read_raster(path: Path, side: Side) -> readers.Raster:
-    """Read a file's stored numbers as ``side`` needs them: its nodata is invalid, its bands are the last axis."""
-    return readers.read(path, nodata=side.nodata, bands=len(band_names.parse(side.bands)) if side.bands else None)
+    """Read a file's stored numbers as ``side`` needs them: what has no data is invalid, its bands are the last axis."""
+    return readers.read(path, nodata=side.nodata, bands=side.band_names)
 
 
-def interpret(raster: readers.Raster, path: Path, side: Side) -> Image:
+def interpret(raster: readers.Raster, path: Path, side: Side, voice: Voice = MANIFEST) -> Image:
     """Give stored numbers their meaning; RfbenchError naming ``path`` where bands, unit or scale do not fit them."""
-    declared = band_names.parse(side.bands) if side.bands else None
+    return interpreted(raster, path, side, voice)[0]
+
+
+def interpreted(
+    raster: readers.Raster, path: Path, side: Side, voice: Voice = MANIFEST
+) -> tuple[Image, Scaling, tuple[str, ...]]:
+    """The same with what was done to the numbers, and what a reader of them should know."""
     count = raster.values.shape[2]
-    named = tuple(band_names.canonical(b) for b in raster.bands) if raster.bands else None
-    names = declared or named or band_names.guess(count)
-    if names is None or len(names) != count:
+    names = names_of(path, raster.bands, count, side, voice, raster.is_picture)
+    scaling = scaling_of(path, raster.values, raster.scales, raster.offsets, side, voice)
+    notes = (*raster.notes, *scaling.notes)
+    stored = raster.values
+    if raster.empty:
+        kept = [i for i in range(count) if i not in raster.empty]
+        lost = " ".join(names[i] for i in raster.empty)
+        notes += (f"band {lost} has no data at all and is left out",)
+        stored, scaling, names = stored[:, :, kept], scaling.pick(kept), tuple(names[i] for i in kept)
+    values, low, high = _scaled(stored, raster.valid, scaling)
+    least, most = most_plausible(side.unit)
+    if side.unit == "display" and (low < least or high > most):
         raise RfbenchError(
-            f"{path}: found {count} band{'s' * (count != 1)}, expected "
-            f"{' '.join(names) if names else 'names for them'}; declare the side's bands in dataset.json"
+            f"{path}: display values run from {low:.4g} to {high:.4g} after {scaling.text()}, expected [0, 1]; "
+            f"{voice.unit}"
         )
-    if declared and named and len(set(named) & set(declared)) >= 2 and named != declared:
-        raise RfbenchError(
-            f"{path}: the file names its bands {' '.join(named)}, the dataset declares {' '.join(declared)}; "
-            "correct dataset.json"
-        )
-    scale = side.scale if side.scale is not None else usual_scale(path, raster.values, side.unit)
-    values, low, high = _scaled(raster, side.offset, scale)
-    if side.unit == "display" and (low < 0 or high > 1):
-        raise RfbenchError(
-            f"{path}: display values run from {low:.4g} to {high:.4g} after division by {scale:g}, "
-            "expected [0, 1]; correct the side's unit or scale"
-        )
+    if side.unit == "display":
+        np.clip(values, 0.0, 1.0, out=values)
     if not max(-low, high) <= np.finfo(np.float32).max:
         raise RfbenchError(
-            f"{path}: values run from {low:.4g} to {high:.4g} after division by {scale:g}, more than a number of 4 "
-            "bytes holds; correct the side's offset or scale"
+            f"{path}: values run from {low:.4g} to {high:.4g} after {scaling.text()}, more than a number of 4 bytes "
+            f"holds; {voice.scale}"
         )
-    return Image(values, side.unit, names, raster.valid, side.gsd_m)
+    return Image(values, side.unit, names, raster.valid, side.gsd_m), scaling, notes
 
 
-def _scaled(raster: readers.Raster, offset: float, scale: float) -> tuple[Array, float, float]:
-    """(stored + offset) / scale in double precision, 0 where there is no data, and the least and greatest value.
+def _scaled(stored: np.ndarray, valid: Mask, scaling: Scaling) -> tuple[Array, float, float]:
+    """Values in double precision, rounded once to float32, 0 where there is no data; the least and greatest value.
 
     Some rows at a time: the doubles of a whole image would take more memory than all else together.
     """
-    values = np.empty(raster.values.shape, np.float32)
+    values = np.empty(stored.shape, np.float32)
     low, high = math.inf, -math.inf
     for rows in row_blocks(values.shape):
         with np.errstate(over="ignore", invalid="ignore"):
-            block = (raster.values[rows].astype(np.float64) + offset) / scale
-            block = np.where(raster.valid[rows, :, None], block, 0.0)
+            block = np.where(valid[rows, :, None], scaling.apply(stored[rows]), 0.0)
             values[rows] = block
         low, high = min(low, float(block.min())), max(high, float(block.max()))
     return values, low, high
-
-
-def usual_scale(path: Path, values: np.ndarray, unit: Unit) -> float:
-    """What stored numbers are divided by where the dataset does not say."""
-    if unit == "relative" or values.dtype.kind not in "ui":
-        return 1.0
-    if unit == "reflectance":
-        return 10000.0
-    if values.dtype.itemsize > 1 and path.suffix.lower() != ".png":
-        # 11- and 12-bit data live in 16-bit files: taking 65535 for white would make every image nearly black, and
-        # every score 20 dB too good.
-        raise RfbenchError(
-            f"{path}: found {values.dtype} display values up to {values.max()} without a scale, expected one; declare "
-            "what white is (scale 255, 2047, 4095, 65535)"
-        )
-    return 255.0 if values.dtype.itemsize == 1 else 65535.0
 
 
 def _check_info(info: Any, path: Path) -> dict[str, Side]:
@@ -339,8 +327,7 @@ def parse_side(value: Any, where: str) -> Side:
     try:
         side = Side(**{k: v for k, v in value.items() if v is not None})
         _ = side.declared
-        if side.bands:
-            band_names.parse(side.bands)
+        _ = side.band_names
     except RfbenchError as error:
         raise RfbenchError(f"{where}: {error}") from None
     return side

@@ -2,7 +2,8 @@
 
 ``folder``
     A plain folder of HR images: an HR-only dataset for ``bicubic-4x``. With ``lr/`` and ``hr/`` inside (or ``lr/``
-    alone), files of one name make a pair; ``pan/`` and ``mask/`` are taken too.
+    alone), files of one name make a pair; ``pan/`` and ``mask/`` are taken too. Pairs may also lie in one folder as
+    ``x_lr.tif`` and ``x_hr.tif``.
 ``catalogue``
     A folder with ``manifest.csv`` (one row a file: id, role, kind, file, scene, bands, gsd_m, value_meaning, dtype,
     acq_date, licence) and perhaps ``captions.csv`` (id, caption). ``--role`` chooses the rows.
@@ -10,55 +11,136 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.core.errors import RfbenchError, one_line
 from bench.data import readers
 from bench.data.bands import canonical
 from bench.data.dataset import parse_side
-from bench.data.layouts.build import Builder, Import, inside, read_rows
+from bench.data.layouts.build import Builder, Import, composed, gsd_field, inside, read_rows
+from bench.data.meaning import Voice
+from bench.data.readers import sidecars
+
+_VOICE = Voice(
+    bands="name them in the files' order with --bands 'B G R NIR', or the --sensor",
+    white="for reflectance give --unit reflectance --scale 10000 (what 1 is stored as), for pictures say what white is "
+    "(--scale 4095, 65535)",
+    scale="correct --offset or --scale",
+    unit="correct --unit or --scale",
+    who="--bands says",
+    wrong_bands="correct --bands or leave it out",
+    picture="if these are pictures, give --unit display, else the --scale",
+)
+_SIDE = re.compile(r"(.+?)[_\-. ]?(lr|hr|pan|mask)", re.IGNORECASE)
 
 
 def import_folder(
     job: Import,
     *,
-    unit: str = "display",
+    unit: str | None = None,
     scale: float | None = None,
     bands: str | None = None,
+    sensor: str | None = None,
+    nodata: float | None = None,
     offset: float | None = None,
 ) -> int:
     """Make a dataset of a plain folder of images; returns the number of images.
 
-    ``unit``, ``scale`` (what stored numbers are divided by) and ``bands`` (names in the files' order)
-    hold for LR and HR; ``offset`` (added to stored numbers before the scale) for the LR alone.
+    ``unit`` (display where it is not given), ``scale`` (what stored numbers are divided by), ``bands`` (names in the
+    files' order), ``sensor`` and ``nodata`` hold for LR and HR; ``offset`` (added to stored numbers before the scale)
+    for the LR alone, or for the HR where there is no LR. What ``job.sides`` says of one side wins.
     """
-    side = {"unit": unit, "scale": scale, "bands": bands}
-    parse_side(side, "the options --unit, --scale and --bands")
-    lr_side = side | ({"offset": offset} if offset is not None else {})
-    if offset is not None and unit != "reflectance":
-        raise RfbenchError(f"--offset belongs to reflectance, found --unit {unit}; leave it out or give the unit")
-    sides = {k: job.source / k for k in ("lr", "hr", "pan", "mask") if (job.source / k).is_dir()}
-    if not {"lr", "hr"} & sides.keys():
-        sides = {"hr": job.source}
-    images = {k: _by_stem(folder) for k, folder in sides.items()}
+    said: dict[str, Any] = {
+        "unit": unit or "display",
+        "scale": scale,
+        "bands": bands,
+        "sensor": sensor,
+        "nodata": nodata,
+    }
+    parse_side(said, "the options --unit, --scale, --bands and --sensor")
+    sides, is_one_folder = _sides(job.source)
+    images = {k: _by_stem(folder, job) for k, folder in sides.items()}
+    if is_one_folder:
+        images = _split_by_suffix(images["hr"])
     first = "lr" if "lr" in images else "hr"
+    if offset is not None and {**said, **job.sides.get(first, {})}["unit"] != "reflectance":
+        raise RfbenchError(
+            f"--offset belongs to reflectance, found --unit {said['unit']}; leave it out or give the unit"
+        )
     if not images[first]:
-        raise RfbenchError(f"{sides[first]} holds no image; expected files ending in {' '.join(readers.SUFFIXES)}")
+        raise RfbenchError(_nothing_in(sides.get(first, job.source)))
+    if "lr" in images and "hr" in images:
+        images["lr"] = _without_factor(images["lr"], images["hr"])
     for found in images.values():
         lonely = sorted(found.keys() - images[first].keys())
         if lonely:
-            raise RfbenchError(f"{found[lonely[0]]} has no image of the same name in {sides[first]}; add or remove it")
-    with job.building() as builder:
+            raise RfbenchError(
+                f"{found[lonely[0]]} has no image of the same name in {sides.get(first, job.source)}; add or remove it"
+                + _near(lonely[0], images[first])
+            )
+    if unit is None and scale is None:
+        for kind in images.keys() & {"lr", "hr"}:
+            if "unit" not in job.sides.get(kind, {}):
+                _check_is_picture(next(iter(images[kind].values())), bands or sensor)
+    with job.building(_VOICE) as builder:
         builder.expect(len(images[first]))
         _folder_rows(images, builder, job.split)
         info: dict[str, Any] = {
             "name": job.name,
             "description": f"images of the folder {one_line(job.source.name, 100)}",
         }
-        return builder.finish(info | {"lr": lr_side, "hr": side, "pan": {"unit": "relative"}})
+        own = {k: said | ({"offset": offset} if offset is not None and k == first else {}) for k in ("lr", "hr")}
+        return builder.finish(info | own | {"pan": {"unit": "relative"}})
+
+
+def _sides(source: Path) -> tuple[dict[str, Path], bool]:
+    """The folders of LR, HR, PAN and masks, whatever their case; or the one folder that holds all, and True."""
+    folders = sorted(p for p in source.iterdir() if p.is_dir())
+    found = {p.name.lower(): p for p in folders if p.name.lower() in ("lr", "hr", "pan", "mask")}
+    return (found, False) if {"lr", "hr"} & found.keys() else ({"hr": source}, True)
+
+
+def _split_by_suffix(images: dict[str, Path]) -> dict[str, dict[str, Path]]:
+    """The sides of one folder whose files are called ``x_lr`` and ``x_hr``; all HR where they are not."""
+    named = {stem: _SIDE.fullmatch(stem) for stem in images}
+    kinds = {m[2].lower() for m in named.values() if m}
+    if not all(named.values()) or not {"lr", "hr"} <= kinds:
+        return {"hr": images}
+    found: dict[str, dict[str, Path]] = {kind: {} for kind in sorted(kinds)}
+    for stem, match in named.items():
+        assert match is not None
+        found[match[2].lower()][match[1]] = images[stem]
+    return found
+
+
+def _without_factor(lr: dict[str, Path], hr: dict[str, Path]) -> dict[str, Path]:
+    """LR images by the names of their HR where they are called ``0001x4`` or ``x_lr`` for ``0001`` and ``x_hr``."""
+    if lr.keys() == hr.keys():
+        return lr
+    bare = {re.sub(r"x[2-9]$", "", stem): path for stem, path in lr.items()}
+    return bare if bare.keys() == hr.keys() else lr
+
+
+def _check_is_picture(path: Path, names_bands: str | None) -> None:
+    """Lead whoever imports measurements to the options that say what they are, instead of asking what white is."""
+    raster = readers.read(path)
+    dtype, highest = raster.values.dtype, float(np.max(raster.values[raster.valid], initial=0))
+    is_float_picture = dtype.kind == "f" and highest <= 1.0 + 1e-6
+    if dtype.itemsize == 1 or is_float_picture or (path.suffix.lower() == ".png" and highest >= 2**15):
+        return
+    scale = "" if raster.scales is not None else f" --scale {1 if dtype.kind == 'f' and highest < 10 else 10000}"
+    bands = "" if names_bands or raster.bands else " --bands 'B G R NIR'"
+    raise RfbenchError(
+        f"{path}: found {dtype} numbers up to {highest:.6g}, and nothing says what they mean; for reflectance give "
+        f"--unit reflectance{scale}{bands}, for pictures of more than 8 bits what white is (--scale 4095, 65535), for "
+        "other numbers --unit relative"
+    )
 
 
 def _folder_rows(images: dict[str, dict[str, Path]], builder: Builder, split: str) -> None:
@@ -66,10 +148,32 @@ def _folder_rows(images: dict[str, dict[str, Path]], builder: Builder, split: st
         row: dict[str, Any] = {"id": stem, "split": split}
         for kind, found in images.items():
             if stem in found:
-                row[kind] = builder.copy(found[stem], kind)
+                row[kind] = builder.copy(found[stem], kind, stem)
+                if kind != "mask":
+                    row |= gsd_field(kind, readers.georeference(found[stem]))
             elif kind == "hr":
-                raise RfbenchError(f"the LR image '{stem}' has no HR image of the same name; add it, or take lr/ alone")
+                raise RfbenchError(
+                    f"the LR image '{stem}' has no HR image of the same name; add it, or take lr/ alone"
+                    + _near(stem, found)
+                )
         builder.add(row)
+
+
+def _near(stem: str, known: dict[str, Path]) -> str:
+    """A hint at the name that a lonely image may have meant."""
+    near = [k for k in known if k.casefold() == stem.casefold()] or difflib.get_close_matches(stem, known, n=1)
+    return f" (nearest is '{one_line(near[0], 80)}')" if near else ""
+
+
+def _nothing_in(folder: Path) -> str:
+    """What to say of a folder without an image that is read."""
+    others = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    for path in others:
+        try:
+            readers.check_suffix(path)
+        except RfbenchError as error:
+            return f"{folder} holds no image that is read: {error}"
+    return f"{folder} holds no image; expected files ending in {' '.join(readers.SUFFIXES)}"
 
 
 def import_catalogue(job: Import, *, roles: Sequence[str] = ("paired",), offset: float | None = None) -> int:
@@ -97,11 +201,16 @@ def import_catalogue(job: Import, *, roles: Sequence[str] = ("paired",), offset:
         }
     with job.building() as builder:
         builder.expect(len(rows_of))
+        acted = False
         for image_id, files in sorted(rows_of.items()):
             for image in _catalogue_rows(image_id, files, job, builder, captions.get(image_id, "")):
-                if offset is not None and image.get("lr_unit") == "reflectance":
-                    image["lr_offset"] = offset
+                side = "lr" if "lr" in image else "hr"
+                if offset is not None and image.get(f"{side}_unit") == "reflectance":
+                    image[f"{side}_offset"] = offset
+                    acted = True
                 builder.add(image)
+        if offset is not None and not acted:
+            raise RfbenchError("--offset belongs to reflectance, and none of these images is; leave it out")
         where = one_line(job.source.resolve().name, 100)
         return builder.finish({"name": job.name, "description": f"{', '.join(roles)} of the catalogue {where}"})
 
@@ -177,11 +286,27 @@ def _bands(entry: dict[str, str]) -> list[str]:
     return [canonical(b) for b in re.split(r"[,\s]+", entry["bands"].split(" x ")[0]) if b]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The images of a folder by name without ending; RfbenchError where two differ in the ending alone."""
+def _by_stem(folder: Path, job: Import) -> dict[str, Path]:
+    """The images of a folder by name without ending, in the one form of Unicode; others are said.
+
+    RfbenchError where two differ in the ending alone.
+    """
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in readers.SUFFIXES):
-        if path.stem in found:
-            raise RfbenchError(f"{found[path.stem]} and {path.name} would have the same id; rename one")
-        found[path.stem] = path
+    beside: set[str] = set()
+    others = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        if path.name.startswith("."):  # '._x.tif' is what macOS keeps beside x.tif
+            continue
+        if path.suffix.lower() not in readers.SUFFIXES:
+            others.append(path.name)
+            continue
+        beside |= {p.name for p in sidecars.beside(path).values()}
+        stem = composed(path.stem)
+        if stem in found:
+            raise RfbenchError(f"{found[stem]} and {path.name} would have the same id; rename one")
+        found[stem] = path
+    left = [name for name in others if name not in beside]
+    if found:
+        job.note_names("other files", left, f"in {one_line(folder.name, 60)} are not read and were left behind "
+                       "('gdal_translate IN OUT.tif' makes GeoTIFFs of rasters)")  # fmt: skip
     return found

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import sha256
 from bench.core.image import Image
-from bench.data import checks, readers
+from bench.data import checks, pairs, readers
 from bench.data.checks import Found, Seen, Severity
-from bench.data.dataset import SIDES, FolderDataset, Record, interpret, read_raster
+from bench.data.dataset import SIDES, FolderDataset, Record, hashes_of, interpreted, read_raster
 
 FORMAT = 1
 
@@ -132,7 +131,7 @@ class _Validation:
                     shown = one_line(record.files[kind], 100)
                     self._say(record, ("error", "missing", f"{kind}: {shown} is missing; add the file, or take it out"))
                     continue
-                hashes[kind] = sha256(path)
+                hashes |= hashes_of(kind, path)
                 self.report.files += 1
                 for text in self._file(record, kind, path, seen, bytes.fromhex(hashes[kind] or "")[:16]):
                     self._say(record, text)
@@ -141,7 +140,7 @@ class _Validation:
                 self._say(record, ("error", "corrupt", f"{kind}: {path} cannot be read ({reason}); allow reading it"))
             except RfbenchError as error:
                 self._say(record, ("error", "path" if path is None else "corrupt", f"{kind}: {self._short(error)}"))
-        for text in checks.check_pair(record, seen):
+        for text in pairs.check_pair({"lr_date": record.lr_date, "hr_date": record.hr_date}, seen):
             self._say(record, text)
         self.seen[record.id] = seen
         return hashes
@@ -151,20 +150,23 @@ class _Validation:
             side = record.sides[kind]
             raster = read_raster(path, side)
             try:
-                image = interpret(raster, path, side)
+                image, _, notes = interpreted(raster, path, side)
             except RfbenchError as error:
                 text = self._short(error)
                 yield "error", "unit" if "display values" in text else "bands", f"{kind}: {text}"
                 return
-            seen[kind] = checks.look(image, raster, readers.georeference(path))
-            yield from checks.check_image(kind, image, raster, side, is_tiff=path.suffix.lower() in (".tif", ".tiff"))
+            is_tiff = path.suffix.lower() in (".tif", ".tiff")
+            said = list(checks.check_image(kind, image, raster, side, is_tiff=is_tiff, notes=notes))
+            yield from said
+            is_filled = any(found[:2] == ("error", "nodata") for found in said)
+            seen[kind] = checks.look(image, raster, readers.georeference(path), is_wrong=is_filled)
             yield from self._duplicates(record, kind, digest, image)
         elif kind == "mask":
             # Without its HR, which has a line of its own, a mask's size says nothing.
             unknown = "hr" in record.files and "hr" not in seen
             sizes = {} if unknown else {k: s.size for k, s in seen.items() if k in ("lr", "hr")}
             yield from checks.check_mask(readers.read(path), sizes)
-            yield from checks.check_place(kind, readers.georeference(path), seen.get("hr") or seen.get("lr"))
+            yield from pairs.check_place(kind, readers.georeference(path), seen.get("hr") or seen.get("lr"))
         else:
             yield from checks.check_series(readers.read_series(path), seen.get("lr"), record.sides["lr"])
 

@@ -155,7 +155,7 @@ class Protocol(ABC):
             reference=reference,
             series=_series(pair.series, record.sides["lr"]) if pair.series is not None else None,
             lr_date=record.lr_date,
-            notes=notes,
+            notes=(*pair.notes, *notes),
         )
 
     def _fit(self, image: Image, side: Any) -> Fitted:
@@ -202,7 +202,7 @@ def _series(series: Series, side: Side) -> Series:
     scale = side.scale if side.scale is not None else 10000.0 if stored.dtype.kind in "ui" else 1.0
     values = np.empty(stored.shape, np.float32)
     for into, frame in zip(values, stored, strict=True):
-        into[:] = (frame.astype(np.float64) + side.offset) / (scale if side.unit != "relative" else 1.0)
+        into[:] = (frame.astype(np.float64) + (side.offset or 0.0)) / (scale if side.unit != "relative" else 1.0)
         holes = ~np.isfinite(into)
         if holes.any():
             seen = [into[..., c][~holes[..., c]] for c in range(into.shape[-1])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +14,10 @@ import numpy as np
 from bench.core.errors import ItemError, RfbenchError
 from bench.core.files import sha256
 from bench.core.image import RGB, Array, Image, Unit, quantised
-from bench.data import bands as band_names
-from bench.data import readers
-from bench.data.dataset import Dataset, Record, usual_scale
+from bench.data import fills, readers
+from bench.data.bands import ALPHA
+from bench.data.dataset import Dataset, Record
+from bench.data.meaning import Scaling, Side, Voice, names_of, scaling_of
 from bench.metrics.base import Estimate, Reference
 from bench.models.call import PLAUSIBLE, Answer
 from bench.predict.execute import prepare_task
@@ -45,15 +46,35 @@ class Meaning:
     unit : ``display`` (pictures) or ``reflectance``.
     scale : what they are divided by: display's white, or of reflectance the number that is 1. None where nobody said:
         8 bit is then (and always) stored / 255, other pictures are refused; integer reflectance is stored / 10000.
-    bands : names of the bands, for files with as many that neither name them nor are ``PICTURES``. None: R G B where
-        there are three.
+    bands : names of the bands, for files with as many that are no ``PICTURES``. None: as the files name them, R G B
+        where there are three without names.
     option : what the user can say ``scale`` with.
+    sensor : says which band ``B4`` is.
     """
 
     unit: Unit = "display"
     scale: float | None = None
     bands: tuple[str, ...] | None = None
     option: str = "--scale"
+    sensor: str | None = None
+
+    def side(self, raster: readers.Raster) -> Side:
+        """What is said of a file, as a dataset would say it."""
+        scale = None if self.unit == "display" and raster.values.dtype.itemsize == 1 else self.scale
+        fits = self.bands is not None and sum(b != ALPHA for b in self.bands) == raster.values.shape[2]
+        says = fits and not (raster.is_picture and raster.values.shape[2] == len(RGB))
+        return Side(self.unit, " ".join(self.bands or ()) if says else None, scale, sensor=self.sensor)
+
+    @property
+    def voice(self) -> Voice:
+        """How the user of the command can say what is missing."""
+        return Voice(
+            bands="give them with --bands 'R G B ...'",
+            scale=f"say what 1 is stored as with {self.option}",
+            who="--bands says",
+            wrong_bands="correct --bands or leave it out",
+            picture=f"if these are pictures, use --unit display, else {self.option}",
+        )
 
 
 @dataclass(frozen=True)
@@ -205,7 +226,7 @@ class DatasetSource(Source):
 
 
 def _read(path: Path, meaning: Meaning, size: tuple[int, int] | None = None) -> readers.Raster:
-    return readers.read(path, bands=len(meaning.bands or RGB), size=size)
+    return readers.read(path, bands=meaning.bands or len(RGB), size=size)
 
 
 def _facts(path: Path, raster: readers.Raster, scale: float) -> dict[str, Any]:
@@ -213,20 +234,13 @@ def _facts(path: Path, raster: readers.Raster, scale: float) -> dict[str, Any]:
 
 
 def _names(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[str, ...]:
-    """The bands of a file: as its format or the file itself names them, as declared, or what their number leaves no
-    doubt about."""
-    count = raster.values.shape[2]
-    if count == len(RGB) and path.suffix.lower() in PICTURES:
+    """The bands of a file, by the rules of datasets. NeedsOption where an option has to say them."""
+    if raster.is_picture and raster.values.shape[2] == len(RGB):
         return RGB
-    own = tuple(band_names.canonical(b) for b in raster.bands or ())
-    if set(RGB) <= set(own) and len(set(own)) == count:
-        return own
-    if meaning.bands and len(meaning.bands) == count:
-        return meaning.bands
-    names = band_names.guess(count)
-    if names is None:
-        raise NeedsOption(f"{path}: found {count} bands, expected names for them; give them with --bands 'R G B ...'")
-    return names
+    try:
+        return names_of(path, raster.bands, raster.values.shape[2], meaning.side(raster), meaning.voice)
+    except RfbenchError as error:
+        raise NeedsOption(str(error)) from None
 
 
 def _refuse_other_bands(
@@ -244,13 +258,15 @@ def _display(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[Imag
     names, values = _names(path, raster, meaning), raster.values
     if not set(RGB) <= set(names):
         raise ItemError(f"{path}: found the bands {' '.join(names)}, expected R G B among them")
-    white = 255.0 if values.dtype == np.uint8 else meaning.scale
-    if white is None:
+    if values.dtype.itemsize > 1 and meaning.scale is None and raster.scales is None:
         raise NeedsOption(
             f"{path}: found {values.dtype} values up to {_highest(raster):.6g}, expected to be told what white is; "
             f"give it with {meaning.option} (1 for floats in [0, 1], 65535, 4095, ...)"
         )
-    display = _divided(raster, [names.index(b) for b in RGB], white)
+    scaling = _scaling(path, raster, meaning)
+    channels = [names.index(b) for b in RGB]
+    white = float(scaling.divide[channels[0]])
+    display = _divided(path, raster, channels, scaling)
     low, high = float(display.min()), float(display.max())
     is_float = values.dtype.kind == "f"
     if low < -_OVERSHOOT * is_float or high > 1.0 + _OVERSHOOT * is_float:
@@ -258,7 +274,7 @@ def _display(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[Imag
             f"{path}: its values run from {low * white:.6g} to {high * white:.6g}, expected 0 to {white:g}; say what "
             f"white is with {meaning.option}"
         )
-    notes = []
+    notes = [f"{path.name}: {note}" for note in (*raster.notes, *scaling.notes)]
     if low < 0.0 or high > 1.0:
         beyond = int(((display < 0.0) | (display > 1.0)).sum())
         notes.append(f"{path.name}: {beyond} values beyond 0 to {white:g} were cut to it ({low * white:.6g} to "
@@ -272,25 +288,35 @@ def _display(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[Imag
 def _reflectance(path: Path, raster: readers.Raster, meaning: Meaning) -> tuple[Image, float, tuple[str, ...]]:
     """All bands in reflectance, and what stored numbers were divided by."""
     names = _names(path, raster, meaning)
-    scale = meaning.scale or usual_scale(path, raster.values, "reflectance")
-    values = _divided(raster, range(len(names)), scale)
+    scaling = _scaling(path, raster, meaning)
+    values = _divided(path, raster, range(len(names)), scaling)
+    image = Image(values, "reflectance", names, raster.valid)
+    for fill in fills.impossible(image, raster):
+        raise ItemError(f"{path}: {fill}; fill such pixels, or say what 1 is stored as with {meaning.option}")
     low, high = float(values.min()), float(values.max())
     if not PLAUSIBLE["reflectance"][0] <= low <= high <= PLAUSIBLE["reflectance"][1]:
         raise ItemError(
-            f"{path}: its reflectance runs from {low:.4g} to {high:.4g} after division by {scale:g}, expected about "
-            f"0 to 1; say what 1 is stored as with {meaning.option}"
+            f"{path}: its reflectance runs from {low:.4g} to {high:.4g} after {scaling.text()}, expected about 0 to 1; "
+            f"say what 1 is stored as with {meaning.option}"
         )
-    return Image(values, "reflectance", names, raster.valid), scale, ()
+    notes = tuple(f"{path.name}: {note}" for note in (*raster.notes, *scaling.notes))
+    return image, float(scaling.divide[0]), notes
 
 
-def _divided(raster: readers.Raster, channels: Any, scale: float) -> Array:
-    """Some channels divided in double precision, one at a time to spare memory; 0 where there is no data."""
+def _scaling(path: Path, raster: readers.Raster, meaning: Meaning) -> Scaling:
+    return scaling_of(path, raster.values, raster.scales, raster.offsets, meaning.side(raster), meaning.voice)
+
+
+def _divided(path: Path, raster: readers.Raster, channels: Sequence[int], scaling: Scaling) -> Array:
+    """Some channels in their unit, in double precision, one at a time to spare memory; 0 where there is no data."""
+    if set(channels) & set(raster.empty):
+        raise ItemError(f"{path}: found a band without a single pixel of data, expected none; fill it")
     result = np.empty((*raster.values.shape[:2], len(channels)), np.float32)
     for i, channel in enumerate(channels):
-        values = raster.values[:, :, channel].astype(np.float64)
+        values = raster.values[:, :, [channel]].astype(np.float64)
         values[~raster.valid] = 0.0
         with np.errstate(over="ignore"):  # infinity is out of every range
-            result[:, :, i] = values / scale
+            result[:, :, i] = np.where(raster.valid, scaling.pick([channel]).apply(values)[:, :, 0], 0.0)
     return result
 
 

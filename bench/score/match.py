@@ -84,7 +84,7 @@ def listing(folder: Path, option: str, pattern: str = ID) -> Listing:
     strangers, others = [], 0
     for entry in entries:
         stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 - a name such as '..png' is no path
-        if ending.lower() not in SUFFIXES or os.path.isdir(entry.path):  # noqa: PTH112 - links in a circle are no folder
+        if entry.name.startswith("._") or ending.lower() not in SUFFIXES or os.path.isdir(entry.path):  # noqa: PTH112 - links in a circle are no folder
             others += 1
         elif len(stem) > len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
             files.setdefault(stem[len(before) : len(stem) - len(after)], []).append(entry.name)

@@ -43,6 +43,7 @@ class Request:
     scale: float | None = None
     ref_scale: float | None = None
     bands: str | None = None
+    sensor: str | None = None
     pred_name: str = ID
     border_px: int | None = None
     quantise: str | None = None
@@ -155,9 +156,11 @@ def _workers(request: Request, images: int) -> int:
 
 def _bands(request: Request, *listings: Listing) -> tuple[str, ...] | None:
     """The names of ``--bands``; RfbenchError where all files have others by their format."""
+    if request.sensor is not None:
+        band_names.check_sensor(request.sensor)
     if request.bands is None:
         return None
-    bands = band_names.parse(request.bands)
+    bands = band_names.parse(request.bands, request.sensor)
     endings = {Path(name).suffix.lower() for found in listings for names in found.files.values() for name in names}
     if len(bands) == len(RGB) and bands != RGB and endings <= {*PICTURES}:
         raise RfbenchError(
@@ -176,7 +179,10 @@ def _against_folder(request: Request) -> _Plan:
     ref_scale = request.ref_scale if request.ref_scale is not None else request.scale
     quantise = None if request.quantise == "none" else 8
     border = request.border_px or 0
-    ours, theirs = Meaning("display", request.scale, bands), Meaning("display", ref_scale, bands, "--ref-scale")
+    ours, theirs = (
+        Meaning("display", request.scale, bands, sensor=request.sensor),
+        Meaning("display", ref_scale, bands, "--ref-scale", request.sensor),
+    )
     source = FolderSource(pred, ref, ours, theirs, quantise, border)
     matches = match_folders(pred, ref)
     setting = Setting(resolve_device(request.device), request.weights_dir, quantise, border)
@@ -192,7 +198,7 @@ def _against_dataset(request: Request) -> _Plan:
     records = {r.id: r for r in dataset.records(split)}
     matches = match_ids(pred, list(records), f"dataset {dataset.name}, split {split}")
     unit: Any = request.unit
-    meaning = Meaning(unit, request.scale, _bands(request, pred))
+    meaning = Meaning(unit, request.scale, _bands(request, pred), sensor=request.sensor)
     source = DatasetSource(pred, meaning, dataset, protocol, records)
     setting = Setting(resolve_device(request.device), request.weights_dir, protocol.quantise, protocol.border_px)
     data = {

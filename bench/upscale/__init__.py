@@ -24,8 +24,10 @@ from bench.core.errors import ItemError, RfbenchError, one_line, unknown
 from bench.core.files import atomic_path, digest
 from bench.core.image import RGB, Image, Unit
 from bench.core.progress import Progress
-from bench.data.dataset import Side
+from bench.data.bands import check_sensor
+from bench.data.meaning import Side
 from bench.data.normalise import Fitted
+from bench.data.readers import containers
 from bench.metrics.base import Reference
 from bench.models.call import Answer, Model, Window
 from bench.predict.plan import resolve_device
@@ -58,6 +60,7 @@ def upscale(
     input_scale: float | None = None,
     offset: float | None = None,
     bands: str | None = None,
+    sensor: str | None = None,
     nodata: float | None = None,
     normalisation: str | None = None,
     gamma: float | None = None,
@@ -75,7 +78,8 @@ def upscale(
 
     Parameters
     ----------
-    source, target : a raster file that GDAL reads; a ``.tif`` in an existing folder, overwritten.
+    source, target : an image file (``bench.data.readers.SUFFIXES``), a VRT of images beside it, an image in a zip or a
+        part of a netCDF or HDF file by its name; a ``.tif`` in an existing folder, overwritten.
     model : ``NAME[:key=value,...]``, as ``rfbench run --model``.
     scale : 1 to 16, whole or not.
     caption : for models that read one.
@@ -89,10 +93,10 @@ def upscale(
         ``reflectance``: uint16, reflectance times 10000 from 1 to 65535, and 0 without data; a model that answers in
         display range is taken back by the range it declares (``Adapter.output_side``), else by the input's.
         ``float``: float32, display range in [0, 1], NaN without data.
-    unit, input_scale, offset, bands, nodata : what the stored numbers mean where the file does not tell. Reflectance
-        is (stored + offset) / input_scale; by default the file's own scale and offset hold, else 10000 (1 for floats)
-        and 0; ``input_scale`` replaces both of the file's. ``bands`` names all bands in their order, such as
-        ``"B G R NIR"``.
+    unit, input_scale, offset, bands, sensor, nodata : what the stored numbers mean where the file does not tell, or
+        tells wrongly. Reflectance is (stored + offset) / input_scale; by default the file's own scale and offset hold,
+        else 10000 (1 for floats) and 0. ``bands`` names all bands in their order, such as ``"B G R NIR"``; ``sensor``
+        says which band ``B4`` is, or those of a file that names none.
     normalisation, gamma : from reflectance to display range; by default what the model declares
         (``Adapter.input_side``), else ``fixed[0,3000]`` and 1. Percentiles are exact and of the whole image, which is
         read twice more for them.
@@ -123,7 +127,7 @@ def upscale(
     tile = _tile_px(found, tile, scale)
     overlap = min(found.spec.overlap_px, tile // 2)
     _warn_of_habits(found, scale, caption)
-    side = _input_side(found, unit, input_scale, offset, bands, nodata, normalisation, gamma)
+    side = _input_side(found, unit, input_scale, offset, bands, sensor, nodata, normalisation, gamma)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), Raster(source, side) as raster:
         raster.select(_needed(found, output, raster.names))
         size = (round(raster.size[0] * scale), round(raster.size[1] * scale))
@@ -269,8 +273,8 @@ def _tags(model: Model, fitted: Fitted | None) -> dict[str, object]:
 
 
 def _check_paths(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise RfbenchError(f"{source} is missing" if not source.exists() else f"{source} is no file")
+    if not containers.names_a_file(source):
+        raise RfbenchError(f"{source} is missing")
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise RfbenchError(
             f"{target}: found the ending '{one_line(target.suffix, 20)}', expected .tif; a GeoTIFF is made"
@@ -279,7 +283,7 @@ def _check_paths(source: Path, target: Path) -> None:
         raise RfbenchError(f"the folder {target.parent} is missing; make it, or choose another")
     if target.is_dir():
         raise RfbenchError(f"{target} is a folder, expected the name of a file")
-    if target.exists() and target.samefile(source):
+    if target.exists() and source.exists() and target.samefile(source):
         raise RfbenchError(f"{target} is the input itself; choose another name for the result")
 
 
@@ -336,6 +340,7 @@ def _input_side(
     scale: float | None,
     offset: float | None,
     bands: str | None,
+    sensor: str | None,
     nodata: float | None,
     normalisation: str | None,
     gamma: float | None,
@@ -348,7 +353,8 @@ def _input_side(
         unit=unit,
         bands=bands,
         scale=scale,
-        offset=offset or 0.0,
+        offset=offset,
+        sensor=check_sensor(sensor) if sensor else None,
         nodata=nodata,
         normalisation=normalisation or declared.normalisation,
         gamma=declared.gamma if gamma is None else gamma,

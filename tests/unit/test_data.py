@@ -146,7 +146,7 @@ def test_a_16_bit_png_keeps_its_bits(tmp_path: Path) -> None:
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "x.npz", image=np.zeros((64, 64, 3)))
-    monkeypatch.setattr(readers, "MAX_SAMPLES", 1000)
+    monkeypatch.setattr(readers.limits, "MAX_SAMPLES", 1000)
     with pytest.raises(RfbenchError, match="holds an array of"):
         readers.read(tmp_path / "x.npz")
 
@@ -221,13 +221,21 @@ def test_a_fourth_band_of_8_bits_is_no_alpha_channel(tmp_path: Path) -> None:
     write_geotiff(tmp_path / "plain.tif", values, ("", "", "", ""), 1.0)
     write_geotiff(tmp_path / "alpha.tif", values, ("R", "G", "B", "alpha"), 1.0)
     assert readers.read(tmp_path / "named.tif").valid.all()
-    assert readers.read(tmp_path / "plain.tif", bands=4).valid.all()
-    for raster in (readers.read(tmp_path / "plain.tif", bands=3), readers.read(tmp_path / "alpha.tif")):
+    assert readers.read(tmp_path / "plain.tif", bands=("R", "G", "B", "NIR")).valid.all()
+    transparent = [
+        readers.read(tmp_path / "plain.tif", bands=("R", "G", "B")), readers.read(tmp_path / "alpha.tif"),
+        readers.read(tmp_path / "plain.tif", bands=("R", "G", "B", "ALPHA")), readers.read(tmp_path / "plain.tif"),
+    ]  # fmt: skip
+    for raster in transparent:
         assert raster.values.shape == (4, 4, 3) and raster.valid.sum() == 8
     assert read_image(tmp_path / "alpha.tif", Side(unit="display")).bands == ("R", "G", "B")
+    values[3, 3, 3] = 91  # no alpha channel has three values of its own without a name
+    write_geotiff(tmp_path / "plain.tif", values, ("", "", "", ""), 1.0)
+    with pytest.raises(RfbenchError, match=r"found 4 bands, expected names for them.*'R G B A'"):
+        read_image(tmp_path / "plain.tif", Side(unit="display"))
 
 
-def test_files_beside_an_image_do_not_change_it(tmp_path: Path) -> None:
+def test_a_mask_beside_an_image_holds_and_its_notes_too(tmp_path: Path) -> None:
     import rasterio
 
     values = np.full((4, 4, 3), 90, np.uint8)
@@ -238,7 +246,7 @@ def test_files_beside_an_image_do_not_change_it(tmp_path: Path) -> None:
         '<PAMDataset><PAMRasterBand band="1"><Description>B</Description></PAMRasterBand></PAMDataset>'
     )
     raster = readers.read(tmp_path / "x.tif")
-    assert raster.valid.all() and raster.bands == ("R", "G", "B")
+    assert not raster.valid.any() and raster.bands == ("B", "G", "B")
 
 
 def test_declared_nodata_needs_all_bands(tmp_path: Path) -> None:

@@ -437,8 +437,6 @@ def test_the_fingerprint_changes_with_every_field_that_matters(clean: Path) -> N
 
 
 def test_times_order_and_other_files_do_not_change_the_fingerprint(clean: Path) -> None:
-    import rasterio
-
     first = validate(clean)
     os.utime(clean / "lr/im0.tif", (1, 1))
     rows = (clean / "pairs.csv").read_text().splitlines()
@@ -448,16 +446,25 @@ def test_times_order_and_other_files_do_not_change_the_fingerprint(clean: Path) 
     (clean / "lr/notes.txt").write_text("x")
     (clean / "lr/im0.tif").rename(clean / "lr/renamed.tif")
     edit(clean / "pairs.csv", "lr/im0.tif", "lr/renamed.tif")
-    # Files that GDAL would read beside an image: were they read, they would change numbers behind the fingerprint.
-    (clean / "hr/im0.tif.aux.xml").write_text(
-        '<PAMDataset><PAMRasterBand band="1"><Description>B</Description></PAMRasterBand></PAMDataset>'
-    )
-    profile = {"driver": "GTiff", "height": 60, "width": 80, "count": 1, "dtype": "uint8"}
-    with rasterio.open(clean / "hr/im0.tif.msk", "w", **profile) as file:
-        file.update_tags(**{f"INTERNAL_MASK_FLAGS_{i}": "2" for i in range(1, 5)})
     second = validate(clean)
     assert second.fingerprint == first.fingerprint and second.splits == first.splits
     assert second.problems == []
+
+
+def test_what_is_read_beside_an_image_changes_the_fingerprint(clean: Path) -> None:
+    import rasterio
+
+    prints = [validate(clean).fingerprint]
+    (clean / "hr/im0.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    prints.append(validate(clean).fingerprint)
+    profile = {"driver": "GTiff", "height": 60, "width": 80, "count": 1, "dtype": "uint8"}
+    with rasterio.open(clean / "hr/im0.tif.msk", "w", **profile) as file:
+        file.write(np.r_["0", np.zeros((6, 80), np.uint8), np.ones((54, 80), np.uint8)], 1)
+    report = validate(clean)
+    assert len({*prints, report.fingerprint}) == 3
+    assert [p.text[:30] for p in report.problems if p.id == "im0"] == ["hr: 10 % of the pixels have no"]
 
 
 # --- real images ------------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RfbenchError, one_line, unknown
+from bench.data.dataset import parse_side
 from bench.data.layouts.build import Import, Note, Tick, no_tick, silent
 
 
@@ -28,11 +30,12 @@ class Layout:
 
 
 _HR_GSD = ("hr_gsd_m",)
+_NUMBERS = ("scale", "offset", "gsd_m", "gamma", "nodata")
 LAYOUTS: dict[str, Layout] = {
     "folder": Layout(
         "bench.data.importers:import_folder",
-        "a plain folder of HR images, or one with lr/ and hr/ (and pan/, mask/) inside",
-        ("unit", "scale", "bands", "offset"),
+        "a plain folder of HR images, one with lr/ and hr/ (and pan/, mask/) inside, or x_lr.tif and x_hr.tif in one",
+        ("unit", "scale", "bands", "sensor", "nodata", "offset"),
     ),
     "catalogue": Layout(
         "bench.data.importers:import_catalogue",
@@ -110,11 +113,14 @@ def import_layout(
     split: str = "test",
     note: Note = silent,
     tick: Tick = no_tick,
+    sides: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> int:
     """Make the dataset folder ``target`` of ``source``; returns the number of images.
 
     ``options`` are those of the layout (``LAYOUTS[layout].options``); None stands for an option that was not given.
+    ``sides`` says what numbers of a side mean whatever the layout believes: fields of ``Side`` by ``lr``, ``hr`` and
+    ``pan``.
     ``note`` gets a line for everything that the user should know, ``tick`` a step's name, the images done and all of
     them. Raises RfbenchError for an unknown layout, an option of another layout, and whatever is wrong with the folder.
     """
@@ -129,9 +135,43 @@ def import_layout(
     # Names from a command line or a file may hold bytes that are no text.
     job = Import(
         source, target, one_line(name, 200) or "dataset", one_line(split, 200), lambda text: note(one_line(text, 600)),
-        tick,
+        tick, sides or {},
     )  # fmt: skip
     if given.get("offset", 0) > 0:
         job.note(f"--offset {given['offset']:g} is added to the stored numbers; products with +1000 need -1000")
+    for side, said in job.sides.items():
+        parse_side(dict(said), f"--{side}")
     job.check_folders()
     return LAYOUTS[layout].load()(job, **given)
+
+
+def parse_sides(options: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """``{"hr": ["unit=reflectance bands='B G R NIR'"]}`` as fields of ``Side`` by side.
+
+    Raises RfbenchError for what is no KEY=VALUE, an unknown key and a value of another type.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for side, texts in options.items():
+        for text in texts:
+            try:
+                words = shlex.split(text)
+            except ValueError as error:
+                raise RfbenchError(f"--{side} '{one_line(text, 80)}': {error}; close the quotation") from None
+            for word in words:
+                key, is_pair, value = word.partition("=")
+                if not is_pair:
+                    raise RfbenchError(
+                        f"--{side}: found '{one_line(word, 60)}', expected KEY=VALUE such as unit=reflectance "
+                        "scale=10000 bands='B G R NIR'"
+                    )
+                found.setdefault(side, {})[key] = _number(value) if key in _NUMBERS else value
+        if side in found:
+            parse_side(found[side], f"--{side}")
+    return found
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # parse_side says what it should be

@@ -7,10 +7,11 @@ import io
 import os
 import re
 import shutil
+import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from bench.core.errors import RfbenchError, one_line
 from bench.core.files import TEMPORARY, atomic_path, read_text, safe_name, write_bytes, write_json
 from bench.core.image import Mask
 from bench.data import checks, readers
-from bench.data.dataset import FORMAT, FolderDataset, interpret, read_raster
+from bench.data.dataset import FORMAT, SIDES, FolderDataset, Record, interpret, read_raster
 from bench.data.make import write_table
+from bench.data.meaning import MANIFEST, Voice
+from bench.data.readers import sidecars
 
 Note = Callable[[str], None]
 Tick = Callable[[str, int, int], None]
@@ -33,7 +36,7 @@ L1C_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12"
 _SIDE_COLUMNS = tuple(
     f"{side}_{field}"
     for side in ("lr", "hr", "pan")
-    for field in ("unit", "bands", "scale", "offset", "normalisation", "gsd_m", "nodata")
+    for field in ("unit", "bands", "scale", "offset", "normalisation", "gamma", "gsd_m", "nodata", "sensor")
 )
 _COLUMNS = (
     "id", "scene_id", "split", "lr", "hr", "pan", "mask", "series", "caption", "lr_date", "hr_date", "licence",
@@ -50,12 +53,24 @@ def no_tick(step: str, done: int, total: int) -> None:
 
 
 class Builder:
-    """A dataset folder in the making: files and rows are added, ``finish`` writes the manifest and reads all again."""
+    """A dataset folder in the making: files and rows are added, ``finish`` writes the manifest and reads all again.
 
-    def __init__(self, work: Path, note: Note = silent, tick: Tick = no_tick) -> None:
+    ``sides`` holds what the user said of a side, whatever the layout believes; ``voice`` how he can say more.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        note: Note = silent,
+        tick: Tick = no_tick,
+        sides: Mapping[str, Mapping[str, Any]] | None = None,
+        voice: Voice = MANIFEST,
+    ) -> None:
         self.work = work
         self.note = note
         self.tick = tick
+        self.sides = sides or {}
+        self.voice = voice
         self.rows: list[dict[str, Any]] = []
         self.total = 0
         self._ids: set[str] = set()
@@ -65,12 +80,18 @@ class Builder:
         self.total = total
 
     def copy(self, path: Path, kind: str, stem: str | None = None) -> str:
-        """Copy a file into the dataset; returns its path there. RfbenchError for what is none: a device never ends."""
+        """Copy a file into the dataset, with its mask, notes and world file beside it; returns its path there.
+
+        RfbenchError for what is no file: a device never ends.
+        """
         if not path.is_file():
             raise RfbenchError(f"{path} is no regular file, expected an image; replace it")
         relative = f"{kind}/{safe_name(stem or path.stem)}{path.suffix.lower()}"
         with atomic_path(self.work / relative) as temporary:
             shutil.copyfile(path, temporary)
+        for beside, target in sidecars.copies(path, self.work / relative):
+            with atomic_path(target) as temporary:
+                shutil.copyfile(beside, temporary)
         return relative
 
     def write(
@@ -131,6 +152,11 @@ class Builder:
         if row["id"] in self._ids:
             raise RfbenchError(f"the id '{row['id']}' comes twice; ids must differ")
         self._ids.add(row["id"])
+        for side, said in self.sides.items():
+            if side in row:
+                row |= {f"{side}_{field}": value for field, value in said.items()}
+                if "unit" in said and "normalisation" not in said:
+                    row[f"{side}_normalisation"] = ""  # that of the unit which the layout believed
         row["scene_id"] = one_line(row.get("scene_id") or row["id"], 200)
         self.rows.append(row)
         if self.total:
@@ -142,6 +168,9 @@ class Builder:
         An image that cannot be read ends the import, or with ``skip_broken`` is left out with a note: one broken file
         of a public dataset must not cost the others.
         """
+        for side in self.sides:
+            if not any(side in row for row in self.rows):
+                raise RfbenchError(f"--{side}: no image has the side {side.upper()}, so it cannot act; leave it out")
         if not self.rows:
             raise RfbenchError("no image was found to import; compare the folder with the layout in --help")
         self._manifest(info)
@@ -149,18 +178,15 @@ class Builder:
             dataset = FolderDataset(self.work)
         except RfbenchError as error:
             raise RfbenchError(self._short(error)) from None
-        broken, suspected, measured = [], [], 0
+        broken, suspected, measured, wrong = [], [], 0, []
         for done, record in enumerate(dataset.all_records):
             self.tick("check", done, len(dataset.all_records))
             try:
-                dataset.load(record, [k for k in record.files if k != "lr"])
-                if "lr" in record.files:
-                    path, side = dataset.path(record, "lr"), record.sides["lr"]
-                    raster = read_raster(path, side)
-                    image = interpret(raster, path, side)
-                    if side.unit == "reflectance" and side.offset == 0:
-                        measured += 1
-                        suspected += [record.id] if checks.offset_suspected(image, raster.values) else []
+                for kind in record.files:
+                    found = self._look(dataset, record, kind)
+                    wrong += [f"{record.id}: {text}" for text in found.wrong[:1]]
+                    measured += found.measured
+                    suspected += [record.id] * found.suspected
             except RfbenchError as error:
                 if not skip_broken:
                     raise RfbenchError(f"{record.id}: {self._short(error)}") from None
@@ -176,6 +202,11 @@ class Builder:
             if not self.rows:
                 raise RfbenchError(f"none of the {len(lost)} images could be read; the notes above say why")
             self._manifest(info)
+        if wrong:
+            self.note(
+                f"{len(wrong)} files are not what they are said to be, such as {wrong[0]} ('rfbench validate' names "
+                "all)"
+            )
         if suspected:
             self.note(
                 f"{len(suspected)} of {measured} LR images (such as '{suspected[0]}') have nothing dark in any band, "
@@ -183,6 +214,25 @@ class Builder:
                 "reflectance 0 to 1) if they are not harmonised"
             )
         return len(self.rows)
+
+    def _look(self, dataset: FolderDataset, record: Record, kind: str) -> _Look:
+        """Read a file as runs will. What validation calls an error of its numbers is no reason to end an import."""
+        path = dataset.path(record, kind)
+        if kind == "series":
+            readers.read_series(path)
+        elif kind == "mask":
+            readers.read(path)
+        if kind not in SIDES:
+            return _Look()
+        side = record.sides[kind]
+        raster = read_raster(path, side)
+        image = interpret(raster, path, side, self.voice)
+        is_measured = kind == "lr" and side.unit == "reflectance" and not side.offset and raster.offsets is None
+        return _Look(
+            tuple(text for _, _, text in checks.refused(kind, image, raster)),
+            is_measured,
+            is_measured and checks.offset_suspected(image, raster.values),
+        )
 
     def _short(self, error: RfbenchError) -> str:
         """An error without the path of a folder that vanishes."""
@@ -195,10 +245,20 @@ class Builder:
 
 
 @dataclass(frozen=True)
+class _Look:
+    """What is kept of a file that was read: what is wrong with its numbers, and whether an offset was looked for."""
+
+    wrong: tuple[str, ...] = ()
+    measured: bool = False
+    suspected: bool = False
+
+
+@dataclass(frozen=True)
 class Import:
     """What every importer is given: the folder to read, the dataset to make, and the split of images without one.
 
     ``note`` gets what the user should know, a printable line each; ``tick`` a step's name, the images done and all.
+    ``sides`` holds what the user said of LR, HR or PAN: fields of ``Side`` by side.
     """
 
     source: Path
@@ -207,6 +267,7 @@ class Import:
     split: str = "test"
     note: Note = silent
     tick: Tick = no_tick
+    sides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def check_folders(self) -> None:
         """RfbenchError unless the source is a folder and the target is new (or empty) and outside it."""
@@ -223,7 +284,7 @@ class Import:
             self.note(f"{len(names)} {what} ({first_of(names)}) {text}")
 
     @contextmanager
-    def building(self) -> Iterator[Builder]:
+    def building(self, voice: Voice = MANIFEST) -> Iterator[Builder]:
         """A builder whose folder becomes the target when all went well, and vanishes otherwise.
 
         What imports of the same target left that were killed is removed first.
@@ -234,7 +295,7 @@ class Import:
             shutil.rmtree(work, ignore_errors=True)  # of a killed process that had our number
             work.mkdir(parents=True)
             with _marked(work):
-                yield Builder(work, self.note, self.tick)
+                yield Builder(work, self.note, self.tick, self.sides, voice)
                 if self.target.exists():
                     self.target.rmdir()
                 work.rename(self.target)
@@ -315,15 +376,50 @@ def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, 
 
 
 def inside(root: Path, relative: str, where: str = "the manifest") -> Path:
-    """The file ``relative`` below ``root``; RfbenchError if it is none, or lies elsewhere."""
+    """The file ``relative`` below ``root``; RfbenchError if it is none, or lies elsewhere.
+
+    A name that is written with other characters of the same look (as systems compose accents differently) is found; one
+    that differs in upper and lower case is named.
+    """
     try:
         path = (root / relative).resolve()
+        if not path.is_file():
+            path = (root / _as_on_disk(root, relative)).resolve()
         found = path.is_relative_to(root.resolve()) and path.is_file()
     except (OSError, ValueError, RuntimeError):  # a zero byte, a name too long, links in a circle
         found = False
     if not found:
-        raise RfbenchError(f"{where} names '{one_line(relative, 100)}', which is no file below {root}; correct it")
+        raise RfbenchError(
+            f"{where} names '{one_line(relative, 100)}', which is no file below {root}; correct it"
+            + _near(root, relative)
+        )
     return path
+
+
+def composed(name: str) -> str:
+    """A name in the one form of Unicode by which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _as_on_disk(root: Path, relative: str) -> str:
+    """``relative`` with each part as the folder spells it, where only the form of Unicode differs."""
+    here, found = root, []
+    for part in Path(relative).parts:
+        names = [p.name for p in here.iterdir()] if here.is_dir() and part not in ("..", "/") else []
+        found.append(part if part in names else next((n for n in names if composed(n) == composed(part)), part))
+        here /= found[-1]
+    return str(Path(*found))
+
+
+def _near(root: Path, relative: str) -> str:
+    """A hint at a file whose name differs in upper and lower case alone."""
+    with suppress(OSError, ValueError):
+        folder = (root / relative).parent
+        wanted = composed(Path(relative).name).casefold()
+        near = [p.name for p in folder.iterdir() if composed(p.name).casefold() == wanted] if folder.is_dir() else []
+        if near:
+            return f" (there is '{one_line(near[0], 80)}': upper and lower case differ)"
+    return ""
 
 
 def gsd_field(side: str, place: readers.Georeference | None) -> dict[str, float]:

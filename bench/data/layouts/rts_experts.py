@@ -138,7 +138,7 @@ class _Side:
 
     def write(self, builder: Builder, bands: Sequence[str], kind: str, stem: str) -> str:
         """Write the part as an image of its own that lies where it lay; its path in the dataset."""
-        place = dataclasses.replace(self.place, bounds=self.bounds, size=self.size)
+        place = Georeference.north_up(self.place.crs, self.bounds, self.size, self.place.pixel_m)
         return builder.write(self.read(len(bands)).values, bands, kind, stem, place=place)
 
 
