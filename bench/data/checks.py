@@ -39,8 +39,8 @@ _OFFSET_FLOOR, _OFFSET_CEILING = 0.095, 0.2
 class Seen:
     """What is kept of an image after its pixels are gone.
 
-    ``levels`` is the median of the valid samples of each band, ``blocks`` the means (n, n, C) of the image in up to
-    16 x 16 parts, NaN where a part has no data; both in the image's unit.
+    ``levels`` is the median of the valid samples of each band, ``blocks`` the means (n, n, C) of the image in 1,
+    2, 4, 8 or 16 parts a side, NaN where a part has no data; both in the image's unit.
     """
 
     size: tuple[int, int]
@@ -80,7 +80,7 @@ def _thinned(image: Image) -> Image:
 
 
 def _blocks(image: Image) -> npt.NDArray[np.float64]:
-    n = min(_BLOCKS, *image.size)
+    n = max(b for b in (1, 2, 4, 8, _BLOCKS) if b <= min(*image.size))
     rows, columns = (np.arange(n) * size // n for size in image.size)
     held = np.where(image.valid[:, :, None], image.values, 0.0)
 

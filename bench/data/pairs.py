@@ -230,10 +230,18 @@ def _levels(lr: Seen, hr: Seen) -> Iterator[Found]:
     )
 
 
+def _halved(blocks: np.ndarray) -> np.ndarray:
+    """Means of two blocks by two."""
+    n = len(blocks) // 2
+    return np.asarray(blocks.reshape(n, 2, n, 2, -1).mean(axis=(1, 3)))
+
+
 def _offset_between(lr: np.ndarray, hr: np.ndarray) -> float:
     """What is added to every band of the LR (below 0: of the HR), where the two agree but for that; 0 otherwise."""
-    if lr.shape != hr.shape:
-        return 0.0
+    while len(lr) > len(hr):
+        lr = _halved(lr)
+    while len(hr) > len(lr):
+        hr = _halved(hr)
     found = []
     for i in range(lr.shape[2]):
         x, y = hr[:, :, i].ravel(), lr[:, :, i].ravel()

@@ -133,6 +133,11 @@ class Model:
         self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
         self._largest_batch: int | None = None
 
+    def fit_to(self, dataset: Any, split: str, protocol: Any) -> None:
+        """Let a model that is fitted to a dataset be so before anything of it is recorded."""
+        self.adapter.fit_to(dataset, split, protocol)
+        self.training_ids = self.adapter.training_ids()
+
     def identity(self) -> dict[str, Any]:
         """All of the model that can change a prediction, as stored with a run."""
         spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in _FOR_PEOPLE}

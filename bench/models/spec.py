@@ -242,6 +242,13 @@ class Adapter(ABC):
         """All beside spec and options that can change a prediction: hashes of weights and input files."""
         return {}
 
+    def fit_to(self, dataset: Any, split: str, protocol: Any) -> None:
+        """Fit what belongs to a dataset (never to the images of ``split``) before a run of it, for models that do.
+
+        Called once, before ``identity`` and ``training_ids`` are recorded. Raises RfbenchError where the dataset has
+        nothing to fit on. ``dataset`` is a Dataset, ``protocol`` the Protocol of the run.
+        """
+
     def training_ids(self) -> frozenset[str] | None:
         """``id_hash`` of every image that the model was trained on; None where that is not known or it was not trained.
 

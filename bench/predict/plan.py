@@ -107,6 +107,8 @@ def make_plan(request: Request) -> Plan:
     models = tuple(
         Model(text, device=device, dtype=request.dtype, weights_dir=request.weights_dir) for text in request.models
     )
+    for model in models:
+        model.fit_to(dataset, request.split, protocol)
     labels = [m.label for m in models]
     for label in labels:
         if labels.count(label) > 1:

@@ -14,7 +14,9 @@ import pytest
 from baselines import affine
 from bench.core.errors import RfbenchError
 from bench.core.files import id_hash, sha256, write_json
+from bench.core.resample import resize
 from bench.data.dataset import FolderDataset
+from bench.data.embedded import EmbeddedScenes
 from bench.models import Batch
 from bench.models.call import Model
 from bench.protocols.paired import Paired
@@ -161,3 +163,57 @@ def test_the_shipped_fit_was_made_by_the_command_from_training_scenes() -> None:
     from bench.data.embedded import SCENES
 
     assert not {id_hash(r.id) for r in SCENES().records("test")} & trained
+
+
+def with_train(folder: Path, *, train: int = 3) -> Path:
+    """A paired dataset whose first images are a split for training."""
+    write_dataset(folder)
+    rows = (folder / "pairs.csv").read_text().splitlines()
+    rows[1 : 1 + train] = [row.replace(",test,", ",train,") for row in rows[1 : 1 + train]]
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def least_squares(data: FolderDataset, records: Any) -> np.ndarray:
+    """numpy's own solution over all pixels at once, float64 (3, 4)."""
+    tasks = [Paired().prepare(data.load(r)) for r in records]
+    x = np.concatenate([resize(t.lr_display, t.size).reshape(-1, 3) for t in tasks]).astype(np.float64)
+    y = np.concatenate([t.reference.display_float.reshape(-1, 3) for t in tasks]).astype(np.float64)
+    return np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y, rcond=None)[0].T
+
+
+def test_a_run_fits_on_the_train_split_of_its_dataset(tmp_path: Path) -> None:
+    data = FolderDataset(with_train(tmp_path / "d"))
+    model = Model("bicubic-affine")
+    shipped = model.identity()
+    model.fit_to(data, "test", Paired())
+    np.testing.assert_allclose(model.adapter.matrix, least_squares(data, data.records("train")), atol=1e-7)
+    assert model.identity() != shipped and model.training_ids == {id_hash(r.id) for r in data.records("train")}
+    again = Model("bicubic-affine")
+    again.fit_to(data, "test", Paired())
+    assert again.identity() == model.identity()
+    other = Model("bicubic-affine")
+    other.fit_to(data, "test", Paired(normalisation="percentile[2,98]"))
+    assert other.identity() != model.identity()
+
+
+def test_without_a_train_split_a_fit_is_asked_for(tmp_path: Path) -> None:
+    data = FolderDataset(write_dataset(tmp_path / "d"))
+    with pytest.raises(RfbenchError, match=r"no split 'train' .* give bicubic-affine:fit=FILE .*:held-out=scene"):
+        Model("bicubic-affine").fit_to(data, "test", Paired())
+    model = Model("bicubic-affine")
+    model.fit_to(EmbeddedScenes(), "test", Paired())  # these keep the fit of the package
+    assert model.identity() == Model("bicubic-affine").identity()
+
+
+def test_a_scene_s_map_is_fitted_on_all_other_scenes(tmp_path: Path) -> None:
+    data = FolderDataset(write_dataset(tmp_path / "d"))
+    model = Model("bicubic-affine:held-out=scene")
+    assert model.label == "bicubic-affine (leave-one-scene-out)"
+    model.fit_to(data, "test", Paired())
+    records = data.records("test")
+    for record in records:
+        others = [r for r in records if r.scene_id != record.scene_id]
+        np.testing.assert_allclose(model.adapter._by_id[record.id], least_squares(data, others), atol=1e-7)
+    with pytest.raises(RfbenchError, match="exclude each other"):
+        Model(f"bicubic-affine:held-out=scene,fit={tmp_path / 'x.json'}")
