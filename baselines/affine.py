@@ -15,6 +15,7 @@ row says so. The procedural scenes keep the fit that comes with the package, whi
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,7 +108,7 @@ class BicubicAffine(Adapter):
                 "which fits each scene's map on all others"
             ) from None
         records = sorted(records, key=lambda r: str(r.id))
-        self.matrix, facts = fit(_pixels(dataset, records, protocol))
+        self.matrix, facts = fit(_usable(dataset, records, protocol))
         self._training_ids = frozenset(id_hash(r.id) for r in records)
         self._fitted_here = {"matrix": self.matrix.tolist(), "images": len(records), **facts}
 
@@ -118,7 +119,7 @@ class BicubicAffine(Adapter):
         for record in sorted(records, key=lambda r: str(r.id)):
             mine = of_scene.setdefault(record.scene_id, _Equations())
             scene_of[record.id] = record.scene_id
-            for pixels in _pixels(dataset, [record], protocol):
+            for pixels in _usable(dataset, [record], protocol):
                 mine.add(*pixels)
         if len(of_scene) < 2:
             raise RfbenchError(
@@ -232,6 +233,13 @@ class _Equations:
             "rmse_fitted": round(float(np.sqrt(after / (3 * self.count))), _DECIMALS),
         }
         return np.round(solution.T, _DECIMALS), facts
+
+
+def _usable(dataset: Any, records: Iterable[Any], protocol: Any) -> Iterator[tuple[Float64, Float64]]:
+    """The pixels of the pairs that a run can score; the others fail in the run itself, with their reasons."""
+    for record in records:
+        with contextlib.suppress(RfbenchError):
+            yield from list(_pixels(dataset, [record], protocol))
 
 
 def _pixels(dataset: Any, records: Iterable[Any], protocol: Any) -> Iterator[tuple[Float64, Float64]]:
