@@ -55,8 +55,8 @@ def attack(
         _, said = process.communicate(timeout=60)
         took = time.monotonic() - sent
         result.scenarios += 1
-        if process.returncode == 0:
-            continue  # it was done by then
+        if process.returncode == 0 or (process.returncode < 0 and tree(work) == whole):
+            continue  # it was done by then, and perhaps about to leave the interpreter
         result.slowest_s = max(result.slowest_s, took)
         lines = [line for line in said.splitlines() if "interrupted" in line or "ended by" in line]
         if took > ENDS_S * slack:
