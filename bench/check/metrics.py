@@ -18,7 +18,7 @@ from bench.check.randomness import global_seed
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
 from bench.core.image import Image
-from bench.metrics.base import GROUPS, Estimate, Metric, Need, Reference, Score, Setting
+from bench.metrics.base import GROUPS, Estimate, Library, Metric, Need, Reference, Score, Setting
 from bench.metrics.identity import rebuild
 from bench.metrics.registered import SUFFIX
 from bench.metrics.scorer import metric_class
@@ -113,6 +113,7 @@ class _MetricChecks:
             Check("rebuilt", self.rebuilt),
             Check("order", self.order),
             Check("threads", self.threads),
+            *([Check("library", self.library)] if self._library is not None else []),
             *([Check("device", self.device)] if self.setting.device != "cpu" else []),
             Check("global seeds", self.global_seeds),
             Check("direction", self.direction),
@@ -306,6 +307,31 @@ class _MetricChecks:
                 "sum in an order that does not depend on threads, or in double precision",
             )
         return f"the same number with {before} and {other} threads"
+
+    @property
+    def _library(self) -> Library | None:
+        """The library that defines the metric, where our own kernels compute it."""
+        try:
+            return None if self.setting.exact else metric_class(self.name).library
+        except RfbenchError:
+            return None  # told by the first check
+
+    def library(self) -> str:
+        """On this machine and its versions, the number of the library that defines the metric."""
+        library = self._library
+        assert library is not None
+        metric = self._new(exact=True)
+        why = metric.missing()
+        if why is not None:
+            raise Skipped(f"{library.software.distribution} to compare with: {why}", missing=True)
+        found = self._measure(metric, *self._pairs()).value
+        if self.value is None or found is None or abs(self.value - found) > library.tolerance:
+            raise Broken(
+                f"{_values([self.value, found])} by our own kernel and by {library.software.distribution}",
+                f"numbers within {library.tolerance:g}",
+                "report it, with the versions that 'rfbench doctor' prints; --exact-libraries computes by the library",
+            )
+        return f"{abs(self.value - found):.1e} from {library.software.distribution}, allowed {library.tolerance:g}"
 
     def device(self) -> str:
         """Kernels of a GPU sum in another order; single precision through tens of layers leaves four digits."""

@@ -128,12 +128,34 @@ class SetScore:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where metrics run and what the protocol fixed for them."""
+    """Where metrics run and what the protocol fixed for them.
+
+    ``exact`` asks for the libraries that define metrics (``Metric.library``) instead of our own kernels.
+    """
 
     device: str = "cpu"
     weights_dir: Path | None = None
     quantise: int | None = 8
     border_px: int = 0
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Library:
+    """The library that defines a metric which our own kernels compute.
+
+    Attributes
+    ----------
+    package : the Python package, as ``Metric.package``; its ``software`` and ``licence``.
+    tolerance : by how much the kernels' number may differ from its number.
+    revision : of our part of the computation by it, as ``Metric.revision``.
+    """
+
+    package: str
+    software: Software
+    tolerance: float
+    licence: str = ""
+    revision: int = 1
 
 
 class Metric(ABC):
@@ -157,6 +179,8 @@ class Metric(ABC):
     package : the Python package that computes it; a metric without it is a reason.
     software : the installable packages that compute it, first the one that brings ``package``: a run records their
         versions, and a methods section cites them.
+    library : of a metric that our own kernels compute, the library that defines it: what ``Setting.exact`` asks for,
+        and ``rfbench check metric`` compares with.
     licence : where use is restricted.
     citation : whose work it is: keys of ``bench/reports/cite/citations.bib``, BibTeX entries, or plain words.
     decimals : how many tables show: what 24 images can tell apart, and a little more; None for four significant digits.
@@ -189,6 +213,7 @@ class Metric(ABC):
     weights_files: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[str] = "numpy"
     software: ClassVar[tuple[Software, ...]] = (NUMPY,)
+    library: ClassVar[Library | None] = None
     licence: ClassVar[str] = ""
     decimals: ClassVar[int | None] = None
     default: ClassVar[int | None] = None
@@ -205,6 +230,9 @@ class Metric(ABC):
 
     def __init__(self, setting: Setting = Setting()) -> None:
         self.setting = setting
+        if self.exact is not None:  # of this object alone: computed by something else than its class says
+            own = {"package": self.exact.package, "software": (self.exact.software,), "licence": self.exact.licence}
+            vars(self).update(own, revision=self.exact.revision)
         self.planned_identity: str | None = None  # what ``identity`` was when a run was planned
         self.planned_fit: str | None = None  # the fit that a value must come from, where one is asked for
         self._ready = False
@@ -239,6 +267,11 @@ class Metric(ABC):
 
     # --- what the harness calls -------------------------------------------------------------------------------
 
+    @property
+    def exact(self) -> Library | None:
+        """The library that computes it instead of our kernels; None where they do."""
+        return self.library if self.setting.exact else None
+
     def identity(self, fit: str = "") -> str:
         """A one-line signature that holds all that can change the number; a paper can print it.
 
@@ -247,6 +280,8 @@ class Metric(ABC):
         parts = [self.name, *self.parameters]
         if fit:
             parts.append(FIT + fit)
+        if self.exact is not None:
+            parts.append(f"by:{self.exact.package}")
         hashes = self.weights_hashes()
         if hashes:
             parts.append(WEIGHTS + "+".join(hashes))

@@ -11,9 +11,10 @@ import numpy as np
 
 from bench.core.errors import Unavailable
 from bench.core.image import Array
-from bench.metrics.base import Estimate, Metric, Reference
+from bench.metrics import kernels
+from bench.metrics.base import Estimate, Library, Metric, Reference
 from bench.metrics.networks import as_tensor, inference, quietly
-from bench.metrics.software import PYIQA, SKIMAGE
+from bench.metrics.software import PYIQA, SKIMAGE, TORCH
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 IDENTICAL_DB = 100.0
 """PSNR of identical images, by definition; larger values, possible on large images, are cut to it."""
 
-_WINDOW = 11  # what skimage makes of sigma 1.5 cut at 3.5 sigma
+_WINDOW, _R = 11, 5  # what skimage makes of sigma 1.5 cut at 3.5 sigma, and its radius
 
 
 def _display(reference: Reference) -> Array:
@@ -32,7 +33,7 @@ def _display(reference: Reference) -> Array:
 class PsnrRgb(Metric):
     """Peak signal-to-noise ratio over all pixels and the three channels together, peak 1.
 
-    ``10 log10(1 / MSE)`` in dB by ``skimage.metrics.peak_signal_noise_ratio``; more is better. A set's value is
+    ``10 log10(1 / MSE)`` in dB, as ``skimage.metrics.peak_signal_noise_ratio`` has it; more is better. A set's value is
     the mean of the images' dB, not the dB of the mean MSE. Identical images would be infinite and are 100 dB;
     so is everything above, which only images of more than 0.1 megapixel that differ in one grey level of one
     pixel reach.
@@ -48,8 +49,10 @@ class PsnrRgb(Metric):
     direction = "up"
     group = "fidelity"
     masks = True
-    package = "skimage"
-    software = (SKIMAGE,)
+    package = "torch"
+    software = (TORCH,)
+    library = Library("skimage", SKIMAGE, 1e-9)
+    revision = 2
     parameters = ("rgb", "peak1", "cap100")
     summary = "Peak signal-to-noise ratio of RGB"
     equation = "10 log10(1 / MSE), MSE = mean over pixels and channels of (x - y)^2"
@@ -59,7 +62,13 @@ class PsnrRgb(Metric):
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The PSNR of the valid pixels."""
-        return _psnr(reference.pixels(_display(reference)), reference.pixels(estimate.display))
+        display = _display(reference)
+        if self.exact is not None:
+            return _psnr(reference.pixels(display), reference.pixels(estimate.display))
+        with inference():
+            ours, theirs = kernels.seen(estimate, reference, self.setting.device)
+            error = kernels.mean((ours - theirs).square_())
+        return IDENTICAL_DB if error == 0.0 else min(-10.0 * math.log10(error), IDENTICAL_DB)
 
 
 class PsnrY(Metric):
@@ -112,7 +121,7 @@ def _psnr(true: np.ndarray, test: np.ndarray) -> float:
 class SsimRgb(Metric):
     """Structural similarity (Wang et al. 2004), each channel on its own, then averaged; 1 is identical.
 
-    ``skimage.metrics.structural_similarity`` with the settings of the paper: Gaussian window 11x11 of sigma 1.5,
+    As ``skimage.metrics.structural_similarity`` with the settings of the paper: Gaussian window 11x11 of sigma 1.5,
     population covariance, K1 = 0.01, K2 = 0.03, data range 1; mean over the windows that lie wholly in the image
     and, where pixels have no data, wholly on valid ones. Computed in double precision. Range -1 to 1.
 
@@ -130,8 +139,10 @@ class SsimRgb(Metric):
     group = "fidelity"
     masks = True
     min_side_px = _WINDOW
-    package = "skimage"
-    software = (SKIMAGE,)
+    package = "torch"
+    software = (TORCH,)
+    library = Library("skimage", SKIMAGE, 1e-9)
+    revision = 2
     parameters = ("gauss11,1.5", "popcov", "range1")
     summary = "Structural similarity of RGB, Gaussian window"
     equation = (
@@ -145,40 +156,59 @@ class SsimRgb(Metric):
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> float:
         """The mean of the SSIM map over its whole windows."""
-        from skimage.metrics import structural_similarity
-
-        mean, image = structural_similarity(
-            _display(reference).astype(np.float64),
-            estimate.display.astype(np.float64),
-            data_range=1.0,
-            channel_axis=2,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            full=True,
-        )
-        if reference.valid.all():
-            return float(mean)
-        whole = _whole_windows(reference.valid)
-        if not whole.any():
+        whole = None if reference.valid.all() else _whole_windows(reference.valid)
+        if whole is not None and not whole.any():
             raise Unavailable(f"no window of {_WINDOW}x{_WINDOW} px without missing pixels")
-        return float(image[whole].mean())
+        if self.exact is not None:
+            return _ssim_by_skimage(_display(reference), estimate.display, whole)
+        with inference():
+            ours = kernels.image_of(estimate.cache, estimate.display, self.setting.device)
+            theirs = kernels.image_of(reference.cache, _display(reference), self.setting.device)
+            found = kernels.ssim_map(ours, theirs, state)
+            if whole is not None:
+                found = kernels.valid_pixels(found, whole)
+            return kernels.mean(found)
+
+    def reference_state(self, reference: Reference) -> kernels.Moments | None:
+        """The reference's side of every window."""
+        if self.exact is not None:
+            return None
+        with inference():
+            return kernels.ssim_side(kernels.image_of(reference.cache, _display(reference), self.setting.device))
+
+
+def _ssim_by_skimage(true: Array, test: Array, whole: np.ndarray | None) -> float:
+    from skimage.metrics import structural_similarity
+
+    mean, image = structural_similarity(
+        true.astype(np.float64),
+        test.astype(np.float64),
+        data_range=1.0,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return float(mean) if whole is None else float(image[_R:-_R, _R:-_R][whole].mean())
 
 
 def _whole_windows(valid: np.ndarray) -> np.ndarray:
-    """Where the window around a pixel lies in the image and on valid pixels."""
+    """Which windows hold valid pixels alone, (H - 10, W - 10)."""
     from scipy.ndimage import minimum_filter
 
-    return minimum_filter(valid.astype(np.uint8), size=_WINDOW, mode="constant", cval=0).astype(bool)
+    found = minimum_filter(valid.astype(np.uint8), size=_WINDOW, mode="constant", cval=0)
+    return np.asarray(found[_R:-_R, _R:-_R], bool)
 
 
 class Fsim(Metric):
     """Feature similarity of the luma: phase congruency and gradients (Zhang et al. 2011); 1 is identical.
 
-    pyiqa's ``fsim`` with ``chromatic=False``: luma is Y of YIQ, sides of 384 px and more are average-pooled by
-    round(side / 256), four scales and four orientations of log-Gabor filters. Meets the authors' MATLAB value
-    on grey pictures to 1e-5. Range 0 to 1 in practice. Two flat images have no feature to weigh, 0/0: equal ones are 1,
-    and others are a reason (what pyiqa gives for them, 0.45 to 1, is made of rounding and of the image's border).
+    Luma is Y of YIQ in [0, 255], sides of 384 px and more are average-pooled by round(side / 256), four scales and four
+    orientations of log-Gabor filters, in single precision as pyiqa's ``fsim`` with ``chromatic=False``. Meets the
+    authors' MATLAB value on grey pictures to 1e-5. Range 0 to 1 in practice. Two flat images have no feature to weigh,
+    0/0: equal ones are 1, and others are a reason (what pyiqa gives for them, 0.45 to 1, is made of rounding and of the
+    image's border).
 
     Source: L. Zhang, L. Zhang, X. Mou, D. Zhang, IEEE TIP 20(8), 2011, doi:10.1109/TIP.2011.2109730, eq. 5.
 
@@ -192,9 +222,10 @@ class Fsim(Metric):
     direction = "up"
     group = "fidelity"
     min_side_px = 8
-    package = "pyiqa"
-    software = (PYIQA,)
-    licence = "PolyForm Noncommercial (pyiqa)"
+    package = "torch"
+    software = (TORCH,)
+    library = Library("pyiqa", PYIQA, 1e-5, "PolyForm Noncommercial (pyiqa)")
+    revision = 2
     parameters = ("luma", "pool256")
     summary = "Feature similarity of the luma"
     equation = (
@@ -208,15 +239,17 @@ class Fsim(Metric):
     chromatic: ClassVar[bool] = False
 
     def setup(self) -> None:
-        """Import pyiqa."""
-        with quietly():
-            from pyiqa.archs import fsim_arch
-        self._pyiqa = fsim_arch
-        self._bank = functools.lru_cache(maxsize=4)(self._filters)
+        """Keep filters of the sizes that were met; import pyiqa where it is asked for."""
+        self._bank = functools.lru_cache(maxsize=4)(_bank)
+        if self.exact is not None:
+            with quietly():
+                from pyiqa.archs.fsim_arch import FSIM
 
-    def reference_state(self, reference: Reference) -> _Maps:
+                self._pyiqa = FSIM(chromatic=self.chromatic).to(self.setting.device)
+
+    def reference_state(self, reference: Reference) -> _Maps | None:
         """The reference's side of the comparison."""
-        return self._maps(_display(reference))
+        return None if self.exact is not None else self._maps(_display(reference))
 
     def value(self, estimate: Estimate, reference: Reference, state: _Maps) -> float:
         """FSIM of the displayed images."""
@@ -227,12 +260,16 @@ class Fsim(Metric):
             if np.array_equal(*displays):
                 return 1.0
             raise Unavailable("both images are flat, and not the same; there is no feature to compare")
-        ours, alike = self._maps(estimate.display), self._pyiqa.similarity_map
         with inference():
+            if self.exact is not None:
+                return float(self._pyiqa(*(as_tensor(x, self.setting.device) for x in displays)))
+            ours = self._maps(estimate.display)
             weight = torch.maximum(ours.congruency, state.congruency)
-            local = alike(ours.gradient, state.gradient, 160) * alike(ours.congruency, state.congruency, 0.85) * weight
+            local = (
+                _alike(ours.gradient, state.gradient, 160) * _alike(ours.congruency, state.congruency, 0.85) * weight
+            )
             if self.chromatic:
-                local *= (alike(ours.i, state.i, 200) * alike(ours.q, state.q, 200)).abs() ** 0.03
+                local *= (_alike(ours.i, state.i, 200) * _alike(ours.q, state.q, 200)).abs() ** 0.03
             return float(local.sum() / weight.sum())
 
     def _maps(self, display: Array) -> _Maps:
@@ -240,19 +277,44 @@ class Fsim(Metric):
 
         with inference():
             x = as_tensor(display, self.setting.device) * 255.0
-            x = torch.nn.functional.avg_pool2d(x, max(1, round(min(x.shape[-2:]) / 256)))
-            luma, i, q = self._pyiqa.rgb2yiq(x).split(1, dim=1)
-            scharr = torch.tensor([[[-3.0, 0.0, 3.0], [-10.0, 0.0, 10.0], [-3.0, 0.0, 3.0]]]) / 16
-            gradient = self._pyiqa.gradient_map(luma, torch.stack([scharr, scharr.mT]))
-            return _Maps(_phase_congruency(luma[0, 0], *self._bank(*luma.shape[-2:])), gradient, i, q)
+            x = torch.nn.functional.avg_pool2d(x, max(1, round(min(x.shape[-2:]) / 256)))[0]
+            luma, i, q = (w[0] * x[0] + w[1] * x[1] + w[2] * x[2] for w in _YIQ)
+            scharr = torch.tensor([[3.0, 0.0, -3.0], [10.0, 0.0, -10.0], [3.0, 0.0, -3.0]], device=x.device) / 16
+            slopes = torch.nn.functional.conv2d(luma[None, None], torch.stack([scharr, scharr.mT])[:, None], padding=1)
+            gradient = torch.hypot(slopes[0, 0], slopes[0, 1])
+            filters, gain = self._bank(*luma.shape, self.setting.device)
+            return _Maps(_phase_congruency(luma, filters, gain), gradient, i, q)
 
-    def _filters(self, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """pyiqa's log-Gabor filters of a size, (orientations, scales, H, W), and what they make of noise."""
-        import torch
 
-        size = torch.empty(1, 1, height, width, device=self.setting.device)
-        filters = self._pyiqa._construct_filters(size).reshape(_ORIENTATIONS, _SCALES, height, width)
-        return filters, _noise_gain(filters)
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor, constant: float) -> torch.Tensor:
+    """Eq. 4 and 6 of the paper."""
+    return (2.0 * a * b + constant) / (a * a + b * b + constant)
+
+
+def _bank(height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-Gabor filters of a size, (orientations, scales, H, W) as an FFT has them, and what they make of noise.
+
+    Wavelengths of 6, 12, 24 and 48 px, a bandwidth of 0.55, angular deviation pi / 4.8, and a low pass of cutoff 0.45
+    and order 15; frequencies of odd sides reach 0.5, as in Kovesi's code.
+    """
+    import torch
+
+    axes = (np.fft.ifftshift((np.arange(n) - n // 2) / (n if n % 2 == 0 else n - 1)) for n in (height, width))
+    rows, columns = np.meshgrid(*axes, indexing="ij")
+    radius, theta = np.hypot(rows, columns), np.arctan2(-rows, columns)
+    low = 1.0 / (1.0 + (radius / 0.45) ** 30)
+    radius[0, 0] = 1.0
+    radial = [np.exp(-(np.log(radius * 6 * 2**s) ** 2) / (2 * math.log(0.55) ** 2)) * low for s in range(_SCALES)]
+    bank = np.empty((_ORIENTATIONS, _SCALES, height, width))
+    for o in range(_ORIENTATIONS):
+        away = np.abs(np.angle(np.exp(1j * (theta - o * math.pi / _ORIENTATIONS))))
+        bank[o] = np.stack(radial) * np.exp(-(away**2) / (2 * (math.pi / 4.8) ** 2))
+    bank[..., 0, 0] = 0.0
+    filters = torch.from_numpy(bank.astype(np.float32)).to(device)
+    return filters, _noise_gain(filters)
 
 
 _ORIENTATIONS, _SCALES = 4, 4
@@ -260,7 +322,7 @@ _ORIENTATIONS, _SCALES = 4, 4
 
 @dataclass(frozen=True)
 class _Maps:
-    """What FSIM compares of one image, each (1, 1, H, W): phase congruency, gradient of the luma, I and Q."""
+    """What FSIM compares of one image, each (H, W): phase congruency, gradient of the luma, I and Q."""
 
     congruency: torch.Tensor
     gradient: torch.Tensor
@@ -289,7 +351,7 @@ def _noise_gain(filters: torch.Tensor) -> torch.Tensor:
 
 
 def _phase_congruency(luma: torch.Tensor, filters: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """Where the Fourier components of an image (H, W) are in phase, (1, 1, H, W) in [0, 1].
+    """Where the Fourier components of an image (H, W) are in phase, (H, W) in [0, 1].
 
     Orientation by orientation, so that the responses stay in the processor's cache. With the complex responses z of the
     scales and the unit vector u of their sum, the energy is the sum of ``Re(z u*) - |Im(z u*)|`` over the scales.
@@ -311,7 +373,7 @@ def _phase_congruency(luma: torch.Tensor, filters: torch.Tensor, gain: torch.Ten
         threshold = factor * (size[0] ** 2).median().sqrt()
         energy += (in_phase.sum(dim=0) - threshold).clamp_(min=0)
         amplitude += size.sum(dim=0)
-    return (energy / amplitude)[None, None]
+    return energy / amplitude
 
 
 class Fsimc(Fsim):

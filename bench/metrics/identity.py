@@ -43,6 +43,8 @@ def rebuild(identity: str, *, device: str = "cpu", weights_dir: Path | None = No
         if not rest or rest[-1] not in ("q8", "qnone"):
             raise RfbenchError(f"'{text}': found no q8 or qnone, expected how images were rounded: {_EXAMPLE}")
         setting = dataclasses.replace(setting, quantise=8 if rest[-1] == "q8" else None)
+    if kind.library is not None and f"by:{kind.library.package}" in rest:
+        setting = dataclasses.replace(setting, exact=True)
     fits = [p.removeprefix(FIT) for p in rest if p.startswith(FIT)] if kind.fits_references else []
     metric = kind(setting)
     metric.planned_fit = fits[0] if fits else None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.core.errors import Unavailable
 from bench.core.image import Image
 from bench.core.resample import resize
-from bench.metrics.base import Estimate, Metric, Reference, Score
-from bench.metrics.networks import quietly
-from bench.metrics.software import COLOUR
+from bench.metrics import kernels
+from bench.metrics.base import Estimate, Library, Metric, Reference, Score
+from bench.metrics.networks import inference, quietly
+from bench.metrics.software import COLOUR, TORCH
+
+if TYPE_CHECKING:
+    import torch
 
 WINDOW = 11
 """Side of the Gaussian window of Q, px."""
@@ -41,6 +43,9 @@ class SamRgb(Metric):
     direction = "down"
     group = "physics"
     masks = True
+    package = "torch"
+    software = (TORCH,)
+    revision = 2
     parameters = ("rgb", "deg", "skip0")
     summary = "Spectral angle of RGB"
     equation = "mean over pixels of 180/pi arccos(u.v / (|u| |v|))"
@@ -51,8 +56,8 @@ class SamRgb(Metric):
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
         """The mean angle of the valid pixels."""
-        assert reference.display is not None
-        return spectral_angle(reference.pixels(estimate.display), reference.pixels(reference.display))
+        with inference():
+            return _mean_angle(*kernels.seen(estimate, reference, self.setting.device))
 
 
 class SamRefl(Metric):
@@ -74,6 +79,9 @@ class SamRefl(Metric):
     display = False
     needs = ("reference", "reflectance")
     masks = True
+    package = "torch"
+    software = (TORCH,)
+    revision = 2
     parameters = ("refl", "sharedbands", "deg", "skip0")
     summary = "Spectral angle of reflectance, all shared bands"
     equation = "mean over pixels of 180/pi arccos(u.v / (|u| |v|))"
@@ -105,29 +113,27 @@ def spectral_angle(first: np.ndarray, second: np.ndarray) -> Score:
     Unavailable
         If no pixel has two spectra that are not zero.
     """
-    u, v = first.astype(np.float64), second.astype(np.float64)
-    length_u, length_v = _length(u), _length(v)
-    some = (length_u > 0) & (length_v > 0)
-    if not some.all():
-        if not some.any():
+    import torch
+
+    return _mean_angle(*(torch.from_numpy(np.array(x.T, np.float64, order="C")) for x in (first, second)))
+
+
+def _mean_angle(first: torch.Tensor, second: torch.Tensor) -> Score:
+    """``spectral_angle`` of tensors (bands, N) in double precision."""
+    some = ((first * first).sum(dim=0) > 0) & ((second * second).sum(dim=0) > 0)
+    left_out = some.numel() - int(some.sum())
+    if left_out:
+        if left_out == some.numel():
             raise Unavailable("every spectrum is zero on one side; zero has no angle")
-        u, v, length_u, length_v = u[some], v[some], length_u[some], length_v[some]
-    u /= length_u[:, None]
-    v /= length_v[:, None]
-    angle = 2.0 * np.arctan2(_length(u - v), _length(u + v))
-    left_out = int((~some).sum())
-    note = f"{left_out} of {some.size} spectra are zero and left out" if left_out else None
-    return Score(float(np.degrees(angle).mean()), note=note)
-
-
-def _length(spectra: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("nb,nb->n", spectra, spectra))
+        first, second = first[:, some], second[:, some]
+    angle = kernels.mean(kernels.in_pieces(kernels.spectral_angles, first, second)[None])
+    return Score(angle, note=f"{left_out} of {some.numel()} spectra are zero and left out" if left_out else None)
 
 
 class De00(Metric):
     """CIEDE2000 colour difference, averaged over pixels; 0 is identical, 1 about just noticeable.
 
-    sRGB to CIE Lab for D65 and the 2 degree observer, then CIE 2000 with kL = kC = kH = 1, by colour-science.
+    sRGB to CIE Lab for D65 and the 2 degree observer, then CIE 2000 with kL = kC = kH = 1, as colour-science has it.
 
     Source: G. Sharma, W. Wu, E. N. Dalal, Color Research and Application 30(1), 2005, doi:10.1002/col.20070.
 
@@ -142,8 +148,10 @@ class De00(Metric):
     direction = "down"
     group = "physics"
     masks = True
-    package = "colour"
-    software = (COLOUR,)
+    package = "torch"
+    software = (TORCH,)
+    library = Library("colour", COLOUR, 1e-6)
+    revision = 2
     parameters = ("srgb", "d65", "2deg", "k1,1,1")
     summary = "CIEDE2000 colour difference"
     equation = (
@@ -156,32 +164,32 @@ class De00(Metric):
     citation = "sharma2005ciede2000"
 
     def setup(self) -> None:
-        """Import colour-science, which takes seconds."""
-        with quietly():
-            import colour
-        self._colour = colour
+        """Import colour-science, which takes seconds, where it is asked for."""
+        if self.exact is not None:
+            with quietly():
+                import colour
+            self._colour = colour
 
-    def reference_state(self, reference: Reference) -> np.ndarray:
-        """The reference's valid pixels in CIE Lab."""
+    def reference_state(self, reference: Reference) -> torch.Tensor | None:
+        """The reference's valid pixels in CIE Lab, (3, N)."""
+        if self.exact is not None:
+            return None
         assert reference.display is not None
-        return self._lab(reference.pixels(reference.display))
+        with inference():
+            image = kernels.image_of(reference.cache, reference.display, self.setting.device)
+            return kernels.in_pieces(kernels.lab, kernels.valid_pixels(image, reference.valid))
 
-    def value(self, estimate: Estimate, reference: Reference, state: np.ndarray) -> float:
+    def value(self, estimate: Estimate, reference: Reference, state: torch.Tensor) -> float:
         """The mean difference of the valid pixels."""
-        ours = self._lab(reference.pixels(estimate.display))
-        return float(np.mean(_in_pieces(partial(self._colour.delta_E, method="CIE 2000"), state, ours)))
-
-    def _lab(self, rgb: np.ndarray) -> np.ndarray:
-        return _in_pieces(lambda x: self._colour.XYZ_to_Lab(self._colour.sRGB_to_XYZ(x.astype(np.float64))), rgb)
-
-
-_PIECE = 8192  # pixels: the dozens of intermediate arrays of a colour formula stay in the processor's cache
-
-
-def _in_pieces(formula: Callable[..., Any], *pixels: np.ndarray) -> np.ndarray:
-    """A formula of single pixels, applied to a few thousand of the rows (N, 3) at a time."""
-    starts = range(0, len(pixels[0]), _PIECE)
-    return np.concatenate([np.asarray(formula(*(p[i : i + _PIECE] for p in pixels))) for i in starts])
+        if self.exact is not None:
+            assert reference.display is not None
+            sides = (reference.pixels(x).astype(np.float64) for x in (reference.display, estimate.display))
+            first, second = (self._colour.XYZ_to_Lab(self._colour.sRGB_to_XYZ(x)) for x in sides)
+            return float(np.mean(self._colour.delta_E(first, second, method="CIE 2000")))
+        with inference():
+            image = kernels.image_of(estimate.cache, estimate.display, self.setting.device)
+            ours = kernels.in_pieces(kernels.lab, kernels.valid_pixels(image, reference.valid))
+            return kernels.mean(kernels.in_pieces(kernels.ciede2000, state, ours)[None])
 
 
 class DLambda(Metric):

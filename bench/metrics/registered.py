@@ -27,7 +27,7 @@ WINDOW_PX = 6
 of what is scored, and around pixels without data, whatever the shift was, so that all models are scored on the same
 pixels. 6 px of 2 m are 12 m, somewhat more than an LR pixel of Sentinel-2."""
 
-REVISION = 2
+REVISION = 3
 """Raised whenever something here changes a number; part of the identity of every ``NAME_reg``."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -179,19 +179,20 @@ class Registration:
 def register(estimate: Estimate, reference: Reference, quantise: int | None) -> Registration:
     """Move and recolour an estimate to fit its reference; once for all metrics of one image and estimate.
 
-    The shift comes from the luma; gain and bias of each band are least squares over the pixels that are scored, in
-    display units (and in reflectance for the bands of ``image``). Gains below 1 pull a wrong prediction to the mean,
-    as every such fit does: compare gains too.
+    What is registered is what is scored, the displayed image as it was rounded, so that a run and its exported pictures
+    have one number. The shift comes from the luma; gain and bias of each band are least squares over the pixels that
+    are scored, in display units (and in reflectance for the bands of ``image``). Gains below 1 pull a wrong prediction
+    to the mean, as every such fit does: compare gains too.
     """
     known: list[tuple[Estimate, Registration]] = reference.cache.setdefault("registrations", [])
     for other, made in known:  # by identity: estimates of one image are few, and hold arrays
         if other is estimate:
             return made
-    assert reference.display_float is not None
-    shift = find_shift(estimate.display_float @ _LUMA, reference.display_float @ _LUMA, reference.valid)
+    assert reference.display is not None
+    shift = find_shift(estimate.display @ _LUMA, reference.display @ _LUMA, reference.valid)
     valid = scored(reference.valid)
-    moved = inside(_moved(_filled(estimate.display_float, reference.valid), shift.row_px, shift.col_px))
-    target = inside(reference.display_float)
+    moved = inside(_moved(_filled(estimate.display, reference.valid), shift.row_px, shift.col_px))
+    target = inside(reference.display)
     gain, bias = {}, {}
     for i, band in enumerate(RGB):
         gain[band], bias[band] = _fit(moved[..., i][valid], target[..., i][valid]) if valid.any() else (1.0, 0.0)
@@ -343,6 +344,6 @@ class _Registered(Metric):
         return dataclasses.replace(score, note="; ".join(n for n in (score.note, note) if n) or None)
 
     def _unmet(self, estimate: Estimate, reference: Reference) -> str | None:
-        if reference.display_float is None or not estimate.display_float.size:
+        if reference.display is None or not estimate.display.size:
             return "registration needs bands R G B on both sides"
         return super()._unmet(estimate, reference)

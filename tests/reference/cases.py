@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -105,6 +105,13 @@ def score_of(name: str, estimate: pictures.Estimate, reference: Reference, setti
     if found.value is None:
         raise AssertionError(f"{name}: {found.reason}")
     return found.value
+
+
+def by_library(name: str, pair: Pair | None = None) -> Values:
+    """The metric by our own kernel and by the library that defines it."""
+    setting = replace(official(), exact=True)
+    pair = pictures.noisy_pair(101, 128) if pair is None else pair
+    return score(name, pair), score(name, pair, setting)
 
 
 def score_set(name: str, pairs: list[Pair], setting: Setting | None = None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.reference import equations, pictures, texture_equations
-from tests.reference.cases import Case, Values, score, tensors
+from tests.reference.cases import Case, Values, by_library, score, tensors
 from tests.reference.pictures import calibration_pair, ipol_pair, matlab_grey, need, noisy_pair
 
 TID = "the official value of TID2013 pair {}, in pyiqa's calibration table"
@@ -133,6 +133,14 @@ def _fsimc_matlab_power() -> Values:
 
 CASES = [
     Case("psnr_rgb", "equation", "10 log10(1 / MSE) pixel by pixel", _psnr_equation, 1e-9),
+    *(
+        Case(name, "library", f"{library} (`--exact-libraries`)", lambda n=name: by_library(n), tolerance, note=note)
+        for name, library, tolerance, note in (
+            ("psnr_rgb", "scikit-image", 1e-9, ""), ("ssim_rgb", "scikit-image", 1e-9, ""),
+            ("fsim", "pyiqa", 1e-5, "both compute in single precision"),
+            ("fsimc", "pyiqa", 1e-5, "both compute in single precision"),
+        )
+    ),
     Case("psnr_rgb", "library", "torchmetrics", _psnr_torchmetrics, 1e-5, note="it takes the logarithm in float32"),
     Case("psnr_rgb", "library", "piq", _psnr_piq, 1e-4, note="it adds 1e-8 to the error"),
     Case("psnr_rgb", "library", "pyiqa", _psnr_pyiqa, 1e-4, note="it adds 1e-8 to the error"),

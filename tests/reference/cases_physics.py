@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.metrics import physics
+from bench.metrics import kernels, physics
 from bench.metrics.physics import spectral_angle
 from tests.reference import equations, pictures
-from tests.reference.cases import Case, Values, furthest, score, score_of, tensors
+from tests.reference.cases import Case, Values, by_library, furthest, score, score_of, tensors
 from tests.reference.pictures import need, noisy_pair, pansharpening, reflectance, solid
 
 # The 34 pairs of table 1 in G. Sharma, W. Wu, E. N. Dalal, Color Research and Application 30(1), 2005,
@@ -108,23 +108,24 @@ def _small_angle() -> Values:
 # --- CIEDE2000 --------------------------------------------------------------------------------------------------------
 
 
-def _sharma() -> Values:
-    need("colour")
-    import colour
+def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Our step from two lists of Lab colours (N, 3) to their differences."""
+    import torch
 
+    return kernels.ciede2000(*(torch.from_numpy(np.ascontiguousarray(x.T)) for x in (first, second))).numpy()
+
+
+def _sharma() -> Values:
     rows = np.array([[float(x) for x in line.split()] for line in SHARMA.split("\n") if line])
     assert len(rows) == 34
-    found = colour.delta_E(rows[:, :3], rows[:, 3:6], method="CIE 2000")
+    found = _difference(rows[:, :3], rows[:, 3:6])
     return furthest(zip(found.tolist(), rows[:, 6].tolist(), strict=True))
 
 
 def _sharma_equation() -> Values:
-    need("colour")
-    import colour
-
     random = np.random.default_rng(34)
     first, second = (random.uniform([0, -100, -100], [100, 100, 100], (500, 3)) for _ in range(2))
-    found = colour.delta_E(first, second, method="CIE 2000")
+    found = _difference(first, second)
     return furthest((f, equations.ciede2000(a, b)) for f, a, b in zip(found.tolist(), first, second, strict=True))
 
 
@@ -244,6 +245,7 @@ CASES = [
     Case("de00", "equation", "sRGB to Lab (D65) and eq. 28-34, pixel by pixel", _de00_equation, 1e-6),
     Case("de00", "closed form", "white against black: 100",
          lambda: (score("de00", (solid((1, 1, 1)), solid((0, 0, 0)))), 100.0), 1e-3),
+    Case("de00", "library", "colour-science (`--exact-libraries`)", lambda: by_library("de00"), 1e-6),
     Case("de00", "library", "skimage.color", _de00_skimage, 2e-3, note="its white point has other last digits"),
     Case("d_lambda", "equation", "eq. 38, window by window, the LR brought to the fused size",
          lambda: _pan("d_lambda", lambda *_: _equation("d_lambda")), 1e-9),

@@ -24,7 +24,7 @@ class Definition:
 DEFINITIONS = {
     "psnr_rgb": Definition(
         "PSNR",
-        "scikit-image",
+        "our kernel, as scikit-image has it",
         "Channels are not said in the paper; RGB together is what scikit-image gives and Y what many papers print, up "
         "to 30 dB more on one pair (`psnr_y`). A set's value is the mean of the images' dB, not the dB of the mean "
         "error (torchmetrics' default). Identical images are 100 dB, since a table has no infinity.",
@@ -37,19 +37,19 @@ DEFINITIONS = {
     ),
     "ssim_rgb": Definition(
         "SSIM",
-        "scikit-image, with every setting of Wang et al. 2004 named",
+        "our kernel, as scikit-image has it with every setting of Wang et al. 2004 named",
         "scikit-image's own defaults are a 7x7 uniform window and sample covariances (0.641 for 0.673 on TID2013 I03); "
         "MATLAB's ssim.m and piq halve images from 384 px on; pyiqa takes luma and raises negative terms to 0.",
     ),
     "fsim": Definition(
         "FSIM, eq. 22",
-        "pyiqa, luminance only",
+        "our kernel, luminance only, as pyiqa has it",
         "The paper's equation has no chroma, so this is FSIM; pyiqa's and piq's default is FSIMc (`fsimc`). The metric "
         "of this name in image-similarity-measures is another one (0.33 where the authors' code says 0.69).",
     ),
     "fsimc": Definition(
         "",
-        "pyiqa",
+        "our kernel, as pyiqa has it",
         "A negative product of the chromatic similarities has no real power 0.03: the authors' MATLAB code takes the "
         "real part of the complex one, pyiqa and piq the magnitude's, as here; 2e-4 apart on strong noise, nothing on "
         "most pictures.",
@@ -80,14 +80,14 @@ DEFINITIONS = {
     ),
     "niqe": Definition(
         "NIQE, eq. 24",
-        "pyiqa, with the LIVE release's model",
+        "our kernel with the LIVE release's figures, as pyiqa has it",
         "MATLAB's toolbox function has another model (7.2 where LIVE's has 15.8). Luma is YIQ's: BasicSR's YCbCr "
         "is 4e-4 apart, MATLAB's rgb2gray 6e-3 on a heavily distorted picture: they round luma between two levels "
         "otherwise.",
     ),
     "niqe_ref": Definition(
         "",
-        "pyiqa's features; fit and distance are ours",
+        "our own code",
         "The published procedure with the references in place of the photographs.",
     ),
     "maniqa_koniq": Definition(
@@ -113,7 +113,7 @@ DEFINITIONS = {
     ),
     "de00": Definition(
         "ΔE00, eq. 28-34",
-        "colour-science",
+        "our kernel, as colour-science has it",
         "The paper does not say how RGB becomes Lab: sRGB, D65, 2 degree observer here. D50 moves a photograph's mean "
         "from 15.5 to 15.8.",
     ),

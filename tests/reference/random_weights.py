@@ -19,20 +19,17 @@ from typing import Any
 from unittest import mock
 
 import msgspec
-import numpy as np
 
 from bench import weights
 from bench.core.files import sha256
 from bench.metrics.base import Setting
 from bench.metrics.networks import replaced
 from bench.weights import listing
-from tests.reference.pictures import clean, need
-from tests.reference.texture_equations import niqe_blocks
+from tests.reference.pictures import need
 
 ALEXNET, VGG16 = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 KONIQ, PIPAL = "ckpt_koniq10k.pt", "MANIQA_PIPAL-ae6d356b.pth"
-NIQE_MODEL = "niqe_modelparameters.mat"
 State = dict[str, Any]
 
 
@@ -66,26 +63,12 @@ def state(file: str) -> State:
 
 
 @functools.cache
-def niqe_model() -> tuple[np.ndarray, np.ndarray]:
-    """A mean near that of our own pictures' features and some covariance: (36,) and (36, 36)."""
-    blocks = np.concatenate([niqe_blocks(clean(192, 192, seed))[0] for seed in range(3)])
-    factor = np.random.default_rng(36).normal(0, 0.1, (36, 72))
-    return blocks.mean(axis=0) + factor[:, 0], factor @ factor.T
-
-
-@functools.cache
 def _written(file: str) -> str:
     """Write a random file; its SHA-256."""
     path = _folder() / file
-    if file == NIQE_MODEL:
-        from scipy.io import savemat
+    import torch
 
-        mean, covariance = niqe_model()
-        savemat(path, {"mu_prisparam": mean[None], "cov_prisparam": covariance})
-    else:
-        import torch
-
-        torch.save(state(file), path)
+    torch.save(state(file), path)
     return sha256(path)
 
 

@@ -145,13 +145,13 @@ def test_weights_missing_there_and_wrong(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv(weights.ENVIRONMENT_VARIABLE, str(tmp_path / "gone"))
     folder = tmp_path / "w"
     folder.mkdir()
-    (folder / "niqe_modelparameters.mat").write_bytes(b"something else")
+    (folder / "vgg16-397923af.pth").write_bytes(b"something else")
     found = look(tmp_path, folder)
     lines = {line.found.partition(":")[0]: line for line in found["metrics"]}
     assert lines["lpips_alex"].state == "note" and "weights missing: alexnet" in lines["lpips_alex"].found
     assert lines["lpips_alex"].next_step == "rfbench weights fetch --metrics lpips_alex"
-    if "niqe" in lines and "not installed" not in lines["niqe"].found:
-        assert lines["niqe"].state == "problem" and "weights wrong" in lines["niqe"].found
+    if "not installed" not in lines["dists"].found:
+        assert lines["dists"].state == "problem" and "weights wrong" in lines["dists"].found
     assert any(line.next_step == f"mkdir -p '{tmp_path / 'gone'}'" for line in found["weights"])
     found = look(tmp_path, tmp_path / "nowhere")
     assert "--weights-dir" in found["weights"][0].found and not found["weights"][0].needed

@@ -16,7 +16,7 @@ from bench.records.folder import RunFolder
 from bench.reports import figures
 from tests.scored_runs import scored_run
 
-METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "niqe")
+METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "qnr")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def test_each_is_written_and_again_the_same(
 
 
 def test_rows_without_a_number_are_left_out_with_the_reason(runs: list[RunFolder]) -> None:
-    with pytest.raises(RfbenchError, match="no row has a number of niqe"):
-        figures.series(runs, "niqe")
+    with pytest.raises(RfbenchError, match="no row has a number of qnr"):
+        figures.series(runs, "qnr")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_rows_without_a_number_are_left_out_with_the_reason(runs: list[RunFolder
         (("scenes", "--rows", "bicubic"), "found 1 names, expected two rows"),
         (("scenes", "--rows", "bicubic,nearst"), "did you mean nearest"),
         (("distributions", "--metric", "psnr"), "did you mean psnr"),
-        (("plane", "--perception", "niqe"), "no row has a number of niqe"),
+        (("plane", "--perception", "qnr"), "no row has a number of qnr"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(

@@ -67,7 +67,7 @@ def test_show_prints_a_page_and_the_same_as_json(capsys: pytest.CaptureFixture[s
     flat = " ".join(page.split())
     for text in (
         "ssim_rgb (SSIM): Structural similarity of RGB", "C1 = 0.01^2", "-1 to 1; higher is better; 1 for an image",
-        "doi:10.1109/TIP.2003.819861", "7x7 uniform window", "ssim_rgb|gauss11,1.5|popcov|range1|q8|r1",
+        "doi:10.1109/TIP.2003.819861", "7x7 uniform window", "ssim_rgb|gauss11,1.5|popcov|range1|q8|r2",
         "11 px on the shorter side", "an image; of a set the mean over its images", "scikit-image",
     ):  # fmt: skip
         assert text in flat, text
@@ -103,7 +103,7 @@ def test_pyiqa_s_metrics_are_shown_too(capsys: pytest.CaptureFixture[str]) -> No
 def test_unknown_names_and_foreign_identities_are_one_line_and_exit_2() -> None:
     for word, text in (
         ("ssim", "unknown metric 'ssim'; did you mean"),
-        ("ssim_rgb|gauss11,1.5|popcov|range1|q8|r2", "is of revision 2, expected 1"),
+        ("ssim_rgb|gauss11,1.5|popcov|range1|q8|r1", "is of revision 1, expected 2"),
     ):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "bench.cli", "metrics", "show", word],
@@ -140,9 +140,9 @@ def test_a_rebuilt_metric_gives_the_same_number(name: str) -> None:
 
 
 def test_an_identity_of_a_fit_asks_for_that_fit() -> None:
-    metric: Metric = rebuild("niqe_ref|fit-references|sharp0.75|yiq|block96|fit:0123abcd|q8|r1")
+    metric: Metric = rebuild("niqe_ref|fit-references|sharp0.75|yiq|block96|fit:0123abcd|q8|r2")
     assert metric.planned_fit == "0123abcd"
-    assert rebuild("niqe_ref|fit-references|sharp0.75|yiq|block96|q8|r1").planned_fit is None
+    assert rebuild("niqe_ref|fit-references|sharp0.75|yiq|block96|q8|r2").planned_fit is None
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_an_identity_of_a_fit_asks_for_that_fit() -> None:
         ("psnr_rgb||peak1|cap100|q8|r1", "is no identity of a metric"),
         ("psnr_rgb|rgb|peak1|cap100|r1", "found no q8 or qnone"),
         ("psnr_rgb|rgb|peak1|cap100|q4|r1", "found no q8 or qnone"),
-        ("psnr_rgb|rgb|peak1|cap100|q8|r7", "of revision 7, expected 1"),
-        ("psnr_rgb|rgb|peak2|cap100|q8|r1", "other parameters than psnr_rgb has here, expected psnr_rgb|rgb|peak1"),
+        ("psnr_rgb|rgb|peak1|cap100|q8|r7", "of revision 7, expected 2"),
+        ("psnr_rgb|rgb|peak2|cap100|q8|r2", "other parameters than psnr_rgb has here, expected psnr_rgb|rgb|peak1"),
         ("psnr_rgb|rgb|peak1|cap100|q8|border0|r1", "found no q8 or qnone"),
         ("lpips_alex|v0.1|alex|w:0+1|q8|r1", "of the weights 0+1, expected 7be5be79+"),
         ("psnr_bgr|rgb|q8|r1", "unknown metric 'psnr_bgr'; did you mean psnr_rgb"),
-        ("psnr_rgb|rgb\n\x1b[31m|q8|r1", "other parameters"),
+        ("psnr_rgb|rgb\n\x1b[31m|q8|r2", "other parameters"),
     ],
 )
 def test_an_identity_that_is_not_ours_is_refused(identity: str, message: str) -> None:

@@ -93,7 +93,7 @@ def test_registered_metrics_state_what_they_are(name: str) -> None:
     assert metric.__doc__ and len(metric.__doc__) > 100
     assert ("pyiqa" in metric.licence) == (metric.package == "pyiqa")
     identity = metric(Setting()).identity()
-    assert identity.startswith(f"{name}|") and identity.endswith("|r1") and "\n" not in identity
+    assert identity.startswith(f"{name}|") and identity.endswith(f"|r{metric.revision}") and "\n" not in identity
     assert ("|q8|" in identity) == metric.display
     written = metric.features if metric.level == "set" else metric.value
     assert written is not getattr(Metric, written.__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from bench.metrics.base import Estimate, Reference, SetScore, Setting
 from bench.metrics.niqe import Niqe, NiqeRef
 from bench.metrics.pyiqa_any import pyiqa_metric
 
-pytest.importorskip("pyiqa")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -58,11 +59,41 @@ def model(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
 def test_block_features_give_pyiqas_niqe(setting: Setting, height: int, width: int) -> None:
     """The features that ``niqe_ref`` keeps, with the LIVE model, are pyiqa's number."""
     display = textured(0, height, width)
-    blocks, sharpness = niqe.block_features(display)
-    assert blocks.shape == ((height // 96) * (width // 96), 36) and len(sharpness) == len(blocks)
+    found = niqe.block_features(display)
+    blocks, sharpness = found.features, found.sharpness
+    assert (
+        found.left_out == 0 and blocks.shape == ((height // 96) * (width // 96), 36) and len(sharpness) == len(blocks)
+    )
     ours = niqe.distance(*model(setting), *niqe._gaussian(blocks))
-    score = Niqe(setting).assess(*pair(display))
-    assert score.value == pytest.approx(ours, rel=1e-6)
+    assert Niqe(Setting()).assess(*pair(display)).value == pytest.approx(ours, rel=1e-12)
+    exact = Niqe(replace(setting, exact=True))
+    assert exact.assess(*pair(display)).value == pytest.approx(ours, rel=5e-6)  # its window is of single precision
+
+
+def test_the_published_figures_come_with_us(setting: Setting, tmp_path: Path) -> None:
+    """They are the release's to the last bit, and a value needs no file; the library asks for the release's own."""
+    mean, covariance = niqe.published()
+    theirs = model(setting)
+    assert (mean == theirs[0]).all() and (covariance == theirs[1]).all()
+    text = (ROOT / "bench" / "metrics" / "live.json").read_text(encoding="utf-8")
+    assert "Copyright (c) 2011 The University of Texas at Austin" in text
+    assert json.loads(text)["sha256"] == weights.listed()[Niqe.weights_files[0]].sha256
+    bare = Niqe(Setting(weights_dir=tmp_path))
+    assert bare.missing() is None and bare.identity() == "niqe|live|yiq|block96|w:fa2aa4d1|q8|r2"
+    assert "by:pyiqa" in Niqe(Setting(exact=True)).identity()
+
+
+@pytest.mark.parametrize("grey", [64, 128, 153, 200, 254])
+def test_flat_blocks_are_left_out_and_counted(grey: int) -> None:
+    """Saturated snow over half of an image once gave 10.1 to 42.6 with its grey level."""
+    display, middle = textured(2, 288, 288), textured(2, 288, 288)
+    # The two levels meet the texture within the blocks that are left out.
+    display[:180], middle[:180] = np.float32(grey / 255), np.float32(100 / 255)
+    found = Niqe(Setting()).assess(*pair(display))
+    assert found.note == "6 of 9 blocks are flat and left out"
+    assert found.value == pytest.approx(Niqe(Setting()).assess(*pair(middle)).value, rel=1e-3)
+    left_out = NiqeRef(Setting()).gather(*pair(display))
+    assert left_out["left_out"] == 6 and len(left_out["prediction"]) == 3
 
 
 def test_flat_and_small_images_are_reasons(setting: Setting) -> None:
@@ -77,10 +108,10 @@ def test_sharpness_is_the_mean_local_deviation() -> None:
     """A block of fine noise beside a smooth one: only the first is used for the fit."""
     half = textured(0)
     half[:, 96:] = np.float32(0.5 + 0.02 * (textured(1, 192, 96, blur=8) - 0.5))
-    _, sharpness = niqe.block_features(half)
+    sharpness = niqe.block_features(half).sharpness
     assert niqe._sharp(sharpness).sum() == 2
-    _, doubled = niqe.block_features(np.float32(np.rint(textured(0) * 127) / 255))
-    _, whole = niqe.block_features(np.float32(np.rint(textured(0) * 127) * 2 / 255))
+    doubled = niqe.block_features(np.float32(np.rint(textured(0) * 127) / 255)).sharpness
+    whole = niqe.block_features(np.float32(np.rint(textured(0) * 127) * 2 / 255)).sharpness
     assert whole / doubled == pytest.approx(np.full(4, 2.0), rel=0.02)
 
 
@@ -103,10 +134,10 @@ def test_fit_on_references(setting: Setting, gathered: list[Any]) -> None:
     assert own.per_image is not None and np.mean(own.per_image) == pytest.approx(own.value)
 
     # the fit by hand, on the blocks of each reference above 0.75 of its peak
-    sharp = [b[s > 0.75 * s.max()] for b, s in (niqe.block_features(r) for r in references)]
+    sharp = [b.features[b.sharpness > 0.75 * b.sharpness.max()] for b in map(niqe.block_features, references)]
     blocks = np.concatenate(sharp)
     fit = blocks.mean(axis=0), np.cov(blocks, rowvar=False)
-    other = niqe.block_features(blurred[0])[0]
+    other = niqe.block_features(blurred[0]).features
     by_hand = niqe.distance(*fit, other.mean(axis=0), np.cov(other, rowvar=False))
     assert worse.per_image[0] == pytest.approx(by_hand, rel=1e-9)
 
@@ -217,11 +248,12 @@ def test_the_fit_is_the_published_procedure_written_out(setting: Setting) -> Non
     references = [textured(s, 288, 288, blur=1 + s % 3) for s in range(10)]
     found = [by_the_paper(r) for r in references]
     for reference, (features, sharpness) in zip(references, found, strict=True):
-        ours, sharp = niqe.block_features(reference)
-        np.testing.assert_allclose(sharp, sharpness, rtol=1e-5)  # pyiqa's window is of single precision
+        own = niqe.block_features(reference)
+        order = [int(np.abs(own.features - f).sum(axis=1).argmin()) for f in features]  # theirs are column by column
+        np.testing.assert_allclose(own.sharpness[order], sharpness, rtol=1e-9)
         # shapes are searched in steps of 0.001, of which rounding may take the next
-        np.testing.assert_allclose(ours, features, rtol=5e-3, atol=2e-3)
-        assert np.median(np.abs(ours / features - 1)) < 1e-5
+        np.testing.assert_allclose(own.features[order], features, rtol=5e-3, atol=2e-3)
+        assert np.median(np.abs(own.features[order] / features - 1)) < 1e-10
     blocks = np.concatenate([f[s > 0.75 * s.max()] for f, s in found])
     mean, covariance = blocks.mean(axis=0), np.cov(blocks, rowvar=False)
     guesses = [np.float32(np.rint(255 * gaussian_filter(r, (1, 1, 0))) / 255) for r in references]

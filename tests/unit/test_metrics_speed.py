@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.metrics import distances, physics
+from bench.metrics import distances, fidelity, kernels
 from bench.metrics.base import Estimate, Metric, Reference, SetScore, Setting
 from bench.metrics.distances import frechet_distance, kernel_distance
 from bench.metrics.fidelity import Fsim, Fsimc
@@ -106,29 +106,29 @@ def test_fsim_is_pyiqa(size: tuple[int, int], metric: type[Fsim]) -> None:
         as_tensor(estimate.display, "cpu"), as_tensor(reference.display, "cpu"), chromatic=metric.chromatic
     )
     found = metric(Setting()).assess(estimate, reference)
-    assert found.value == pytest.approx(float(theirs), abs=1e-6) and found.value < 0.99
+    assert found.value == pytest.approx(float(theirs), abs=1e-5) and found.value < 0.99
 
 
 def test_the_filter_bank_is_built_once_a_size(monkeypatch: Any) -> None:
-    fsim_arch = pytest.importorskip("pyiqa.archs.fsim_arch")
-    built = []
-    construct = fsim_arch._construct_filters
-    monkeypatch.setattr(fsim_arch, "_construct_filters", lambda x: built.append(x.shape) or construct(x))
+    built: list[tuple[int, int]] = []
+    bank = fidelity._bank
+    monkeypatch.setattr(fidelity, "_bank", lambda h, w, device: built.append((h, w)) or bank(h, w, device))
     metric = Fsim(Setting())
     for seed in range(3):
         for size in ((32, 40), (40, 32)):
             metric.assess(*images(*size, seed))
-    assert [tuple(s[-2:]) for s in built] == [(32, 40), (40, 32)]
+    assert built == [(32, 40), (40, 32)]
 
 
 def test_de00_of_pieces_is_that_of_the_whole(monkeypatch: Any) -> None:
-    pytest.importorskip("colour")
     estimate, reference = images(60, 70)
     holes = dataclasses.replace(reference, valid=np.random.default_rng(0).random((60, 70)) > 0.2, cache={})
     whole = [De00(Setting()).assess(estimate, r) for r in (fresh(reference), holes)]
     assert whole[0].value != whole[1].value
-    monkeypatch.setattr(physics, "_PIECE", 37)
-    assert [De00(Setting()).assess(estimate, r) for r in (fresh(reference), fresh(holes))] == whole
+    monkeypatch.setattr(kernels, "_PIECE", 37)
+    again = [De00(Setting()).assess(estimate, r) for r in (fresh(reference), fresh(holes))]
+    # Vectors of a processor end elsewhere, and its last pixels are computed one by one.
+    assert [s.value for s in again] == pytest.approx([s.value for s in whole], rel=1e-14)
 
 
 # --- sets: the same distance from a stream ----------------------------------------------------------------------------

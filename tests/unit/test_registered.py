@@ -157,7 +157,9 @@ def test_what_is_in_place_is_fitted_and_scored_on_the_inner_pixels(tasks: list[T
     hr = tasks[7].reference.display_float
     estimate, reference = pair(hr + np.random.default_rng(1).normal(0, 0.02, hr.shape), hr)
     scores = Scorer(("psnr_rgb_reg",), Setting()).score(reference, {"sample": estimate}).scores["sample"]
-    ours, theirs = (a[WINDOW_PX:-WINDOW_PX, WINDOW_PX:-WINDOW_PX].astype(float) for a in (estimate.display_float, hr))
+    ours, theirs = (
+        a[WINDOW_PX:-WINDOW_PX, WINDOW_PX:-WINDOW_PX].astype(float) for a in (estimate.display, reference.display)
+    )
     fitted = [np.polyval(np.polyfit(ours[..., c].ravel(), theirs[..., c].ravel(), 1), ours[..., c]) for c in range(3)]
     error = quantised(np.stack(fitted, -1).astype(np.float32), 8) - quantised(theirs.astype(np.float32), 8)
     assert scores["psnr_rgb_reg"].value == pytest.approx(-10 * np.log10(np.mean(error**2)), abs=0.01)
@@ -206,7 +208,7 @@ def reversed_pair(made: tuple[Estimate, Reference]) -> tuple[Reference, dict[str
 
 def test_identity_and_names_say_registration() -> None:
     plain, after = metric_class("psnr_rgb")(Setting()), metric_class("psnr_rgb_reg")(Setting())
-    assert after.name == "psnr_rgb_reg" and "reg6px" in after.identity() and "reg-r2" in after.identity()
+    assert after.name == "psnr_rgb_reg" and "reg6px" in after.identity() and "reg-r3" in after.identity()
     assert after.identity() != plain.identity()
     assert after.missing() == plain.missing() and after.unit == plain.unit and after.direction == plain.direction
     assert {"psnr_rgb_reg", "ssim_rgb_reg", "lpips_alex_reg", "de00_reg"} <= set(chosen(["registered"]))
