@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.models import Adapter, Array, Batch, ModelSpec, Prediction, resize
+from baselines.opensr_test import on_opensr_test
+from bench.models import Adapter, Array, Batch, Claim, ModelSpec, Prediction, resize
 
 
-def _spec(name: str, adapter: str, summary: str, citation: str = "") -> ModelSpec:
+def _spec(name: str, adapter: str, summary: str, citation: str = "", published: tuple[Claim, ...] = ()) -> ModelSpec:
     return ModelSpec(
         name=name,
         adapter=f"baselines.interpolation:{adapter}",
@@ -22,13 +23,17 @@ def _spec(name: str, adapter: str, summary: str, citation: str = "") -> ModelSpe
         dtypes=("float32",),
         licence="Apache-2.0",
         citation=citation,
+        published=published,
         status="ready",
     )
 
 
 NEAREST = _spec("nearest", "Nearest", "nearest neighbour")
 BILINEAR = _spec("bilinear", "Bilinear", "bilinear (torch, antialiased)")
-BICUBIC = _spec("bicubic", "Bicubic", "bicubic (torch, antialiased, a = -0.5)", "keys1981cubic")
+BICUBIC = _spec(
+    "bicubic", "Bicubic", "bicubic (torch, antialiased, a = -0.5)", "keys1981cubic",
+    (on_opensr_test(0.102, 0.830, 0.068, 0.279, 0.0234, 0.601, 0.0028),),
+)  # fmt: skip
 LANCZOS = _spec("lanczos", "Lanczos", "Lanczos, three lobes (Pillow)", "duchon1979lanczos pillow")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from baselines.opensr_test import on_opensr_test
 from bench.models import RANDOM_TINY, WEIGHTS_OPTIONS, ModelSpec
 
 PACKAGE = "opensr-model==1.0.8"
@@ -48,6 +49,7 @@ OPENSR = ModelSpec(
         "table 1": {"PSNR": 17.29, "SSIM": 0.51, "FSIM": 0.66, "LPIPS": 0.41, "DISTS": 0.36, "FID": 225.62,
                     "NIQE": 9.80, "MANIQA": 0.25},
     },
+    published=(on_opensr_test(0.197, 0.599, 0.204, 0.206, 0.0240, 1.015, 0.0036),),
     status="weights untried",
     verified=(
         "v1.0.8 (8d27197), 2026-11-26: the package's own forward gives the same bits for the same noise and random "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from baselines.opensr_test import on_opensr_test
 from bench.models import RANDOM_TINY, WEIGHTS_OPTIONS, ModelSpec
 
 _STORE = "https://pub-25c498004d1e4d4c8da69b2c05676836.r2.dev"
@@ -35,6 +36,7 @@ SATLAS = ModelSpec(
         }
         for dates in DATES
     },
+    published=(on_opensr_test(0.129, 0.181, 0.690, 0.089, 0.0443, 7.787, 0.0242),),
     status="weights untried",
     verified=(
         "3da1525, 2026-11-30: the generator at the published size against upstream's own code on the same random "
@@ -43,6 +45,7 @@ SATLAS = ModelSpec(
     unverified=(
         "the published files have these names and shapes: rfbench weights fetch satlas-esrgan && rfbench check model "
         "satlas-esrgan:weights=published",
+        "that answers with the published files are the authors': rfbench check model satlas-esrgan --against-upstream",
         "image quality: rfbench run --model satlas-esrgan --model satlas-esrgan:dates=8 --protocol paired --data DIR, "
         "beside upstream's ssr/infer.py",
         "how much it loses on L2A data: it was trained on L1C's true-colour images alone, and its answer has NAIP's "

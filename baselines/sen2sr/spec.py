@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from baselines.opensr_test import on_opensr_test
 from bench.models import RANDOM_TINY, WEIGHTS_OPTIONS, ModelSpec
 
 _HUB = "https://huggingface.co/tacofoundation/sen2sr/resolve/main/SEN2SRLite/NonReference_RGBN_x4"
@@ -39,6 +40,7 @@ SEN2SR_LITE = ModelSpec(
             "bytes": 1_048_700, "sha256": "", "licence": "CC0-1.0", "source": f"{_HUB}/hard_constraint.safetensor",
         },
     },
+    published=(on_opensr_test(0.152, 0.749, 0.099, 0.290, 0.0234, 0.463, 0.0019),),
     status="weights untried",
     verified=(
         "8e21bb6, 2026-11-30: network at the published size and constraint against upstream's own code on the same "
@@ -50,6 +52,7 @@ SEN2SR_LITE = ModelSpec(
     unverified=(
         "the published files have these names and shapes: rfbench weights fetch sen2sr-lite && rfbench check model "
         "sen2sr-lite:weights=published",
+        "that answers with the published files are the authors': rfbench check model sen2sr-lite --against-upstream",
         "image quality: rfbench run --model sen2sr-lite --protocol paired --data DIR, beside the package's README",
     ),
     citation="aybar2025sen2sr wan2024span",

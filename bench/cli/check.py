@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   rfbench check model mymodel:checkpoint=DIR,steps=4
+  rfbench check model sen2sr-lite --against-upstream --checkout SEN2SR
   rfbench check metric lpips_alex --weights-dir DIR
   rfbench check dataset my-data --split train --limit 20
 
@@ -37,17 +38,44 @@ def command() -> None:
 @command.command("model", short_help="Sizes, tiles, draws, batches, seeds, ... of a model.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME[:KEY=VALUE,...]")
 @_device
+@click.option("--against-upstream", is_flag=True, help="Hold a system against its authors' own code on three images.")
+@click.option(
+    "--checkout",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --against-upstream: a clone of the authors' repository.  [default: fetched from their address]",
+)
+@click.option(
+    "--python", metavar="FILE", help="With --against-upstream: the interpreter that has the authors' packages."
+)
 @_json
-def model(name: str, device: str, as_json: bool) -> int:
+def model(
+    name: str, device: str, against_upstream: bool, checkout: Path | None, python: str | None, as_json: bool
+) -> int:
     """Spec, sizes from 1x1 px, tiles, draws, batches, seeds, threads and captions of a model.
 
     A published system is looked at in a small network with random weights unless options say otherwise (such as
     NAME:weights=published).
+
+    With --against-upstream a system runs with its published weights instead, and so does its authors' code, at the
+    commit that rfbench follows and in a process of its own: read it first. The differences are printed.
     """
     from bench.check.models import check_model
+    from bench.core.errors import RfbenchError
     from bench.predict.plan import resolve_device
 
     device = resolve_device(device)
+    if against_upstream:
+        from bench.check.upstream import check_against_upstream
+
+        return _report(
+            lambda tell: check_against_upstream(
+                name, device=device, clone=checkout, python=python or sys.executable, tell=tell
+            ),
+            as_json,
+        )
+    if checkout is not None or python is not None:
+        raise RfbenchError("--checkout and --python say how upstream's code runs; give them with --against-upstream")
     return _report(lambda tell: check_model(name, device=device, tell=tell), as_json)
 
 

@@ -19,6 +19,7 @@ Examples:
   rfbench table runs --metrics psnr_rgb,lpips_alex --format json
   rfbench table runs --ci --format latex --width 516
   rfbench table runs --against paper
+  rfbench table runs --against opensr-test
   rfbench table runs --against paper --same data="the authors' archive of 3 May" --same normalisation="their letter"
 """
 
@@ -51,8 +52,9 @@ Examples:
 )
 @click.option(
     "--against",
-    type=click.Choice(["paper"]),
-    help="Beside the printed numbers of the RareFlow paper's Tables 1 to 3: claimed, ours, difference, status.",
+    metavar="paper|SOURCE",
+    help="Beside printed numbers. paper: the RareFlow paper's Tables 1 to 3: claimed, ours, difference, status. Else a "
+    "publication that the models' specs have numbers of, such as opensr-test: printed and ours.",
 )
 @click.option(
     "--same",
@@ -103,11 +105,13 @@ def command(
         )
     if against and votes:
         raise RfbenchError("--votes is for tables of our runs alone, and a paper's rows have none; leave one out")
-    if declarations and not against:
+    if declarations and against != "paper":
         raise RfbenchError("--same declares what is as in a paper; give it with --against paper")
     folders = find_runs(runs)
-    if against:
+    if against == "paper":
         text = _ledger(folders, names, declarations, form, width_pt)
+    elif against:
+        text = _beside(folders, against, form)
     else:
         text = _table(folders, names, form, width_pt, ci=ci, mark=mark, votes=votes)
     if out is None:
@@ -136,6 +140,17 @@ def _table(
 
         table = with_votes(table, folders, votes)
     return to_latex(table, width_pt) if form == "latex" else WRITERS[form](table)
+
+
+def _beside(folders: Sequence[RunFolder], source: str, form: str) -> str:
+    from bench.core.errors import RfbenchError
+    from bench.reports import claims
+
+    rows = claims.beside(folders, source)
+    writers = {"markdown": claims.to_markdown, "json": claims.to_json}
+    if form not in writers:
+        raise RfbenchError(f"--format: found {form} with --against {source}, expected markdown or json")
+    return writers[form](rows)
 
 
 def _ledger(

@@ -29,7 +29,7 @@ from bench.models.published import (
     randomise,
     whole_number,
 )
-from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
+from bench.models.spec import Adapter, Batch, Claim, ModelSpec, Prediction
 from bench.models.tiling import pad, padded_size
 from bench.protocols.paired import Paired
 
@@ -41,6 +41,7 @@ __all__ = [
     "Adapter",
     "Array",
     "Batch",
+    "Claim",
     "Environment",
     "FolderDataset",
     "GuestAdapter",

@@ -30,9 +30,9 @@ from bench.models.tiling import Span, pad, padded_size, ramp, spans
 from bench.protocols.base import Policy, Task
 
 _FOR_PEOPLE = (
-    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "unlike_paper", "status",
-    "verified", "unverified", "reimplementation", "requires", "extra", "dtypes", "default_options", "check_options",
-    "needs_options", "path_options", "environment",
+    "summary", "licence", "option_licences", "allows", "without_bands", "citation", "paper", "published",
+    "unlike_paper", "status", "verified", "unverified", "reimplementation", "requires", "extra", "dtypes",
+    "default_options", "check_options", "needs_options", "path_options", "environment",
 )  # fmt: skip
 _SMALLEST_TILE_PX = 8
 _STEP_PX = 8  # tiles start at multiples of it, so that the cells of latent noise fall into place in every tile

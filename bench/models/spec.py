@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a publication prints for a system, to stand beside our numbers and never among them.
+
+    Attributes
+    ----------
+    source : the publication's name for ``rfbench table --against``, such as ``opensr-test``.
+    citation : where the numbers are printed, and by whom.
+    setting : the data and the conditions, in a line.
+    numbers : as printed, by metric: our name where it is one of ours, else the printed one.
+    """
+
+    source: str
+    citation: str
+    setting: str
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model as data.
 
@@ -49,6 +67,7 @@ class ModelSpec:
     allows : what its licences (code and weights) allow, in a line.
     paper : the RareFlow paper's numbers for it, by table and column as printed there. Its metrics have no identity, so
         these never stand beside computed ones but in ``rfbench table --against paper``.
+    published : what other publications print for it, its own paper among them (``rfbench table --against SOURCE``).
     unlike_paper : what makes it another thing than the system of its name in the paper (random weights, a small
         network), in a clause; ``specialise`` may say it of an option. The ledger then shows no difference.
     verified : what was held against the original, one line each with its commit and the date.
@@ -105,6 +124,7 @@ class ModelSpec:
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     allows: str = ""
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    published: tuple[Claim, ...] = ()
     unlike_paper: str = ""
     status: str = ""
     verified: tuple[str, ...] = ()
