@@ -12,7 +12,17 @@ import numpy as np
 import torch
 
 from baselines.seesr import network, prompts, tagger, text
-from baselines.seesr.sampler import CELL_PX, Networks, Prompt, Settings, condition_image, resize, sample, work_size
+from baselines.seesr.sampler import (
+    CELL_PX,
+    TURBO,
+    Networks,
+    Prompt,
+    Settings,
+    condition_image,
+    resize,
+    sample,
+    work_size,
+)
 from baselines.seesr.spec import (
     BASE_FILES,
     CONTROLNET,
@@ -23,6 +33,8 @@ from baselines.seesr.spec import (
     TAGGER_FILES,
     TEXT,
     THRESHOLDS,
+    TURBO_FILES,
+    TURBO_UNET,
     UNET,
     VAE,
     VOCABULARY,
@@ -50,17 +62,27 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", "
 
 
 class SeeSR(Published):
-    """Options: ``tags`` (``tagger``: found by RAM in this process; ``files``: from the folder ``prompts``; ``manual``:
+    """Options: ``variant`` (``standard``, or ``turbo``: SD-Turbo's UNet with SeeSR's image transformers, 2 steps, no
+    guidance), ``tags`` (``tagger``: found by RAM in this process; ``files``: from the folder ``prompts``; ``manual``:
     ``text``, and no image tokens), ``prompts`` (with ``tagger``, where its tags are kept), ``prompt`` (the user's own
     words), ``base`` (a diffusers folder of Stable Diffusion 2 base, instead of the listed files), ``steps``,
     ``guidance``, ``conditioning``, ``start`` (``lr`` or ``noise``), ``process_px``, ``align`` (``adain``, ``wavelet``,
-    ``nofix``), ``tile_cells``, ``overlap_cells``: those of ``sampler.Settings``, the published ones by default."""
+    ``nofix``), ``tile_cells``, ``overlap_cells``: those of ``sampler.Settings``, the variant's published ones by
+    default (``auto``)."""
 
     system = SPEC.name
 
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
-        self.settings = Settings(
+        self.is_turbo = choice(options, "variant", "standard", "turbo") == "turbo"
+        usual = TURBO if self.is_turbo else Settings()
+        options = options | {
+            name: str(getattr(usual, name))
+            for name in ("steps", "guidance", "overlap_cells")
+            if options[name] == "auto"
+        }
+        self.settings = dataclasses.replace(
+            usual,
             steps=whole_number(options, "steps", 1, 1000),
             guidance=number(options, "guidance", 0, 100),
             conditioning=number(options, "conditioning", 0, 10),
@@ -83,6 +105,10 @@ class SeeSR(Published):
             raise RfbenchError("option prompts: found one with tags=manual, expected tags=files or tags=tagger")
         self.base = Path(options["base"]) if options["base"] else None
         if self.base is not None:
+            if self.is_turbo:
+                raise RfbenchError(
+                    "option base: found one with variant=turbo, which reads SD-Turbo's files; leave it out"
+                )
             if self.is_random:
                 raise RfbenchError("option base: found one with weights=random, which reads no files; leave it out")
             for inner in BASE_FILES.values():
@@ -96,12 +122,19 @@ class SeeSR(Published):
 
     def label(self) -> str | None:
         """Tags that the user gave are not the published inference, and are not called so."""
-        return super().label() or ("seesr-manual-tags" if self.tags == "manual" else None)
+        name = super().label() or ("seesr-manual-tags" if self.tags == "manual" else None)
+        return f"{name or self.system}-turbo" if self.is_turbo else name
 
     def specialise(self, spec: ModelSpec) -> ModelSpec:
         spec = super().specialise(spec)
-        unused = (*(TAGGER_FILES if self.tags != "tagger" else ()), *(BASE_FILES if self.base else ()))
-        return dataclasses.replace(spec, weights={k: v for k, v in spec.weights.items() if k not in unused})
+        unused = {*(TAGGER_FILES if self.tags != "tagger" else ()), *(BASE_FILES if self.base else ())}
+        unused |= set(TURBO_FILES) if self.is_turbo else {TURBO_UNET, *TURBO_FILES.values()}
+        return dataclasses.replace(
+            spec,
+            weights={k: v for k, v in spec.weights.items() if k not in unused},
+            licence=f"{spec.licence}; {spec.option_licences['variant']}" if self.is_turbo else spec.licence,
+            unlike_paper=spec.unlike_paper or ("the turbo variant" if self.is_turbo else ""),
+        )
 
     def identity(self) -> dict[str, Any]:
         found = super().identity() | {"settings": dataclasses.asdict(self.settings)}
@@ -137,12 +170,17 @@ class SeeSR(Published):
             # CLIP computes a buffer when it is made, so it cannot be made without memory.
             with torch.device("cpu" if file == TEXT else "meta"):
                 net = make()
-            load_state(net, _names(net, file, read_state(self._path(file))), file)
+            tensors = read_state(self._path(file))
+            if self.is_turbo and file == UNET:
+                tensors = network.turbo_unet(read_state(self.weights_path(TURBO_UNET)), tensors)
+            load_state(net, _names(net, file, tensors), file)
         # torch's own: diffusers' warns of parts to be kept in float32, and names none
         return torch.nn.Module.to(net.eval().requires_grad_(False), device=device, dtype=dtype)
 
     def _path(self, file: str) -> Path:
-        return self.base / BASE_FILES[file] if self.base and file in BASE_FILES else self.weights_path(file)
+        if self.base and file in BASE_FILES:
+            return self.base / BASE_FILES[file]
+        return self.weights_path(TURBO_FILES.get(file, file) if self.is_turbo else file)
 
     def _provider(self, device: str) -> prompts.PromptProvider:
         if self.precomputed:

