@@ -79,8 +79,8 @@ def _section(spec: ModelSpec) -> Iterator[str]:
     for name, numbers in spec.paper.items():
         yield f"- the RareFlow paper, {name}: " + ", ".join(f"{k} {v:.2f}" for k, v in numbers.items())
     for claim in spec.published:
-        numbers = ", ".join(f"{k} {v:g}" for k, v in claim.numbers.items())
-        yield f"- {claim.source}, as printed in {claim.citation}: {numbers}"
+        printed = ", ".join(f"{k} {v:g}" for k, v in claim.numbers.items())
+        yield f"- {claim.source}, as printed in {claim.citation}: {printed}"
     yield from (f"- verified: {text}" for text in spec.verified)
     yield from (f"- not verified: {text}" for text in spec.unverified)
 
