@@ -186,16 +186,14 @@ def installed(site: Path, *modules: str) -> Iterator[Path]:
     """With the plugin packages of ``site`` installed in this process, and their ``modules`` forgotten afterwards."""
     sys.path.insert(0, str(site))
     importlib.invalidate_caches()
-    registry.points.cache_clear()
-    registry.load.cache_clear()
+    registry.forget()
     try:
         yield site
     finally:
         sys.path.remove(str(site))
         for module in modules:
             sys.modules.pop(module, None)
-        registry.points.cache_clear()
-        registry.load.cache_clear()
+        registry.forget()
 
 
 @pytest.fixture

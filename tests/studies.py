@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from bench.core.typed import decode_file
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
-from bench.records.folder import RunFolder, find_runs
+from bench.records.folder import RunFolder
+from bench.records.run import find_runs
 from bench.study.create import Wanted, create
 from bench.study.design import HR, LR, PIXELS, Sizes
 from bench.study.plan import Design, Key
 from tests.conftest import ROOT, write_dataset, write_rows
+from tests.runs import run
 
 SMALL = Sizes(reviewers=3, each=4, common=2, repeats=1, catches=2, between=2, ratings=0)
 PROFILE = {"role": "scientist", "degree": "doctorate", "field": "permafrost", "years": "6-10"}
@@ -41,10 +41,8 @@ def two_runs(root: Path, count: int = 8) -> list[RunFolder]:
         np.save(data / f"mask/im{i}.npy", mask)
         row |= {"mask": f"mask/im{i}.npy", "scene_id": f"s{i}", "caption": f"A pale slump, above the <b>lake</b> {i}."}
     write_rows(data, rows)
-    request = Request(
-        ("nearest", "bicubic"), data=str(data), metrics=("psnr_rgb", "de00"), workers=0, out=root / "runs"
-    )
-    assert not execute(make_plan(request), []).failed
+    models, metrics = ("nearest", "bicubic"), ("psnr_rgb", "de00")
+    assert not run(models=models, data=str(data), metrics=metrics, workers=0, out=root / "runs").failed
     return find_runs([root / "runs"])
 
 

@@ -30,7 +30,7 @@ from bench.core.progress import Progress
 from bench.core.texts import read_json
 from bench.data.captions import FORMAT, check_name, csv_of, folder_of
 from bench.data.dataset import Dataset, Record
-from bench.records.folder import differences
+from bench.records.run import differences
 
 _IMAGE_TOKENS = 1000  # a guess for one picture of 512 px; servers count between 85 and 1,500
 

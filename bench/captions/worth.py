@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.errors import NotComparable, RfbenchError, one_line, unknown
+from bench.core.typed import encode
 from bench.data.captions import NONE, images_fingerprint
-from bench.records.folder import RunFolder, differences, read_finished
-from bench.reports.table.build import shown
+from bench.records.folder import RunFolder
+from bench.records.run import Run, differences, read_run
+from bench.reports.numbers import decimals_of, shown
 from bench.stats.means import LEVEL, holm
-from bench.stats.pairing import Paired, estimates, pair
+from bench.stats.pairing import Paired, pair, row_scores
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Effect:
 
     metric: str
     title: str
+    decimals: int | None
     variant: str
     paired: Paired
     p_holm: float | None
@@ -57,27 +60,26 @@ def worth(runs: Sequence[RunFolder], base: str | None = None, metrics: Sequence[
     """
     if len(runs) < 2:
         raise RfbenchError(f"found {len(runs)} run, expected at least two with other captions each")
-    finished = [read_finished(r) for r in runs]
-    plans = [_without_captions(f.plan) for f in finished]
+    finished = [read_run(r) for r in runs]
+    plans = [_without_captions(f) for f in finished]
     for other, run in zip(plans[1:], runs[1:], strict=True):
         what = differences(plans[0], other, runs[0].path.name, run.path.name)
         if what:
             raise NotComparable(f"these runs differ in more than their captions: {'; '.join(what[:3])}")
-    spec = finished[0].plan["model"].get("spec")
-    if isinstance(spec, dict) and not spec.get("supports_prompt"):
+    if not finished[0].plan.reads_captions:
         raise RfbenchError(f"{runs[0].path.name}: its model reads no captions, so they are worth nothing to it")
-    variants = [str(f.plan["protocol"].get("captions")) for f in finished]
+    variants = [str(f.plan.protocol.get("captions")) for f in finished]
     twice = next((v for v in variants if variants.count(v) > 1), None)
     if twice is not None:
         raise NotComparable(f"two runs have the captions '{one_line(twice, 60)}'; leave one out")
     base = base or (NONE if NONE in variants else variants[0])
     if base not in variants:
         raise unknown("captions of these runs", base, variants)
-    known = finished[0].plan["metrics"]
+    known = finished[0].metrics
     for name in metrics or ():
         if name not in known:
             raise unknown("metric of these runs", name, known)
-    found = {v: estimates(r)[0] for v, r in zip(variants, runs, strict=True)}  # draw 0
+    found = {v: row_scores(r)[0] for v, r in zip(variants, runs, strict=True)}  # draw 0
     chosen = [m for m in known if metrics is None or m in metrics]
     raw = [(m, v, pair(found[v], found[base], m)) for m in chosen for v in variants if v != base]
     tested = [i for i, (_, _, p) in enumerate(raw) if p.inference is not None and p.inference.p is not None]
@@ -86,22 +88,19 @@ def worth(runs: Sequence[RunFolder], base: str | None = None, metrics: Sequence[
     for i, (metric, variant, paired) in enumerate(raw):
         p, better = adjusted.get(i), ""
         if p is not None and p < 1.0 - LEVEL and paired.inference is not None:
-            better = variant if (paired.inference.value > 0) == (known[metric]["direction"] == "up") else base
-        effects.append(Effect(metric, str(known[metric]["title"]), variant, paired, p, better))
+            better = variant if (paired.inference.value > 0) == (known[metric].direction == "up") else base
+        effects.append(Effect(metric, known[metric].title, decimals_of(known[metric]), variant, paired, p, better))
     values = {m: {v: e.numbers[m] for v, e in found.items() if m in e.numbers} for m in chosen}
-    data = finished[0].plan["data"]
-    label = one_line(finished[0].summary["rows"]["sample"]["label"], 80)
-    return Worth(label, str(data["name"]), len(data["ids"]), base, tuple(variants), values, tuple(effects))
+    data = finished[0].plan.data
+    label = one_line(finished[0].summary.rows["sample"].label, 80)
+    return Worth(label, data.name, len(data.ids), base, tuple(variants), values, tuple(effects))
 
 
-def _without_captions(plan: Any) -> dict[str, Any]:
-    data = plan["data"]
-    return {
-        "model": plan["model"], "seed": plan.get("seed"), "draws": plan.get("draws"),
-        "protocol": {**plan["protocol"], "captions": None},
-        "data": {**data, "fingerprint": images_fingerprint(data["fingerprint"])},
-        "metrics": {m: d["identity"] for m, d in plan["metrics"].items()},
-    }  # fmt: skip
+def _without_captions(run: Run) -> dict[str, Any]:
+    plan = encode(run.plan)
+    plan["protocol"]["captions"] = None
+    plan["data"]["fingerprint"] = images_fingerprint(run.plan.data.fingerprint)
+    return plan | {"metrics": {name: metric.identity for name, metric in run.metrics.items()}}
 
 
 def to_markdown(found: Worth) -> str:
@@ -122,11 +121,11 @@ def to_markdown(found: Worth) -> str:
             continue
         interval = one_line(i.reason or "", 80)
         if i.low is not None and i.high is not None:
-            interval = f"{shown(e.metric, i.low, 1)} to {shown(e.metric, i.high, 1)}"
+            interval = f"{shown(i.low, e.decimals, 1)} to {shown(i.high, e.decimals, 1)}"
         p_text = "–" if e.p_holm is None else f"{e.p_holm:.3g}"
         lines.append(
-            f"| {e.title} | {e.variant} | {_cell(e.metric, e.paired.a)} | {_cell(e.metric, e.paired.b)} | "
-            f"{shown(e.metric, i.value, 1)} | {interval} | {p_text} | {e.better} |"
+            f"| {e.title} | {e.variant} | {_cell(e.decimals, e.paired.a)} | {_cell(e.decimals, e.paired.b)} | "
+            f"{shown(i.value, e.decimals, 1)} | {interval} | {p_text} | {e.better} |"
         )
     return "\n".join(lines)
 
@@ -146,8 +145,8 @@ def to_json(found: Worth) -> str:
                        "base": found.base, "variants": list(found.variants), "rows": rows}, indent=1)  # fmt: skip
 
 
-def _cell(metric: str, value: float | None) -> str:
-    return "–" if value is None else shown(metric, value)
+def _cell(decimals: int | None, value: float | None) -> str:
+    return "–" if value is None else shown(value, decimals)
 
 
 WRITERS = {"markdown": to_markdown, "json": to_json}

@@ -249,7 +249,7 @@ class _ModelChecks:
         for task, answer in zip(tasks, found, strict=True):
             if not isinstance(answer, Answer):
                 what = described(self.raised[-1]) if self.raised else str(answer)
-                h, w = task.lr.size
+                h, w = task.input.size
                 raise Broken(
                     f"an LR image of {h}x{w} px to {task.size[0]}x{task.size[1]} px: {what}",
                     "float32 arrays of that size, finite and in its unit",
@@ -380,10 +380,10 @@ class _ModelChecks:
 
     def input_kept(self) -> str:
         tasks = [self._task(f"check_{i}") for i in range(2)]
-        before = [t.lr.values.copy() for t in tasks]
+        before = [t.input.values.copy() for t in tasks]
         with _images_watched(self.model) as changed:
             self._predict(*tasks)
-        if changed or any(not np.array_equal(t.lr.values, b) for t, b in zip(tasks, before, strict=True)):
+        if changed or any(not np.array_equal(t.input.values, b) for t, b in zip(tasks, before, strict=True)):
             raise Broken("upscale() wrote into batch.images", "an input that is left as it is", "work on a copy")
         return "upscale() left its images as they were"
 

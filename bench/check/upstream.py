@@ -116,7 +116,9 @@ class _Checks:
                     raise Broken(str(answer), "an answer", "see 'rfbench check model'")
                 self.answers.append(answer.arrays["mean"])
                 given = (
-                    task.lr_display if spec.unit == "display" else task.lr.select(spec.bands or task.lr.bands).values
+                    task.lr_display
+                    if spec.unit == "display"
+                    else task.input.select(spec.bands or task.input.bands).values
                 )
                 np.save(folder / f"image{i}.npy", given)
             files = {file: str(model.adapter.weights_path(file).resolve()) for file in spec.weights}

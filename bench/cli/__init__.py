@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -19,7 +20,9 @@ _OURS = Path(__file__).resolve().parents[1]
 # verb -> (module, help line): what --help shows must cost no import.
 _VERBS = {
     "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
-    "score": ("bench.cli.score", "Score images that another program wrote, by file name."),
+    "predict": ("bench.cli.predict", "Let models answer a dataset's images, and keep the answers."),
+    "score": ("bench.cli.score", "Score runs again, or images that another program made."),
+    "runs": ("bench.cli.runs", "List run folders, and remove those that were set aside."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "compare": ("bench.cli.compare", "Say whether one model is better than another, and how sure that is."),
     "gate": ("bench.cli.gate", "Hold a run against a golden one: a regression gate for CI."),
@@ -101,6 +104,7 @@ def cli() -> None:
 def main() -> None:
     """The ``rfbench`` command: user errors are one line without a traceback, bugs come with one."""
     interruption.prepare()
+    _settle_streams()
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     try:
         _settle_home()
@@ -123,6 +127,13 @@ def main() -> None:
     code = code if isinstance(code, int) else 0
     interruption.finish(code)
     sys.exit(code)
+
+
+def _settle_streams() -> None:
+    """A stream that cannot write ``ΔE00`` or a name writes what it can, and the rest as escapes, instead of nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _settle_home() -> None:

@@ -100,7 +100,7 @@ def command(
         captioner = Endpoint(address, of_server, key_env=key_env, timeout_s=timeout_s, retries=retries,
                              max_tokens=max_tokens, seed=seed, at_once=at_once)  # fmt: skip
     else:
-        from bench.predict.plan import resolve_device
+        from bench.core.device import resolve_device
 
         captioner = Local(Path(model), device=resolve_device(device), dtype=dtype, max_tokens=max_tokens, seed=seed)
     rules = Rules(skip, tokenizers)

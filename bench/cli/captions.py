@@ -26,7 +26,7 @@ def check(data: str, name: str, split: str, skip: tuple[str, ...], tokenizers: P
     from bench.captions.checks import Rules
     from bench.core.errors import one_line
     from bench.data.captions import with_captions
-    from bench.predict.plan import resolve_dataset
+    from bench.data.find import resolve_dataset
 
     rules = Rules(skip, tokenizers)
     dataset = with_captions(resolve_dataset(data), name)
@@ -61,7 +61,7 @@ def compare(runs: tuple[Path, ...], against: str | None, metrics: str | None, fo
     """
     from bench.captions.worth import WRITERS, worth
     from bench.core.files import write_bytes
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
     text = WRITERS[form](worth(find_runs(runs), against, names or None))

@@ -61,8 +61,8 @@ def model(
     commit that rfbench follows and in a process of its own: read it first. The differences are printed.
     """
     from bench.check.models import check_model
+    from bench.core.device import resolve_device
     from bench.core.errors import RfbenchError
-    from bench.predict.plan import resolve_device
 
     device = resolve_device(device)
     if against_upstream:
@@ -87,8 +87,8 @@ def model(
 def metric(name: str, weights_dir: Path | None, device: str, as_json: bool) -> int:
     """Identity, direction, order, sizes, flat images and missing pixels of a metric (pyiqa:NAME included)."""
     from bench.check.metrics import check_metric
+    from bench.core.device import resolve_device
     from bench.metrics.base import Setting
-    from bench.predict.plan import resolve_device
 
     setting = Setting(resolve_device(device), weights_dir)
     return _report(lambda tell: check_metric(name, setting, tell), as_json)

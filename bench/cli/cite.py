@@ -39,7 +39,7 @@ def command(runs: tuple[Path, ...], form: str, study: Path | None, out: Path | N
     every work used. Metrics that were not computed are not cited.
     """
     from bench.core.files import write_bytes
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
     from bench.reports.cite.collect import collect
     from bench.reports.cite.write import WRITERS
 
@@ -60,7 +60,7 @@ def command(runs: tuple[Path, ...], form: str, study: Path | None, out: Path | N
 
 def _on_study(study: Path, form: str) -> str:
     from bench.core.errors import RfbenchError
-    from bench.reports.table.write import latex_text
+    from bench.reports.render.latex import latex_text
     from bench.study.report import build, to_methods
 
     if form not in ("text", "markdown", "latex"):

@@ -60,7 +60,7 @@ def command(
     is computed, and how well it keeps its word.
     """
     from bench.core.files import write_bytes
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
     from bench.reports.compare.build import compare
     from bench.reports.compare.write import WRITERS
 

@@ -34,16 +34,16 @@ def command(runs: tuple[Path, ...], out: Path, estimate: str, references: bool, 
     The pictures are what image metrics looked at: in display range, rounded, without the protocol's border. Images
     that failed have none.
     """
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs, read_run
     from bench.reports.pictures import export
 
     found = find_runs(runs)
     for run, folder, count in export(found, out, estimate=estimate, references=references, data=data):
-        failed = len((run.summary() or {"failed": []})["failed"])
+        finished = read_run(run)
+        failed, protocol = len(finished.summary.failed), finished.plan.protocol
         print(f"{folder}: {count} images" + (f", {failed} failed" if failed else ""), file=sys.stderr)
-        protocol = run.run()["plan"]["protocol"]
-        if protocol["quantise"] is None:
+        if protocol.get("quantise") is None:
             print("note: this run scored unrounded images (quantise=none); the pictures are rounded", file=sys.stderr)
-        if protocol["border_px"]:
+        if protocol.get("border_px"):
             print(f"note: the border of {protocol['border_px']} px is cut off, as for the metrics", file=sys.stderr)
     return 0

@@ -94,12 +94,13 @@ def command(
 
 
 def _rules(given: Path | None, against: Path) -> Rules:
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs, read_run
+    from bench.records.types import MetricRecord
     from bench.reports.gate.golden import HISTORY
     from bench.reports.gate.rules import FILE, built_in, read_rules
 
-    def metrics(folder: Path) -> set[str]:
-        return {metric for golden in find_runs([folder]) for metric in golden.run()["plan"]["metrics"]}
+    def metrics(folder: Path) -> dict[str, MetricRecord]:
+        return {name: metric for golden in find_runs([folder]) for name, metric in read_run(golden).metrics.items()}
 
     beside = [against / FILE, *([against.parent / FILE] if (against / HISTORY).is_file() else [])]
     path = given or next((p for p in beside if p.is_file()), None)

@@ -38,7 +38,7 @@ def panel(
     RUN is a run folder, or a folder of them; all must be on the same data under the same protocol.
     """
     figures = _figures_for(out)
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     names = [n.strip() for n in ids.split(",") if n.strip()] if ids else None
     content = figures.panel(find_runs(runs), names or None, data=data, crop_px=crop, uncertainty=uncertainty)
@@ -91,7 +91,7 @@ def plane(runs: tuple[Path, ...], out: Path, distortion: str, perception: str | 
     The best corner is the lower left. RUN is a run folder, or a folder of them, on the same data and protocol.
     """
     figures = _figures_for(out)
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     found = figures.plane(find_runs(runs), distortion, perception)
     _left_out(found.left_out)
@@ -108,7 +108,7 @@ def distributions(runs: tuple[Path, ...], out: Path, metric: str) -> int:
     RUN is a run folder, or a folder of them, on the same data and protocol.
     """
     figures = _figures_for(out)
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     found = figures.series(find_runs(runs), metric)
     _left_out(found.left_out)
@@ -127,7 +127,7 @@ def scenes(runs: tuple[Path, ...], out: Path, metric: str, rows: str | None) -> 
     """
     figures = _figures_for(out)
     from bench.core.errors import RfbenchError
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     chosen = [r.strip() for r in rows.split(",") if r.strip()] if rows else None
     if chosen is not None and len(chosen) != 2:
@@ -151,7 +151,7 @@ def _left_out(rows: dict[str, str]) -> None:
 
 def _calibration(draw: str, runs: tuple[Path, ...], out: Path, data: str | None) -> int:
     figures = _figures_for(out)
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     found, skipped = figures.calibrations(find_runs(runs), data)
     _left_out(skipped)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Any
 
 import click
 
-from bench.cli.shared import metrics_option, settle_threads, weights_option
+from bench.cli.shared import (
+    metrics_option,
+    predicting_options,
+    say_failed,
+    say_skipped,
+    settle_threads,
+    workers_option,
+)
 
 settle_threads()
 
@@ -15,114 +22,80 @@ _EPILOG = """\b
 Examples:
   rfbench run --model bicubic --model lanczos --protocol paired
   rfbench run --model bicubic --protocol bicubic-4x --data my-dataset --out results-of-today
-  rfbench run --model files:folder=predictions --protocol paired:normalisation=percentile[2,98] --data my-dataset
+  rfbench run --model mymodel.py:MyModel --metrics psnr_rgb,ssim_rgb
 """
 
 
 @click.command("run", epilog=_EPILOG)
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    required=True,
-    metavar="NAME[:KEY=VALUE,...]",
-    help="A model; repeat for several.",
-)
-@click.option(
-    "--protocol",
-    default="paired",
-    show_default=True,
-    metavar="NAME[:KEY=VALUE,...]",
-    help="What is asked of the models.",
-)
-@click.option(
-    "--data", default="scenes", show_default=True, metavar="DIR|NAME", help="A dataset folder, or a registered dataset."
-)
-@click.option("--split", default="test", show_default=True, help="Which of the dataset's images.")
+@predicting_options
 @metrics_option
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda[:N]",
-    help="Where models run and networks score.",
-)
-@click.option(
-    "--dtype",
-    default="float32",
-    show_default=True,
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Arithmetic of networks; interpolation stays float32.",
-)
-@click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images a model gets at once.")
-@click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Scoring processes; 0 scores in this one.  [default: one core less than there are, at most 4]",
-)
-@click.option(
-    "--draws",
-    default=4,
-    show_default=True,
-    metavar="K",
-    help="Draws of a stochastic model; uncertainty metrics use all.",
-)
-@click.option(
-    "--seed", default=0, show_default=True, metavar="S", help="Of the run; each image and draw has its own from it."
-)
-@click.option("--limit", type=int, metavar="N", help="Only the first N images by id.")
+@workers_option
 @click.option(
     "--strict",
     is_flag=True,
     help="Stop before anything is computed if a model lacks packages or weights, or a metric cannot be computed.",
 )
-@click.option(
-    "--allow-train", is_flag=True, help="Also run a model on images that it was trained on; tables will say so."
-)
-@weights_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Run folders become DIR/MODEL.  [default: runs/, named by the plan, so the same command resumes]",
-)
-def command(**options: object) -> int:
+def command(metrics: tuple[str, ...] | None, workers: int | None, strict: bool, **options: Any) -> int:
     """Run models on a dataset under a protocol, score them, and print the table.
 
-    The same command resumes an interrupted run and ends with the same bytes. Progress goes to stderr, the table to
-    stdout. A model that lacks packages or weights is left out with a line that says what gets them, and the exit code
-    is 2 then.
+    It is 'rfbench predict' and 'rfbench score' in one: what is there already is not computed again, so the same command
+    resumes an interrupted run and ends with the same bytes, and one more metric costs that metric alone. Progress goes
+    to stderr, the table to stdout. A model that cannot run is left out with a line that says why, and the exit code is
+    2 then.
     """
-    from bench.core.errors import one_line
-    from bench.core.licences import restriction
-    from bench.metrics.scorer import built
-    from bench.predict.execute import execute
-    from bench.predict.plan import SLOW, NotReady, Request, make_plan
+    from bench.core.device import resolve_device
+    from bench.metrics.base import Setting
+    from bench.predict.plan import NotReady, Request, make_plan
+    from bench.protocols.find import resolve_protocol
     from bench.reports.table.build import build_table
-    from bench.reports.table.write import to_markdown
+    from bench.reports.table.shape import for_stdout
+    from bench.score import execute
+    from bench.score.choice import choose_metrics
+    from bench.score.run import run
 
+    request = Request(workers=workers, strict=strict, **options)
+    scoring = execute.Request(metrics, request.device, workers, strict, request.weights_dir)
     try:
-        plan = make_plan(Request(**options))  # type: ignore[arg-type]
+        prepared = make_plan(request)
+        # What is misspelt or missing is told before anything is predicted.
+        protocol = resolve_protocol(request.protocol)
+        setting = Setting(resolve_device(request.device), request.weights_dir, protocol.quantise, protocol.border_px)
+        choice = choose_metrics(metrics, setting, strict=strict)
+        say_prepared(prepared)
+        say_skipped(choice.skipped, choice.lacking_weights)
+        outcome = run(request, scoring, sys.argv, prepared=prepared)
     except NotReady as error:
         for why in error.reasons:
             print(f"error: {why}", file=sys.stderr)
         return error.exit_code
-    for why in plan.not_ready.values():
-        print(f"warning: left out: {why}", file=sys.stderr)
-    for name, why in plan.skipped.items():
-        print(f"{'note' if why.startswith(SLOW) else 'warning'}: {name}: {why}", file=sys.stderr)
-    for label, record in plan.runs.items():
-        restricts = restriction(record["licences"]["model"])
-        if restricts:
-            print(f"note: {label} is under {one_line(record['licences']['model'])}: {restricts}", file=sys.stderr)
-    lacking = [name for name in plan.skipped if built(name, plan.setting).lacking_weights()]
-    if len(lacking) > 1:
-        print(f"'rfbench weights fetch --metrics {','.join(lacking)}' gets all of these weights", file=sys.stderr)
-    outcome = execute(plan, sys.argv)
-    click.echo(to_markdown(build_table(outcome.folders)))
+    click.echo(for_stdout(build_table(outcome.folders, outcome.names), [f.path for f in outcome.folders]))
     for folder in outcome.folders:
-        print(f"run folder: {folder.path}", file=sys.stderr)
-    if outcome.failed:
-        print(f"{outcome.failed} images failed; scores.parquet names each with its error", file=sys.stderr)
-    return 1 if outcome.failed else 2 if plan.not_ready else 0
+        print(f"run folder: {shown_path(folder.path)}", file=sys.stderr)
+    say_failed(outcome.failed)
+    return outcome.exit_code
+
+
+def say_prepared(prepared: Any) -> None:
+    """Say on stderr what a plan leaves out, and which models are under a licence that restricts their use."""
+    from bench.core.errors import one_line
+    from bench.core.licences import restriction
+
+    for why in prepared.not_ready.values():
+        print(f"warning: left out: {why}", file=sys.stderr)
+    for label, record in prepared.runs.items():
+        licence = record.licences.get("model", "")
+        restricts = restriction(licence)
+        if restricts:
+            print(f"note: {label} is under {one_line(licence)}: {restricts}", file=sys.stderr)
+
+
+def shown_path(path: Any) -> str:
+    """A path as the user would write it: relative to the working folder where it lies below it."""
+    from pathlib import Path
+
+    from bench.core.errors import one_line
+
+    try:
+        return one_line(path.relative_to(Path.cwd()), 300)
+    except ValueError:
+        return one_line(path, 300)

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench.cli.shared import metrics_option, settle_threads, weights_option
+from bench.cli.shared import (
+    device_option,
+    metrics_option,
+    say_failed,
+    say_skipped,
+    settle_threads,
+    weights_option,
+    workers_option,
+)
 
 settle_threads()
 
 _SHOWN = 5  # failures named on stderr; the document names all
 _EPILOG = """\b
 Examples:
-  rfbench score --pred my-outputs --ref hr-images
+  rfbench score runs/today/bicubic --metrics default,niqe_ref
+  rfbench score --pred my-outputs --ref hr-images --out mine
   rfbench score --pred my-outputs --ref hr-images --pred-name '{id}_x4_out' --metrics psnr_rgb,ssim_rgb --border-px 4
-  rfbench score --pred floats --ref twelve-bit --scale 1 --ref-scale 4095 --format json --out scores.json
+  rfbench score --pred floats --ref twelve-bit --scale 1 --ref-scale 4095 --format json --save scores.json
   rfbench score --pred my-outputs --data my-dataset --split test --protocol paired
   rfbench score --pred geotiffs --data my-dataset --unit reflectance --bands 'R G B NIR' --format csv
 
 \b
-The JSON (docs/score-json.md):
+The JSON of --pred (docs/score-json.md):
   {"format": 1,
    "images": [{"id": "a", "scores": {"psnr_rgb": 28.1}, "reasons": {"nll": "..."}, "error": null, ...}],
    "summary": {"psnr_rgb": {"value": 28.1, "n": 1, "reason": null}, ...},
@@ -32,31 +42,36 @@ The JSON (docs/score-json.md):
 \b
 Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2 wrong input, or nothing matched.
 """
+_OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_scale", "bands", "sensor", "unit",
+              "border_px", "quantise", "fresh", "out")  # fmt: skip
 
 
 @click.command("score", epilog=_EPILOG)
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
 @click.option(
     "--pred",
-    required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The images to score: files of one folder.",
+    help="Instead of runs: images that another program made, files of one folder.",
 )
 @click.option("--ref", type=click.Path(path_type=Path), metavar="DIR", help="A folder of references of the same names.")
-@click.option("--data", metavar="DIR|NAME", help="Or a dataset, whose ids the images are named by.")
-@click.option("--split", help="With --data: which of its images.  [default: test]")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    help="With --pred: a dataset, whose ids the images are named by. With runs: where their dataset lies now.",
+)
+@click.option("--split", help="With --pred and --data: which of the dataset's images.  [default: test]")
 @click.option(
     "--protocol",
     metavar="NAME[:KEY=VALUE,...]",
-    help="With --data: grid, border, rounding, display.  [default: paired]",
+    help="With --pred and --data: grid, border, rounding, display.  [default: paired]",
 )
+@click.option("--label", metavar="NAME", help="With --pred: the images' name in tables.  [default: the folder's]")
 @metrics_option
 @click.option(
     "--pred-name",
-    default="{id}",
-    show_default=True,
     metavar="PATTERN",
-    help="What the images' names look like without ending; {id} is the reference's.",
+    help="What the images' names look like without ending; {id} is the reference's.  [default: {id}]",
 )
 @click.option(
     "--scale",
@@ -78,10 +93,8 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
 )
 @click.option(
     "--unit",
-    default="display",
-    show_default=True,
     type=click.Choice(["display", "reflectance"]),
-    help="What the images hold; reflectance (integers x 10000, or --scale) only with --data.",
+    help="What the images hold; reflectance (integers x 10000, or --scale) only with --data.  [default: display]",
 )
 @click.option(
     "--border-px", type=int, metavar="N", help="With --ref: pixels cut from every side of both.  [default: 0]"
@@ -89,14 +102,8 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
 @click.option(
     "--quantise", type=click.Choice(["8", "none"]), help="With --ref: round both to 8 bit before metrics.  [default: 8]"
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks score.")
-@click.option(
-    "--workers",
-    type=int,
-    metavar="N",
-    help="Scoring processes; 0 scores in this one. No number depends on it.  [default: one a core, at most 4; none for "
-    "few images]",
-)
+@device_option
+@workers_option
 @click.option(
     "--strict", is_flag=True, help="Stop before anything is computed if a metric cannot be or a file has no partner."
 )
@@ -107,55 +114,128 @@ Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2
     default="markdown",
     show_default=True,
     type=click.Choice(["markdown", "json", "csv"]),
-    help="JSON and CSV hold every image, at full precision.",
+    help="JSON and CSV of --pred hold every image, at full precision.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
-def command(form: str, out: Path | None, **options: Any) -> int:
-    """Score images that another program wrote, without a model.
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --pred: keep the images as a run, for table, compare and gate.",
+)
+@click.option("--fresh", is_flag=True, default=None, help="With --out: begin anew; an earlier run is set aside.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here, not to stdout.")
+def command(runs: tuple[Path, ...], pred: Path | None, form: str, save: Path | None, **options: Any) -> int:
+    """Score runs again, or images that another program made, without a model.
 
-    PNG, JPEG, TIFF, npy and npz files of one folder are matched by name (without the ending) with those of another
-    (--ref) or with the ids of a dataset (--data). Images without a partner are counted and named; a broken one is a row
-    with its error. Progress goes to stderr, the result to stdout.
+    RUN is a run's folder, or one that holds runs. What was scored already is kept: metrics that are new, that failed or
+    whose weights were missing are computed, and only they.
+
+    With --pred, PNG, JPEG, TIFF, npy and npz files of one folder are matched by name (without the ending) with those of
+    another (--ref) or with the ids of a dataset (--data). Images without a partner are counted and named; a broken one
+    is a row with its error. Progress goes to stderr, the result to stdout.
     """
     from bench.core.errors import RfbenchError
-    from bench.core.files import write_bytes
-    from bench.score.score import Request, score
-    from bench.score.write import WRITERS
+    from bench.score import execute
 
+    if bool(runs) == (pred is not None):
+        found = "both" if runs else "neither"
+        raise RfbenchError(f"found {found} a run and --pred, expected one: rfbench score RUN, or --pred DIR --ref DIR")
+    if save is not None:
+        _check_save(save)
+    shared = {key: options.pop(key) for key in ("metrics", "device", "workers", "strict", "weights_dir")}
+    if shared["workers"] is not None and shared["workers"] < 0:
+        raise RfbenchError(f"--workers: found {shared['workers']}, expected 0 or more")
+    scoring = execute.Request(**shared)
+    if pred is None:
+        given = next((f"--{k.replace('_', '-')}" for k in _OF_IMAGES if options[k] is not None), None)
+        if given:
+            raise RfbenchError(f"{given} goes with --pred; runs have their own")
+        return _score_runs(runs, scoring, options["data"], form, save)
+    return _score_images(pred, scoring, options, form, save)
+
+
+def _score_runs(runs: tuple[Path, ...], scoring: Any, data: str | None, form: str, save: Path | None) -> int:
+    import dataclasses
+
+    from bench.records.run import find_runs
+    from bench.reports.table.build import build_table
+    from bench.reports.table.write import WRITERS
+    from bench.score.execute import score
+
+    outcome = score(find_runs(runs), dataclasses.replace(scoring, data=data), sys.argv)
+    say_skipped(outcome.skipped, outcome.lacking_weights)
+    _deliver(WRITERS[form](build_table(outcome.folders, outcome.names)), save)
+    failed = outcome.failed + outcome.broken
+    say_failed(failed)
+    return 1 if failed else 0
+
+
+def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, save: Path | None) -> int:
+    from bench.metrics.scorer import chosen
+    from bench.records.run import read_run
+    from bench.reports.scores import WRITERS, document
+    from bench.score.execute import score
+    from bench.score.foreign import Request, import_images
+
+    chosen(scoring.metrics)  # a name that is misspelt is told before any file is read
+    out = options.pop("out")
     if out is not None:
         _check_out(out)
-    request = Request(**options)
-    try:
-        document = score(request, title=request.pred.name or "score")
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written, the same command starts anew", file=sys.stderr)
-        return 130
-    text = WRITERS[form](document) + "\n"
-    if out is None:
-        click.echo(text, nl=False)
-    else:
+    request = Request(pred, strict=scoring.strict, **{k: v for k, v in options.items() if v is not None})
+    with tempfile.TemporaryDirectory(prefix="rfbench-") as place:
         try:
-            write_bytes(out, text.encode())
-        except RfbenchError as error:
-            click.echo(text, nl=False)
-            raise RfbenchError(f"{str(error).partition(';')[0]}; the result went to stdout instead") from None
-        print(f"scores: {out}", file=sys.stderr)
-    _report(document, with_reasons=form != "markdown" or out is not None)
-    return 1 if document["failed"] else 0
+            folder = import_images(request, out or Path(place) / "run", sys.argv)
+            outcome = score([folder], scoring, sys.argv)
+        except KeyboardInterrupt:
+            if out is not None:
+                raise
+            print(
+                "error: interrupted; nothing was kept, the same command starts anew (--out keeps it)", file=sys.stderr
+            )
+            return 130
+        found = document(read_run(folder), outcome.names)
+        _deliver(WRITERS[form](found), save)
+    if out is not None:
+        print(f"run folder: {out}", file=sys.stderr)
+    _report(found, with_reasons=form != "markdown" or save is not None)
+    return 1 if found["failed"] or outcome.broken else 0
 
 
-def _check_out(out: Path) -> None:
+def _deliver(text: str, save: Path | None) -> None:
+    """The result on stdout, or in a file; on stdout too where the file cannot be written after all."""
+    from bench.core.errors import RfbenchError
+    from bench.core.files import write_bytes
+
+    if save is None:
+        click.echo(text)
+        return
+    try:
+        write_bytes(save, (text + "\n").encode())
+    except RfbenchError as error:
+        click.echo(text)
+        raise RfbenchError(f"{str(error).partition(';')[0]}; the result went to stdout instead") from None
+    print(f"scores: {save}", file=sys.stderr)
+
+
+def _check_save(save: Path) -> None:
     """Refuse what could not, or should not, be written, before an hour of work depends on it."""
     from bench.core.errors import RfbenchError
     from bench.data.readers import SUFFIXES
 
-    parent = next(p for p in (out.parent, *out.parent.absolute().parents) if p.exists())
-    if out.is_dir() or out.suffix.lower() in SUFFIXES:
+    parent = next(p for p in (save.parent, *save.parent.absolute().parents) if p.exists())
+    if save.is_dir() or save.suffix.lower() in SUFFIXES:
         raise RfbenchError(
-            f"--out: {out} is {'a folder' if out.is_dir() else 'an image'}, expected a file such as s.json"
+            f"--save: {save} is {'a folder' if save.is_dir() else 'an image'}, expected a file such as s.json"
         )
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise RfbenchError(f"--out: {out} cannot be written in {parent}; choose a folder that can be written")
+        raise RfbenchError(f"--save: {save} cannot be written in {parent}; choose a folder that can be written")
+
+
+def _check_out(out: Path) -> None:
+    from bench.core.errors import RfbenchError
+
+    if out.suffix.lower() in (".json", ".csv", ".md") or out.is_file():
+        raise RfbenchError(f"--out: {out} is a file, expected the run's folder; --save {out} writes the result there")
 
 
 def _count(n: int, what: str) -> str:

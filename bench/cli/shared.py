@@ -1,11 +1,17 @@
-"""What ``rfbench run`` and ``rfbench score`` share."""
+"""What several verbs share: how threads are settled, options, and what is said of metrics and failures."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+
+from bench.core.reason import Reason
 
 
 def settle_threads() -> None:
@@ -31,5 +37,82 @@ weights_option = click.option(
     "--weights-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where pretrained weights of metrics and models lie.  [default: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights]",
+    help="Where pretrained files lie (also: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights).",
 )
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
+)
+workers_option = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Scoring processes; 0 scores in this one. No number depends on it.  [default: one a core, at most 4; none for "
+    "few images]",
+)
+
+_PREDICTING = (
+    click.option(
+        "--model", "models", multiple=True, required=True, metavar="NAME[:KEY=VALUE,...]",
+        help="A model; repeat for several. path/file.py:Class names a class of a file; every model takes label=NAME.",
+    ),
+    click.option(
+        "--protocol", default="paired", show_default=True, metavar="NAME[:KEY=VALUE,...]",
+        help="What is asked of the models.",
+    ),
+    click.option(
+        "--data", default="scenes", show_default=True, metavar="DIR|NAME",
+        help="A dataset folder, or a registered dataset.",
+    ),
+    click.option("--split", default="test", show_default=True, help="Which of the dataset's images."),
+    device_option,
+    click.option(
+        "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16", "bfloat16"]),
+        help="Arithmetic of networks; interpolation stays float32.",
+    ),
+    click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images a model gets at once."),
+    click.option(
+        "--draws", default=4, show_default=True, metavar="K",
+        help="Draws of a stochastic model; uncertainty metrics use all.",
+    ),
+    click.option(
+        "--seed", default=0, show_default=True, metavar="S",
+        help="Of the run; each image and draw has its own from it.",
+    ),
+    click.option("--limit", type=int, metavar="N", help="Only the first N images by id."),
+    click.option(
+        "--allow-train", is_flag=True, help="Also run a model on images that it was trained on; tables will say so."
+    ),
+    click.option(
+        "--fresh", is_flag=True, help="Begin anew; an earlier run is set aside until 'rfbench runs prune'."
+    ),
+    weights_option,
+    click.option(
+        "--out", type=click.Path(path_type=Path), metavar="DIR",
+        help="Run folders become DIR/MODEL.  [default: runs/, named by the plan, so the same command resumes]",
+    ),
+)  # fmt: skip
+
+
+def predicting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of ``rfbench predict``, which are the fields of ``bench.predict.plan.Request``."""
+    for option in reversed(_PREDICTING):
+        command = option(command)
+    return command
+
+
+def say_skipped(skipped: Mapping[str, Reason], lacking_weights: Sequence[str]) -> None:
+    """Say on stderr which metrics are not computed, and what gets them."""
+    for name, why in skipped.items():
+        print(f"{'note' if why.kind == 'slow' else 'warning'}: {name}: {why}", file=sys.stderr)
+    if len(lacking_weights) > 1:
+        print(
+            f"'rfbench weights fetch --metrics {','.join(lacking_weights)}' gets all of these weights", file=sys.stderr
+        )
+
+
+def say_failed(failed: Counter[str]) -> None:
+    """Say on stderr why images failed: each kind of reason once, with how many there are."""
+    for why, count in failed.most_common(8):
+        print(f"{count} image{'s' * (count != 1)} failed: {why}", file=sys.stderr)
+    if len(failed) > 8:
+        print(f"and {len(failed) - 8} other reasons; 'rfbench table --format json' has all", file=sys.stderr)

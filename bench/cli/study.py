@@ -69,7 +69,7 @@ def create(
 
     from bench.core.errors import RfbenchError
     from bench.core.texts import read_text
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
     from bench.study.create import CONSENT, Wanted
     from bench.study.create import create as make
     from bench.study.design import Sizes
@@ -214,7 +214,7 @@ def report(study: Path, runs: tuple[Path, ...], form: str, out: Path | None, fig
     The study must be closed. docs/study.md says how each number is computed, and how well its interval keeps its word.
     """
     from bench.core.files import write_bytes
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
     from bench.study.report import WRITERS, build
 
     found = build(study, find_runs(runs) if runs else ())

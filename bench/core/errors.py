@@ -44,7 +44,14 @@ class Unavailable(RfbenchError):
 
 
 class ItemError(RfbenchError):
-    """One image could not be processed; it becomes a row with this error and the others go on."""
+    """One image could not be processed; it becomes a row with this error and the others go on.
+
+    ``traceback`` is that of a plugin's error, for its author.
+    """
+
+    def __init__(self, message: object, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 class RfbenchWarning(UserWarning):

@@ -219,6 +219,11 @@ def safe_name(name: str) -> str:
     return f"{cleaned or 'x'}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
+def stem_of(image_id: str) -> str:
+    """What an image is called where only names of files are known: its ``safe_name``, and such a name as it is."""
+    return image_id if re.fullmatch(r"[A-Za-z0-9._-]{1,60}~[0-9a-f]{12}", image_id) else safe_name(image_id)
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a file is one that was being written when its process was killed."""
     return _TEMPORARY.fullmatch(path.name) is not None

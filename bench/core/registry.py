@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from bench.core.errors import RfbenchError, one_line, unknown
+from bench.core.contain import described, quiet
+from bench.core.errors import RfbenchError, unknown
 
 Kind = Literal["models", "metrics", "protocols", "datasets", "commands"]
+_registered: dict[tuple[Kind, str], Any] = {}
 
 
 @functools.cache
@@ -42,18 +45,41 @@ def _ours_first(point: EntryPoint) -> tuple[bool, str, str]:
 
 def names(kind: Kind) -> list[str]:
     """The registered names of one kind."""
-    return sorted(points(kind))
+    return sorted({*points(kind), *_in_process(kind)})
+
+
+def register(kind: Kind, name: str, found: Any) -> None:
+    """Register an object for this process alone, as a notebook does; it stands before an entry point of its name."""
+    _registered[kind, name] = found
+
+
+def forget() -> None:
+    """Forget what was found: what was installed meanwhile is found again, what was registered here is gone."""
+    _registered.clear()
+    points.cache_clear()
+    _loaded.cache_clear()
+
+
+def _in_process(kind: Kind) -> Iterable[str]:
+    return (name for of, name in _registered if of == kind)
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The object that ``name`` registers; RfbenchError for an unknown name or one that fails to load."""
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    if name not in points(kind):
+        raise unknown(kind[:-1], name, names(kind), hint=f"'rfbench ls {kind}' lists them")
+    return _loaded(kind, name)
 
 
 @functools.cache
-def load(kind: Kind, name: str) -> Any:
-    """The object that ``name`` registers; RfbenchError for an unknown name or one that fails to load."""
-    if name not in points(kind):
-        raise unknown(kind[:-1], name, points(kind), hint=f"'rfbench ls {kind}' lists them")
+def _loaded(kind: Kind, name: str) -> Any:
     try:
-        return points(kind)[name].load()
-    except Exception as error:  # importing a plugin runs its code
+        with quiet():
+            return points(kind)[name].load()
+    except (Exception, SystemExit) as error:  # importing a plugin runs its code
         raise RfbenchError(
             f"the {kind[:-1]} '{name}' ({points(kind)[name].value}) cannot be loaded: "
-            f"{type(error).__name__}: {one_line(error, 160)}; repair or uninstall its package"
+            f"{described(error, 160)}; repair or uninstall its package"
         ) from error

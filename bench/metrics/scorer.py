@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -168,9 +168,14 @@ class Scorer:
         return self.score_models(reference, {"": estimates})[""]
 
     def score_models(
-        self, reference: Reference, estimates: Mapping[str, Mapping[str, Estimate]]
+        self,
+        reference: Reference,
+        estimates: Mapping[str, Mapping[str, Estimate]],
+        wanted: Mapping[str, Collection[str]] | None = None,
     ) -> dict[str, ItemScores]:
         """Score what several models made of one image, by model and kind of estimate.
+
+        ``wanted`` names the metrics for each model; None stands for all metrics for each.
 
         Metric by metric, so that each does the reference's side once for all models and then lets it go: memory holds
         one metric's features of the reference, which are many times the image. A score is computed from the same two
@@ -184,6 +189,8 @@ class Scorer:
             found[label].scores.update({kind: {} for kind in of_model})
         for metric in self.metrics:
             for label, of_model in estimates.items():
+                if wanted is not None and metric.name not in wanted[label]:
+                    continue
                 for kind, estimate in of_model.items():
                     _score(metric, kind, estimate, reference, found[label])
             reference.cache.pop(metric.name, None)

@@ -7,23 +7,32 @@ the tile) instead of losing the run. What was done to an image is noted with its
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import importlib
+import importlib.util
+import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from bench import weights
 from bench.core import registry
+from bench.core.contain import PluginFailed, contained, described, kept_traceback, quiet
 from bench.core.errors import ItemError, RfbenchError, Unavailable, one_line, unknown
+from bench.core.files import digest
 from bench.core.image import RGB, Array, Image, Unit
 from bench.core.options import split_spec
 from bench.core.resample import resize
 from bench.core.seeds import seed_for
+from bench.models.code import code_hash
 from bench.models.ready import install, lacking
 from bench.models.spec import Adapter, Batch, ModelSpec, Prediction
 from bench.models.tiling import Span, pad, padded_size, ramp, spans
@@ -87,73 +96,78 @@ class _Raw:
     facts: dict[str, np.ndarray]
 
 
+_BY_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)(?::(?P<options>.*))?", re.DOTALL)
+"""A model by the file of its code: ``path/file.py:Class[:key=value,...]``."""
+_NOTED_BEYOND = 1e-3  # of display range: what lies nearer to it is rounding
+
+
 class Model:
     """A registered model with its options, ready to answer tasks."""
 
     def __init__(
         self, text: str, *, device: str = "cpu", dtype: str = "float32", weights_dir: Path | None = None
     ) -> None:
-        """``text`` is ``NAME[:key=value,...]``. Raises RfbenchError for an unknown model or option.
+        """``text`` is ``NAME[:key=value,...]``, or ``path/file.py:Class[:key=value,...]`` for a class of a file.
 
-        ``weights_dir`` is where pretrained files lie, beside the usual folders (``bench.weights.folders``).
+        Every model takes the option ``label``, its name in tables. ``weights_dir`` is where pretrained files lie,
+        beside the usual folders (``bench.weights.folders``).
+
+        Raises
+        ------
+        RfbenchError
+            An unknown model or option; whatever the model's own code raises while it is made.
         """
-        name, options = split_spec(text)
-        spec = registry.load("models", name)
-        if not isinstance(spec, ModelSpec):
-            raise RfbenchError(
-                f"the model '{name}' registers a {type(spec).__name__}, expected a bench.models.ModelSpec"
-            )
+        spec, adapter_class, options = _resolved(text)
+        name = spec.name
+        label = options.pop("label", None) if "label" not in spec.default_options else None
         for key in options:
             if key not in spec.default_options:
-                raise unknown(f"option of model {name}", key, spec.default_options)
+                raise unknown(f"option of model {name}", key, [*spec.default_options, "label"])
         if dtype not in spec.dtypes:
             raise RfbenchError(f"--dtype: found {dtype}, expected {' or '.join(spec.dtypes)}, the arithmetic of {name}")
+        self.text = text
         self.options = spec.default_options | options
         self.device, self.dtype = device, dtype
-        module, _, attribute = spec.adapter.partition(":")
-        try:
-            adapter = getattr(importlib.import_module(module), attribute)(**self.options)
-        except RfbenchError as error:
-            raise RfbenchError(f"model {name}: {error}") from None
-        except (ImportError, AttributeError, TypeError) as error:
-            raise RfbenchError(
-                f"model {name}: its adapter {spec.adapter} cannot be loaded: {one_line(error)}"
-            ) from error
-        if not isinstance(adapter, Adapter):
-            raise RfbenchError(f"model {name}: {spec.adapter} is no bench.models.Adapter; derive it from that class")
-        self.adapter = adapter
-        self.spec = adapter.specialise(spec)
-        adapter.spec = self.spec
-        self._weights = weights.of_model(name, self.spec.weights)
-        self._weights_dir = weights_dir
-        adapter._find_weights = self._find_weights
-        own = f"{name}-reimplemented" if self.spec.reimplementation else name
-        self.label = one_line(adapter.label() or own, 60)
-        self.training_ids = adapter.training_ids()
+        with contained(f"model {name}", RfbenchError):
+            adapter = adapter_class(**self.options)
+            self.adapter: Adapter = adapter
+            self.spec: ModelSpec = adapter.specialise(spec)
+            adapter.spec = self.spec
+            self._weights = weights.of_model(name, self.spec.weights)
+            self._weights_dir = weights_dir
+            adapter._find_weights = self._find_weights
+            own = f"{name}-reimplemented" if self.spec.reimplementation else name
+            self.label = one_line(label or adapter.label() or own, 60)
+            self.training_ids = adapter.training_ids()
         self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
         self._largest_batch: int | None = None
 
     def fit_to(self, dataset: Any, split: str, protocol: Any) -> None:
         """Let a model that is fitted to a dataset be so before anything of it is recorded."""
-        self.adapter.fit_to(dataset, split, protocol)
-        self.training_ids = self.adapter.training_ids()
+        with contained(f"model {self.spec.name}", RfbenchError):
+            self.adapter.fit_to(dataset, split, protocol)
+            self.training_ids = self.adapter.training_ids()
 
     def identity(self) -> dict[str, Any]:
-        """All of the model that can change a prediction, as stored with a run."""
+        """All of the model that can change a prediction, as a run records it (``ModelRecord`` without the label)."""
         spec = {k: v for k, v in dataclasses.asdict(self.spec).items() if k not in _FOR_PEOPLE}
-        # Not where they come from.
-        spec["weights"] = {f: weights.identified(entry, self._weights_dir) for f, entry in self._weights.items()}
-        options = {k: v for k, v in self.options.items() if k not in self.spec.path_options}
-        return {"spec": spec, "options": options, "label": self.label, **self.adapter.identity()}
+        with contained(f"model {self.label}", RfbenchError):
+            # Not where they come from.
+            spec["weights"] = {f: weights.identified(entry, self._weights_dir) for f, entry in self._weights.items()}
+            adapter = self.adapter.identity()
+            asked = self.spec.environment
+            code = code_hash(type(self.adapter), (asked.shim_file(),) if asked is not None else ())
+            options = {k: str(v) for k, v in self.options.items() if k not in self.spec.path_options}
+            found = {"spec": spec, "options": options, "adapter": adapter, "code": code}
+            plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
+        return plain
 
     def check_ready(self) -> None:
         """Unavailable, with the command that helps, unless the packages and files that the model needs are here and
         right."""
         self._check_packages()
-        try:
+        with contained(f"model {self.label}", Unavailable):
             self.adapter.check()
-        except RfbenchError as error:
-            raise Unavailable(f"model {self.label}: {error}") from None
         for file in self._weights:
             try:
                 self._find_weights(file)
@@ -173,9 +187,39 @@ class Model:
         return weights.find(self._weights[file], self._weights_dir)
 
     def load(self) -> None:
-        """Load weights and move the model to its device. Unavailable where a package or a file is missing."""
+        """Load weights and move the model to its device.
+
+        Raises
+        ------
+        Unavailable
+            A package or a file is missing, or memory ran out.
+        RfbenchError
+            Whatever else loading raised.
+        """
         self._check_packages()
-        self.adapter.load(self.device, self.dtype)
+        try:
+            with contained(f"model {self.label}: loading", Unavailable):
+                self.adapter.load(self.device, self.dtype)
+        except (MemoryError, PluginFailed) as error:
+            cause = error.__cause__ or error
+            if not _out_of_memory(cause):
+                raise
+            self.close()
+            raise Unavailable(
+                f"model {self.label}: out of memory while loading; use a device with more, or a smaller --dtype"
+            ) from None
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Tell the model of the captions to come, if it reads any."""
+        with contained(f"model {self.label}: captions", Unavailable):
+            self.adapter.prepare(captions)
+
+    def close(self) -> None:
+        """Let the model go, and give its memory back; whatever its own code raises then is of no matter."""
+        with contextlib.suppress(RfbenchError), contained(f"model {self.label}: close"):
+            self.adapter.close()
+        gc.collect()
+        _free_memory()
 
     def predict(
         self, tasks: Sequence[Task], *, run_seed: int, draws: int, policy: Policy = "post"
@@ -183,7 +227,7 @@ class Model:
         """Answer each task, in order; a task that fails is its error, and the others go on."""
         groups: dict[Any, list[int]] = {}
         for i, task in enumerate(tasks):
-            alike = (task.lr.size, task.size, task.lr.bands, task.lr.unit, task.lr.gsd_m, _offset(task))
+            alike = (task.input.size, task.size, task.input.bands, task.input.unit, task.input.gsd_m, _offset(task))
             groups.setdefault(alike, []).append(i)
         answers: list[Answer | ItemError] = [ItemError("not run")] * len(tasks)
         for indices in groups.values():
@@ -217,7 +261,7 @@ class Model:
         """The answers, or why there are none. The error's frames, and the memory that they hold, are gone by then."""
         try:
             return self._answer(tasks, run_seed, draws, policy, tile_px)
-        except Exception as error:  # a model that fails loses its images, not the run
+        except (Exception, SystemExit) as error:  # a model that fails loses its images, not the run
             why = _NO_MEMORY if _out_of_memory(error) else _item_error(self.label, error)
         if why is _NO_MEMORY:
             _free_memory()
@@ -225,8 +269,8 @@ class Model:
 
     def _in_smaller_tiles(self, task: Task, run_seed: int, draws: int, policy: Policy) -> Answer | ItemError:
         """One image that does not fit into memory: tiles of half, a quarter, ... of its side."""
-        scale = max(out / side for out, side in zip(task.size, task.lr.size, strict=True))
-        largest = min(self.spec.largest_tile_px(scale) or max(task.lr.size), max(task.lr.size))
+        scale = max(out / side for out, side in zip(task.size, task.input.size, strict=True))
+        largest = min(self.spec.largest_tile_px(scale) or max(task.input.size), max(task.input.size))
         tile, tried = largest // 2, ""
         # A smaller tile would be padded to this again.
         while tile >= max(_SMALLEST_TILE_PX, self.spec.min_side_px, self.spec.multiple):
@@ -251,8 +295,8 @@ class Model:
         images = np.stack([i.values for i in inputs])
         size, notes = first.size, list[str]()
         if spec.scale_factors is not None:
-            factor = _factor(spec.scale_factors, first.lr.size, first.size)
-            exact = tuple(n * factor for n in first.lr.size)
+            factor = _factor(spec.scale_factors, first.input.size, first.size)
+            exact = tuple(n * factor for n in first.input.size)
             if exact != first.size:
                 notes.append(f"x{factor} model on a grid of {first.size[0]}x{first.size[1]} px: {policy} resize")
                 if policy == "pre" and spec.input_kind == "series":
@@ -274,12 +318,12 @@ class Model:
             series=tuple(t.series for t in tasks) if spec.input_kind == "series" else (),
             dates=tuple(t.lr_date for t in tasks),
             target_dates=tuple(t.reference.hr_date for t in tasks),
-            gsd_m=first.lr.gsd_m,
+            gsd_m=first.input.gsd_m,
         )
         scale = max(out / side for out, side in zip(size, images.shape[1:3], strict=True))
         raw = self._tiled(batch, tile_px or spec.largest_tile_px(scale))
         arrays = {k: a for k, a in raw.arrays.items() if not k.startswith(MAP)}
-        unit: Unit = first.lr.unit if spec.output_unit == "native" else spec.output_unit
+        unit: Unit = first.input.unit if spec.output_unit == "native" else spec.output_unit
         out_bands = bands if spec.output_unit == "native" else _output_bands(arrays, bands)
         answers = []
         for i, task in enumerate(tasks):
@@ -294,12 +338,14 @@ class Model:
             }
             facts = {k: float(values[i]) for k, values in raw.facts.items()}
             normalised = spec.output_unit == "display"
-            answers.append(Answer(on_grid, unit, out_bands, normalised, native, tuple(notes), maps, facts))
+            beyond = _beyond(mine) if normalised else None
+            own = (*notes, *([beyond] if beyond else []))
+            answers.append(Answer(on_grid, unit, out_bands, normalised, native, own, maps, facts))
         return answers
 
     def _input(self, task: Task) -> Image:
         """The LR in the unit and bands that the model declares."""
-        spec, lr = self.spec, task.lr
+        spec, lr = self.spec, task.input
         if spec.input_kind == "series":
             if task.series is None:
                 raise ItemError("the model needs a time series; the image has none")
@@ -354,7 +400,8 @@ class Model:
 
     def _checked(self, batch: Batch) -> _Raw:
         """Call the adapter and hold its answer against what was asked."""
-        prediction = self.adapter.upscale(batch)
+        with quiet():
+            prediction = self.adapter.upscale(batch)
         if not isinstance(prediction, Prediction):
             raise RfbenchError(f"upscale gave a {type(prediction).__name__}, expected a bench.models.Prediction")
         arrays = prediction.arrays()
@@ -448,7 +495,7 @@ def _resize_all(values: Array, size: tuple[int, int]) -> Array:
     return np.stack([resize(v, size) for v in values])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out: numpy's, torch's on a GPU, torch's on a processor (RuntimeError)."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -462,6 +509,88 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _item_error(label: str, error: Exception) -> ItemError:
-    kind = "" if isinstance(error, RfbenchError) else f"{type(error).__name__}: "
-    return ItemError(f"{label}: {kind}{one_line(error, 400)}")
+def _item_error(label: str, error: BaseException) -> ItemError:
+    if isinstance(error, RfbenchError):
+        return ItemError(f"{label}: {one_line(error, 400)}")
+    return ItemError(f"{label}: {described(error, 400)}", kept_traceback(error))
+
+
+def _beyond(arrays: Mapping[str, Array]) -> str | None:
+    """A note of display values that will be cut: a model that answers in another range must not look like a bad one."""
+    values = next(arrays[k] for k in ("samples", "mean") if k in arrays)
+    low, high = float(values.min()), float(values.max())
+    if low >= -_NOTED_BEYOND and high <= 1.0 + _NOTED_BEYOND:
+        return None
+    count = int(((values < 0.0) | (values > 1.0)).sum())
+    return (
+        f"{100 * count / values.size:.2g} % of the values, from {low:.3g} to {high:.3g}, lie beyond [0, 1] and were cut"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numpy's numbers as numbers, paths and such as they are written."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _resolved(text: str) -> tuple[ModelSpec, type[Adapter], dict[str, str]]:
+    """The spec, the adapter's class and the options that a user's words stand for."""
+    by_file = _BY_FILE.fullmatch(text)
+    if by_file:
+        _, options = split_spec(f"file:{by_file['options']}" if by_file["options"] else "file")
+        name = by_file["name"]
+        found = getattr(_module_of(Path(by_file["file"])), name, None)
+        if found is None:
+            raise RfbenchError(f"--model: {by_file['file']} defines no '{name}'; name a class or a ModelSpec of it")
+    else:
+        name, options = split_spec(text)
+        found = registry.load("models", name)
+    if isinstance(found, type) and issubclass(found, Adapter):
+        return _spec_of(found), found, options
+    if not isinstance(found, ModelSpec):
+        raise RfbenchError(
+            f"the model '{name}' is a {type(found).__name__}, expected a ModelSpec, or a class derived from Adapter"
+        )
+    return found, _adapter_of(found), options
+
+
+def _spec_of(adapter: type[Adapter]) -> ModelSpec:
+    """The spec that a class states as its attribute ``spec``; without one, a model of display images named after it."""
+    stated = adapter.spec
+    where = f"{adapter.__module__}:{adapter.__qualname__}"
+    if stated is None:
+        return ModelSpec(name=adapter.__name__.lower(), adapter=where)
+    return dataclasses.replace(stated, adapter=stated.adapter or where)
+
+
+def _adapter_of(spec: ModelSpec) -> type[Adapter]:
+    module, _, attribute = spec.adapter.partition(":")
+    try:
+        with quiet():
+            found = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise RfbenchError(
+            f"model {spec.name}: its adapter {spec.adapter} cannot be loaded: {described(error)}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        raise RfbenchError(f"model {spec.name}: {spec.adapter} is no Adapter; derive it from that class")
+    return found
+
+
+def _module_of(file: Path) -> ModuleType:
+    """The module of a file of Python that belongs to no package, under a name of its own, run once a process."""
+    path = file.resolve()
+    if not path.is_file():
+        raise RfbenchError(f"--model: {file} is no file; give path/file.py:Class")
+    name = f"rfbench_model_{digest(str(path))[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # it ends in .py
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            with contained(f"--model: {file}"):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -211,7 +211,7 @@ class Prediction:
     maps : extras for each pixel by name, float32 (N, H, W) such as ``{"mc_dropout_var": ...}``. They are cropped,
         blended and stored like the images (brought to another grid bilinearly); no metric reads them.
     facts : extras for each image, N dicts of finite numbers with the same names such as ``({"u": 0.31},)``; the tiles
-        of an image are averaged with equal weights. ``scores.parquet`` has each as the column ``fact:NAME``.
+        of an image are averaged with equal weights. A run's frame of scores has each as the column ``fact:NAME``.
     """
 
     samples: Array | None = None

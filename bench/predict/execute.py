@@ -1,204 +1,207 @@
-"""Execute a plan: predict in this process, score in others, commit each image as it is done, resume by doing less.
+"""Execute a plan: one model after the other predicts what is pending, and commits each batch as it is done.
 
-Models of one run take turns on each batch, so a pair is read once and the reference's side of a metric is computed
-once for all of them. Memory holds a bounded number of images, however many there are.
+A model is loaded, predicts, and is let go before the next one is loaded, so memory holds the largest of them and not
+all. What is done already is not done again. Nothing is scored here: that is ``bench.score``'s part.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from bench.core import provenance
-from bench.core.errors import ItemError, RfbenchError, one_line
+from bench.core.contain import PluginFailed, described, kept_traceback
+from bench.core.errors import ItemError, RfbenchError, Unavailable, one_line
 from bench.core.progress import Progress
+from bench.core.typed import decode
 from bench.data.captions import NONE, TEMPLATE
 from bench.data.dataset import Dataset, Record
-from bench.metrics.base import Estimate
-from bench.metrics.scorer import ItemScores, Scorer, distributions
+from bench.metrics.base import Reference
 from bench.models.call import Answer, Model
-from bench.predict.plan import Plan
+from bench.predict.plan import Prepared, make_room
 from bench.protocols.base import Protocol, Task
 from bench.records.folder import RunFolder
-from bench.score.estimates import estimates
-from bench.score.finish import finish_run
-from bench.score.kept import named
-from bench.score.pool import Scoring, usual_workers
+from bench.records.types import ItemRecord, Software
 
-_Scores = dict[str, ItemScores | ItemError]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left behind."""
-
-    folders: tuple[RunFolder, ...]
-    failed: int
-
-
-def execute(plan: Plan, command_line: Sequence[str] = ()) -> Outcome:
-    """Run a plan to its end, or go on where an earlier run of the same plan stopped.
-
-    Returns the run folders and how many images failed. An interrupted run keeps every committed image.
-    """
-    folders = {label: RunFolder(path) for label, path in plan.folders.items()}
-    flags = provenance.deterministic()
-    _set_threads()
-    failed = 0
-    with ExitStack() as stack:
-        for label, folder in folders.items():
-            stack.enter_context(folder.lock())
-            folder.start(plan.runs[label] | {"determinism": flags}, _session(plan, command_line))
-            _report_other_software(folder, plan.runs[label]["software"])
-        pending = {label: _pending(plan, folder) for label, folder in folders.items()}
-        work = [batch for batch in plan.batches() if any(r.id in ids for r in batch for ids in pending.values())]
-        facts = _run_batches(plan, folders, pending, work) if work else {}
-        for label, folder in folders.items():
-            if pending[label] or folder.summary() is None:
-                failed += finish_run(plan, label, folder)
-            else:
-                folder.tidy()
-            folder.end_session({"ended": _now()} | facts.get(label, {}))
-    return Outcome(tuple(folders.values()), failed)
-
-
-def _pending(plan: Plan, folder: RunFolder) -> set[str]:
-    """The images that are still to be done: the uncommitted ones, those that failed, all of a damaged run."""
-    ids = [r.id for r in plan.records]
-    summary = folder.summary()
-    if summary is not None and not summary["failed"]:
-        if folder.is_intact(ids):
-            return set()
-        print(f"warning: {folder.path} was complete but is damaged; it is made again", file=sys.stderr)
-        folder.reopen()
-    return {i for i in ids if not folder.is_done(i)}
-
-
-def _session(plan: Plan, command_line: Sequence[str]) -> dict[str, Any]:
-    request = plan.request
-    return {
-        "started": _now(),
-        "machine": provenance.machine(plan.device),
-        "device": plan.device,
-        "workers": _workers(plan),
-        "command_line": list(command_line),
-        "data": request.data,
-        "weights_dir": str(request.weights_dir) if request.weights_dir else None,
-        "software": provenance.software(distributions(plan.metrics)),
-    }
-
-
-def _report_other_software(folder: RunFolder, now: Mapping[str, Any]) -> None:
-    first = folder.run()["software"]
-    packages = first.get("packages", {})
-    changed = [k for k, v in now["packages"].items() if packages.get(k) != v]
-    changed += [k for k in ("rfbench", "python", "commit") if first.get(k) != now.get(k)]
-    if changed:
-        print(f"warning: {folder.path} was begun with other versions of {', '.join(changed)}", file=sys.stderr)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _set_threads() -> None:
-    """One core is left to scoring; prediction has the others. The number does not depend on ``--workers``."""
-    import torch
-
-    torch.set_num_threads(max(1, provenance.cores() - 1))
-
-
-def _workers(plan: Plan) -> int:
-    if plan.request.workers is not None:
-        return plan.request.workers
-    return usual_workers(predicting=True)
-
-
-# --- prediction -----------------------------------------------------------------------------------------------
+_TRACEBACKS = 5  # kept of a session; the images after them fail alike
 
 
 @dataclass
-class _Job:
-    """An image on its way through scoring, with what its rows will need."""
+class Outcome:
+    """What predicting left behind.
 
-    task: Task
-    answers: dict[str, Answer]
-    hashes: dict[str, str]
+    Attributes
+    ----------
+    folders : of the models that ran, by label.
+    left_out : why a model did not run after all: loading it failed.
+    done, new : how many predictions were there already, and how many were made, by label.
+    """
 
-
-def _run_batches(
-    plan: Plan, folders: dict[str, RunFolder], pending: dict[str, set[str]], work: list[tuple[Record, ...]]
-) -> dict[str, dict[str, Any]]:
-    """Predict and score what is pending; returns for each model how long it took and what memory made of it."""
-    facts: dict[str, dict[str, Any]] = {}
-    models = [m for m in plan.models if pending[m.label]]
-    total = len(plan.records)
-    left = sum(len(batch) for batch in work)
-    label = ", ".join(m.label for m in models)
-    pool = Scoring[_Job, _Scores](plan.identities, plan.setting, _workers(plan))
-    with Progress(total, total - left, label) as progress, pool as scoring:
-        for model in models:
-            model.load()
-            if model.spec.supports_prompt and plan.protocol.captions not in (NONE, TEMPLATE):
-                model.adapter.prepare(sorted({r.caption for batch in work for r in batch}))
-        for records, prepared in _prefetched(plan, work):
-            tasks = [t for t in prepared if isinstance(t, Task)]
-            jobs = {t.id: _Job(t, {}, {}) for t in tasks}
-            for model in models:
-                # A batch is the unit of commit: with one image missing, all of it is run again.
-                if pending[model.label].isdisjoint({r.id for r in records}):
-                    continue
-                for record, task in zip(records, prepared, strict=True):
-                    if not isinstance(task, Task):
-                        folders[model.label].write_item(_error_item(record.id, record.scene_id, str(task)), {})
-                started = time.perf_counter()
-                _predict(plan, model, folders[model.label], tasks, jobs)
-                mine = facts.setdefault(model.label, {"predicted": 0, "predict_s": 0.0})
-                mine["predicted"] += len(tasks)
-                mine["predict_s"] = round(mine["predict_s"] + time.perf_counter() - started, 6)
-                mine |= {"retreats": model.retreats} | model.adapter.session()
-            progress.advance("predict", len(records))
-            progress.advance("score", len(records) - len(tasks))
-            for job in jobs.values():
-                if not job.answers:
-                    progress.advance("score")
-                    continue
-                for done, scores in scoring.submit(job, _score, job.task, job.answers, plan.protocol):
-                    _commit(folders, done, scores)
-                    progress.advance("score")
-        for model in models:
-            model.adapter.close()
-        for done, scores in scoring.drain():
-            _commit(folders, done, scores)
-            progress.advance("score")
-    return facts
+    folders: dict[str, RunFolder]
+    left_out: dict[str, str] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
+    new: dict[str, int] = field(default_factory=dict)
 
 
-def _predict(plan: Plan, model: Model, folder: RunFolder, tasks: list[Task], jobs: dict[str, _Job]) -> None:
-    request = plan.request
-    answers = model.predict(tasks, run_seed=request.seed, draws=request.draws, policy=plan.protocol.policy)
-    for task, answer in zip(tasks, answers, strict=True):
-        if isinstance(answer, ItemError):
-            folder.write_item(_error_item(task.id, task.scene_id, str(answer)), {})
+def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
+    """Predict what is pending of a plan. An interrupted call keeps every committed batch.
+
+    Raises
+    ------
+    RfbenchError
+        A folder holds another run, or another process runs in it.
+    """
+    flags = provenance.deterministic()
+    _set_threads()
+    outcome = Outcome({})
+    for model in prepared.models:
+        label = model.label
+        make_room(prepared.folders[label], prepared.runs[label], fresh=prepared.request.fresh)
+    with ExitStack() as locks:
+        for model in prepared.models:
+            folder = prepared.folders[model.label]
+            locks.enter_context(folder.lock())
+            folder.start(msgspec.structs.replace(prepared.runs[model.label], determinism=flags))
+            report_other_software(folder)
+        for model in prepared.models:
+            folder = prepared.folders[model.label]
+            about = {"stage": "predict", "data": prepared.request.data}
+            folder.begin_session(session(prepared.device, command_line) | about)
+            pending = _pending(prepared, folder)
+            total, done = len(prepared.records), len(prepared.records) - len(pending)
+            if done:
+                print(f"{model.label}: {done} of {total} predictions were there", file=sys.stderr)
+            outcome.done[model.label] = done
+            facts: dict[str, Any] = {}
+            try:
+                if pending:
+                    facts = _run(prepared, model, folder, pending)
+                    outcome.new[model.label] = len(pending)
+            except (Unavailable, PluginFailed) as error:
+                outcome.left_out[model.label] = str(error)
+                facts = {"error": str(error), "traceback": getattr(error, "traceback", "")}
+            else:
+                if pending or not folder.predictions.is_complete:
+                    folder.predictions.finish(r.id for r in prepared.records)
+                folder.tidy()
+                outcome.folders[model.label] = folder
+            folder.end_session({"ended": now()} | facts)
+    return outcome
+
+
+def _pending(prepared: Prepared, folder: RunFolder) -> set[str]:
+    """The images that are still to be predicted: uncommitted ones, failed ones, and those whose file was damaged.
+
+    A batch is the unit of commit: with one image missing, all of it is run again.
+    """
+    done = {r.id for r in prepared.records if folder.predictions.is_done(r.id)}
+    damaged = [
+        r.id for r in prepared.records
+        if r.id not in done and (item := folder.predictions.item(r.id)) is not None and not item.error
+    ]  # fmt: skip
+    if damaged:
+        print(
+            f"warning: {folder.path}: {len(damaged)} predictions are damaged ({one_line(damaged[0], 60)}"
+            f"{', ...' if len(damaged) > 1 else ''}); they are made again",
+            file=sys.stderr,
+        )
+    return {r.id for batch in prepared.batches() if any(r.id not in done for r in batch) for r in batch}
+
+
+def _run(prepared: Prepared, model: Model, folder: RunFolder, pending: set[str]) -> dict[str, Any]:
+    """Predict the pending batches with one model; returns what ``host.json`` shall say of it."""
+    work = [batch for batch in prepared.batches() if batch[0].id in pending]
+    total, left = len(prepared.records), len(pending)
+    tracebacks: list[str] = []
+    spent = 0.0
+    started = time.perf_counter()
+    try:
+        model.load()
+        if model.spec.supports_prompt and prepared.protocol.captions not in (NONE, TEMPLATE):
+            model.prepare(sorted({r.caption for batch in work for r in batch}))
+        loaded = time.perf_counter() - started
+        with Progress(total, total - left, model.label, ("predict",)) as progress:
+            for records, tasks in prefetched(prepared.protocol, prepared.dataset, work):
+                began = time.perf_counter()
+                _batch(prepared, model, folder, records, tasks, tracebacks)
+                spent += time.perf_counter() - began
+                progress.advance("predict", len(records))
+        seen = {"retreats": model.retreats} | model.adapter.session()
+    finally:
+        model.close()
+    facts = {"predicted": left, "load_s": round(loaded, 3), "predict_s": round(spent, 6), **seen}
+    return facts | ({"tracebacks": tracebacks} if tracebacks else {})
+
+
+def _batch(
+    prepared: Prepared, model: Model, folder: RunFolder, records: Sequence[Record],
+    tasks: Sequence[Task | ItemError], tracebacks: list[str],
+) -> None:  # fmt: skip
+    """Predict a batch and commit its images."""
+    request = prepared.request
+    good = [t for t in tasks if isinstance(t, Task)]
+    answers = iter(model.predict(good, run_seed=request.seed, draws=request.draws, policy=prepared.protocol.policy))
+    for record, task in zip(records, tasks, strict=True):
+        answer = next(answers) if isinstance(task, Task) else task
+        if isinstance(task, Task) and isinstance(answer, Answer):
+            folder.predictions.commit(stored(folder, task, answer))
             continue
-        header = {"unit": answer.unit, "bands": answer.bands, "normalised": answer.normalised}
-        jobs[task.id].hashes[model.label] = folder.write_prediction(task.id, answer.stored(), header)
-        jobs[task.id].answers[model.label] = answer
+        assert isinstance(answer, ItemError)
+        if answer.traceback and len(tracebacks) < _TRACEBACKS:
+            tracebacks.append(answer.traceback)
+        folder.predictions.commit(ItemRecord(id=record.id, scene_id=record.scene_id, error=str(answer)))
 
 
-def _prefetched(
-    plan: Plan, work: list[tuple[Record, ...]]
-) -> Iterator[tuple[tuple[Record, ...], list[Task | ItemError]]]:
-    """Batches with their tasks; while one is predicted the next is read."""
+def stored(folder: RunFolder, task: Task, answer: Answer, files: Mapping[str, Any] | None = None) -> ItemRecord:
+    """Write an answer's arrays; returns the record to commit."""
+    header = {"unit": answer.unit, "bands": answer.bands, "normalised": answer.normalised}
+    return ItemRecord(
+        id=task.id,
+        scene_id=task.scene_id,
+        size_px=task.size,
+        normalisation=task.normalisation,
+        caption=task.caption,
+        notes=(*task.notes, *answer.notes),
+        facts=answer.facts,
+        prediction_sha256=folder.predictions.write(task.id, answer.stored(), header),
+        reference_sha256=reference_hash(task.reference),
+        files=dict(files or {}),
+    )
 
-    def prepare(records: tuple[Record, ...]) -> list[Task | ItemError]:
-        return [prepare_task(plan.protocol, plan.dataset, record) for record in records]
+
+def reference_hash(reference: Reference) -> str | None:
+    """The hash of the picture that an image is held against: its bytes as they are scored, and where it has data.
+
+    Two runs with equal hashes were scored against the same pixels, whatever files and protocols these came from.
+    """
+    if reference.display is None:
+        return None
+    found = hashlib.sha256(str(reference.display.shape).encode())
+    found.update(np.ascontiguousarray(reference.display).tobytes())
+    found.update(np.packbits(reference.valid).tobytes())
+    return found.hexdigest()
+
+
+# --- reading ahead --------------------------------------------------------------------------------------------
+
+
+def prefetched(
+    protocol: Protocol, dataset: Dataset, work: Sequence[Sequence[Record]]
+) -> Iterator[tuple[Sequence[Record], list[Task | ItemError]]]:
+    """Batches with their tasks; while one is worked on the next is read."""
+
+    def prepare(records: Sequence[Record]) -> list[Task | ItemError]:
+        return [prepare_task(protocol, dataset, record) for record in records]
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader:
         upcoming: Future[list[Task | ItemError]] | None = reader.submit(prepare, work[0]) if work else None
@@ -215,61 +218,40 @@ def prepare_task(protocol: Protocol, dataset: Dataset, record: Record) -> Task |
         return protocol.prepare(dataset.load(record, protocol.reads))
     except RfbenchError as error:
         return ItemError(one_line(error))
-    except Exception as error:  # a reader or a plugin that fails loses its image, not the run
-        return ItemError(f"{type(error).__name__}: {one_line(error, 200)}")
+    except (Exception, SystemExit) as error:  # a reader or a plugin that fails loses its image, not the run
+        return ItemError(described(error, 200), kept_traceback(error))
 
 
-# --- scoring --------------------------------------------------------------------------------------------------
+# --- how it was made ------------------------------------------------------------------------------------------
 
 
-def _score(scorer: Scorer, task: Task, answers: Mapping[str, Answer], protocol: Protocol) -> _Scores:
-    """The scores of one image's answers by all models, in a scoring process."""
-    found: _Scores = {}
-    shown: dict[str, dict[str, Estimate]] = {}
-    for label, answer in answers.items():
-        try:
-            shown[label] = estimates(answer, task, protocol)
-        except RfbenchError as error:  # an answer that cannot be brought to display
-            found[label] = ItemError(f"{label}: {one_line(error)}")
-    return found | scorer.score_models(task.reference, shown)
+def session(device: str, command_line: Sequence[str]) -> dict[str, Any]:
+    """What ``host.json`` says of a session when it begins."""
+    return {
+        "started": now(),
+        "machine": provenance.machine(device),
+        "device": device,
+        "command_line": list(command_line),
+        "software": provenance.software(),
+    }
 
 
-# --- commit ---------------------------------------------------------------------------------------------------
+def report_other_software(folder: RunFolder) -> None:
+    """Warn where a run was begun with other versions than those that are here."""
+    first, here = folder.record().software, decode(provenance.software(), Software, "software")
+    changed = [k for k, v in here.packages.items() if first.packages.get(k) != v]
+    changed += [k for k in ("rfbench", "python", "commit") if getattr(first, k) != getattr(here, k)]
+    if changed:
+        print(f"warning: {folder.path} was begun with other versions of {', '.join(changed)}", file=sys.stderr)
 
 
-def _commit(folders: dict[str, RunFolder], job: _Job, scores: _Scores) -> None:
-    task = job.task
-    for label, answer in job.answers.items():
-        found = scores[label]
-        if isinstance(found, ItemError):
-            folders[label].write_item(_error_item(task.id, task.scene_id, str(found)), {})
-            continue
-        item = {
-            "id": task.id,
-            "scene_id": task.scene_id,
-            "error": None,
-            "size_px": list(task.size),
-            "normalisation": task.normalisation,
-            "caption": task.caption,
-            "notes": [*task.notes, *answer.notes, *_notes(found)],
-            "prediction_sha256": job.hashes[label],
-            "facts": answer.facts,
-            "facts_of_estimate": found.facts,
-            "scores": {
-                kind: {
-                    name: {"value": s.value} if s.reason is None else {"reason": str(s.reason)}
-                    for name, s in by_metric.items()
-                }
-                for kind, by_metric in found.scores.items()
-            },
-        }
-        folders[label].write_item(item, named(found))
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _notes(found: ItemScores) -> list[str]:
-    """What metrics noted, such as pixels that they left out."""
-    return [f"{name}: {s.note}" for name, s in found.scores.get("sample", {}).items() if s.note]
+def _set_threads() -> None:
+    """One core is left to reading and the system. Sums in torch depend on the number of threads."""
+    import torch
 
-
-def _error_item(image_id: str, scene_id: str, error: str) -> dict[str, Any]:
-    return {"id": image_id, "scene_id": scene_id, "error": error, "scores": {}, "notes": []}
+    torch.set_num_threads(max(1, provenance.cores() - 1))

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import os
+import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.core import provenance, registry
+from bench.core.contain import PluginFailed
+from bench.core.device import resolve_device
 from bench.core.errors import RfbenchError, Unavailable, one_line
-from bench.core.files import id_hash, safe_name
-from bench.core.options import build, split_spec
-from bench.core.reason import Reason
+from bench.core.files import digest, id_hash, safe_name
+from bench.core.typed import decode, encode
 from bench.data.bands import parse
 from bench.data.captions import with_captions
-from bench.data.dataset import Dataset, FolderDataset, Record
-from bench.metrics import scorer
-from bench.metrics.base import Metric, Setting
+from bench.data.dataset import Dataset, Record
+from bench.data.find import resolve_dataset
 from bench.models.call import Model, unfit
 from bench.models.spec import ModelSpec
 from bench.protocols.base import Protocol
-from bench.records.folder import FORMAT, plan_digest
+from bench.protocols.find import resolve_protocol
+from bench.records.folder import SUPERSEDED, RunFolder
+from bench.records.run import differences
+from bench.records.types import FORMAT, DataRecord, ModelRecord, Plan, RunRecord, Software
+
+REVISION = 1
+"""Raised whenever our own part (readers, protocols, the model call) moves a pixel of a prediction; part of every plan.
+``tests/unit/test_pixels.py`` fails when it should have been."""
 
 DTYPES = ("float32", "float16", "bfloat16")
-SLOW = "takes minutes an image on a processor"
-"""How the reason begins why a metric is left out that could be computed."""
+_CODE = ("model.code", "revision")
+"""What differs between two plans of one command where nothing but code has changed."""
 
 
 class NotReady(Unavailable):
-    """Models lack packages, weights or bands, and nothing is computed; ``reasons`` has a line for each."""
+    """No model can run here, or not all of them where that was asked for; ``reasons`` has a line for each."""
 
     def __init__(self, reasons: Sequence[str], asked: int) -> None:
         more = f" ({len(reasons)} of {asked} models are not ready)" if asked > 1 else ""
@@ -40,13 +47,15 @@ class NotReady(Unavailable):
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; the fields are the options of ``rfbench run``."""
+    """What the user asked to be predicted; the fields are the options of ``rfbench predict``.
+
+    ``workers`` is how many processes predict on a processor (0: this one); None lets the machine decide.
+    """
 
     models: tuple[str, ...]
     protocol: str = "paired"
     data: str = "scenes"
     split: str = "test"
-    metrics: tuple[str, ...] | None = None
     device: str = "auto"
     dtype: str = "float32"
     batch_size: int = 1
@@ -58,13 +67,18 @@ class Request:
     allow_train: bool = False
     weights_dir: Path | None = None
     out: Path | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A request made definite: models are constructed (not loaded), data are hashed, metrics are checked.
+class Prepared:
+    """A request made definite: models are constructed (not loaded), data are hashed.
 
-    ``not_ready`` has the models that were left out since they lack packages, weights or bands: reasons by label.
+    Attributes
+    ----------
+    not_ready : the models that were left out, since they lack packages, weights or bands or could not be made: reasons
+        by label.
+    runs, folders : what each model's ``run.json`` will say and where it will lie, by label.
     """
 
     request: Request
@@ -72,24 +86,10 @@ class Plan:
     protocol: Protocol
     dataset: Dataset
     records: tuple[Record, ...]
-    metrics: tuple[str, ...]
-    skipped: dict[str, str]
-    setting: Setting
     device: str
     not_ready: dict[str, str] = field(default_factory=dict)
-    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    folders: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def computed_metrics(self) -> tuple[str, ...]:
-        """The metrics that can be computed here; the others are reasons."""
-        return tuple(m for m in self.metrics if m not in self.skipped)
-
-    @property
-    def identities(self) -> dict[str, str]:
-        """The identity of each metric that can be computed here, by name."""
-        planned = next(iter(self.runs.values()))["plan"]["metrics"]
-        return {name: planned[name]["identity"] for name in self.computed_metrics}
+    runs: dict[str, RunRecord] = field(default_factory=dict)
+    folders: dict[str, RunFolder] = field(default_factory=dict)
 
     def batches(self) -> list[tuple[Record, ...]]:
         """The records in batches: fixed by the plan, so that a resumed run has the same ones."""
@@ -97,86 +97,165 @@ class Plan:
         return [self.records[i : i + n] for i in range(0, len(self.records), n)]
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request) -> Prepared:
     """Check a request and make it definite. Raises RfbenchError before anything is computed or written."""
     _check_numbers(request)
+    # A plugin may change the working folder: what lies on disk is found by its whole path from here on.
+    out = request.out.absolute() if request.out is not None else None
     device = resolve_device(request.device)
     protocol = resolve_protocol(request.protocol)
     dataset = with_captions(resolve_dataset(request.data), protocol.captions)
     records = tuple(sorted(dataset.records(request.split), key=lambda r: r.id)[: request.limit])
-    models = tuple(
-        Model(text, device=device, dtype=request.dtype, weights_dir=request.weights_dir) for text in request.models
-    )
+    models, not_ready = _made(request, device)
     for model in models:
         model.fit_to(dataset, request.split, protocol)
-    labels = [m.label for m in models]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise RfbenchError(
-                f"two models would both be called '{label}'; name one otherwise (files:label=NAME) or leave it out"
-            )
+    _tell_apart(models)
     seen = {m.label: _seen_in_training(m, records, request) for m in models}
-    models, not_ready = _ready(models, protocol, records, strict=request.strict)
-    setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px)
-    names, skipped = choose_metrics(request.metrics, setting, strict=request.strict)
-    data = {
-        "name": dataset.name,
-        "split": request.split,
-        "fingerprint": dataset.fingerprint(records),
-        "ids": [r.id for r in records],
-    }
-    shared = {
-        "protocol": protocol.identity(),
-        "data": data,
-        "metrics": {name: describe(scorer.built(name, setting), skipped.get(name)) for name in names},
-        "seed": request.seed,
-        "draws": request.draws,
-        "dtype": request.dtype,
-        "device": device.partition(":")[0],
-        "batch_size": request.batch_size,
-    }
-    software = provenance.software(scorer.distributions(names))
+    models, more = _ready(models, protocol, records)
+    not_ready |= more
+    if not_ready and (request.strict or not models):
+        raise NotReady([*not_ready.values()], len(request.models))
+    data = DataRecord(
+        name=dataset.name,
+        split=request.split,
+        fingerprint=dataset.fingerprint(records),
+        ids=tuple(r.id for r in records),
+    )
+    software = decode(provenance.software(), Software, "software")
     runs, folders = {}, {}
     for model in models:
-        # As JSON gives it back, so that a plan read from a run folder compares equal.
-        plan = json.loads(json.dumps({"model": model.identity(), **shared}))
-        digest = plan_digest(plan)
-        runs[model.label] = {
-            "format": FORMAT,
-            "plan": plan,
-            "plan_sha256": digest,
-            "software": software,
-            "command": _command(model, request, allow_train=seen[model.label] > 0),
-            "licences": {"data": dataset.licence, "model": model.spec.licence},
-            "unlike_paper": _unlike_paper(model.spec),
-            "sources": _sources(model, dataset, records, [scorer.metric_class(n) for n in names]),
-        }
-        if request.allow_train:
-            runs[model.label] |= {"allow_train": True, "seen_in_training": seen[model.label]}
-        name = f"{model.label}-{protocol.name}-{dataset.name}-{digest[:10]}"
-        folders[model.label] = (
-            request.out / safe_name(model.label) if request.out is not None else Path("runs") / safe_name(name)
+        plan = Plan(
+            model=decode({"label": model.label} | model.identity(), ModelRecord, f"model {model.label}"),
+            protocol=protocol.identity(),
+            data=data,
+            seed=request.seed,
+            draws=request.draws,
+            dtype=request.dtype,
+            device=device.partition(":")[0],
+            batch_size=request.batch_size,
+            revision=REVISION,
         )
-    return Plan(request, models, protocol, dataset, records, names, skipped, setting, device, not_ready, runs, folders)
+        key = plan_digest(plan)
+        runs[model.label] = RunRecord(
+            format=FORMAT,
+            plan=plan,
+            plan_sha256=key,
+            software=software,
+            command=_command(model, request, allow_train=seen[model.label] > 0),
+            licences={"data": dataset.licence, "model": model.spec.licence},
+            unlike_paper=_unlike_paper(model.spec),
+            sources=_sources(model, dataset, records),
+            allow_train=request.allow_train,
+            seen_in_training=seen[model.label] if request.allow_train else 0,
+        )
+        stem = f"{model.label}-{protocol.name}-{dataset.name}"
+        named = safe_name(model.label) if out is not None else safe_name(f"{stem}-{key[:10]}")
+        folders[model.label] = RunFolder((out or Path("runs").absolute()) / named)
+    return Prepared(request, models, protocol, dataset, records, device, not_ready, runs, folders)
+
+
+def plan_digest(plan: Plan) -> str:
+    """The key of a run's predictions: the hash of its plan, without what is only shown."""
+    found = encode(plan)
+    return digest({**found, "model": {k: v for k, v in found["model"].items() if k != "label"}})
+
+
+def make_room(folder: RunFolder, record: RunRecord, *, fresh: bool = False) -> None:
+    """Leave a folder free, or with a run of the very same plan in it.
+
+    What another version of the code predicted is set aside, as all is where ``fresh``, and a line says so.
+
+    Raises
+    ------
+    RfbenchError
+        The folder holds a run that differs in more than code.
+    """
+    for other in [folder] if folder.is_run else _of_other_code(folder, record):
+        theirs = other.record()
+        if theirs.plan_sha256 == record.plan_sha256 and not other.is_format1 and not fresh:
+            continue
+        what = differences(theirs.plan, record.plan, "it has", "asked for")
+        what = [line for line in what if not line.startswith("model.label")]
+        only_code = all(line.startswith(_CODE) for line in what) or other.is_format1
+        if not (only_code or fresh):
+            raise RfbenchError(
+                f"{other.path} holds a run with other options ({'; '.join(what[:3])}); choose another --out"
+            )
+        why = (
+            "--fresh begins anew"
+            if fresh
+            else "an earlier version of rfbench made it"
+            if other.is_format1 or all(line.startswith("revision") for line in what)
+            else "its code has changed"
+        )
+        place = other.set_aside()
+        print(
+            f"{record.plan.model.label}: predicted anew, since {why}; the old run lies in {one_line(place, 160)} until "
+            "'rfbench runs prune'",
+            file=sys.stderr,
+        )
+
+
+def _of_other_code(folder: RunFolder, record: RunRecord) -> list[RunFolder]:
+    """The runs beside a folder that is named by its key which differ from the run that will lie in it by code alone."""
+    stem, dash, key = folder.path.name.rpartition("-")
+    if not dash or key != record.plan_sha256[:10] or folder.path.parent.name == SUPERSEDED:
+        return []
+    found = []
+    for path in sorted(folder.path.parent.glob(f"{stem}-*/run.json")):
+        other = RunFolder(path.parent)
+        try:
+            theirs = other.record()
+        except RfbenchError:
+            continue  # broken runs of others are theirs to mend
+        what = differences(theirs.plan, record.plan, "", "")
+        if what and all(line.startswith(_CODE) for line in what):
+            found.append(other)
+    return found
+
+
+def _made(request: Request, device: str) -> tuple[tuple[Model, ...], dict[str, str]]:
+    """The models, constructed, and those whose own code failed at it. A user's mistake (an unknown model or option) is
+    an error whatever the other models are."""
+    models, failed = [], dict[str, str]()
+    for text in request.models:
+        try:
+            models.append(Model(text, device=device, dtype=request.dtype, weights_dir=request.weights_dir))
+        except PluginFailed as error:
+            failed[text] = str(error)
+    return tuple(models), failed
+
+
+def _tell_apart(models: Sequence[Model]) -> None:
+    """Give models of one label what tells them apart: the last words of the options that differ."""
+    labels = [m.label for m in models]
+    for label in {one for one in labels if labels.count(one) > 1}:
+        alike = [m for m in models if m.label == label]
+        names = [k for k in alike[0].options if len({m.options.get(k) for m in alike}) > 1]
+        for model in alike:
+            words = [Path(model.options[k]).name for k in names if model.options.get(k)]
+            model.label = one_line(f"{label} {' '.join(words)}".strip(), 60)
+        if len({m.label for m in alike}) < len(alike):
+            raise RfbenchError(
+                f"two models would both be called '{label}'; name one otherwise ({alike[0].spec.name}:label=NAME) or "
+                "leave it out"
+            )
 
 
 def _ready(
-    models: Sequence[Model], protocol: Protocol, records: Sequence[Record], *, strict: bool
+    models: Sequence[Model], protocol: Protocol, records: Sequence[Record]
 ) -> tuple[tuple[Model, ...], dict[str, str]]:
-    """The models that can run here, and the others with the reason; NotReady if there are others and ``strict``, or
-    nothing else."""
+    """The models that can run here, and why the others cannot."""
     reasons: dict[str, str] = {}
     for model in models:
         try:
             model.check_ready()
-        except Unavailable as error:
+        except (Unavailable, PluginFailed) as error:
             reasons[model.label] = str(error)
             continue
         why = _unfit(model, protocol, records)
         if why:
             reasons[model.label] = f"model {model.label}: {why}"
-    if reasons and (strict or len(reasons) == len(models)):
-        raise NotReady([*reasons.values()], len(models))
     return tuple(m for m in models if m.label not in reasons), reasons
 
 
@@ -218,103 +297,17 @@ def _seen_in_training(model: Model, records: Sequence[Record], request: Request)
     return len(hits)
 
 
-def resolve_device(name: str) -> str:
-    """``auto`` is a GPU where there is one; RfbenchError for a device that is not there."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = name.partition(":")[0]
-    if name != "cpu" and kind != "cuda":
-        raise RfbenchError(f"--device: found '{name}', expected auto, cpu, cuda or cuda:N")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = name.partition(":")[2] or "0"
-        if not index.isdigit() or int(index) >= count:
-            raise RfbenchError(f"--device {name}: this machine has {count} usable CUDA devices; use --device cpu")
-    return name
-
-
-def resolve_protocol(text: str) -> Protocol:
-    """The protocol that ``NAME[:key=value,...]`` stands for."""
-    name, options = split_spec(text)
-    found = registry.load("protocols", name)
-    if not (isinstance(found, type) and issubclass(found, Protocol)):
-        raise RfbenchError(f"the protocol '{name}' registers no subclass of bench.protocols.base.Protocol")
-    return build(found, options, what=f"protocol {name}")
-
-
-def resolve_dataset(text: str) -> Dataset:
-    """A registered name, or a dataset folder (``./scenes`` is a folder, ``scenes`` the embedded benchmark)."""
-    registered = text in registry.points("datasets")
-    if not registered and os.path.exists(text):  # noqa: PTH110 - False for a name that no file can have
-        return FolderDataset(Path(text))
-    if not registered and ("/" in text or "." in text):
-        raise RfbenchError(f"--data: {text} does not exist; give a dataset folder or a name of 'rfbench ls datasets'")
-    found = registry.load("datasets", text)()
-    if not isinstance(found, Dataset):
-        raise RfbenchError(
-            f"the dataset '{text}' gives a {type(found).__name__}, expected a bench.data.dataset.Dataset"
-        )
-    return found
-
-
-def choose_metrics(
-    asked: Sequence[str] | None, setting: Setting, *, strict: bool = False
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The metrics of ``--metrics``, and which of them cannot, or shall not, be computed here, with the reason.
-
-    RfbenchError for an unknown name and, with ``strict``, for the first that cannot be computed.
-    """
-    if asked is not None and not asked:
-        raise RfbenchError("--metrics: found no name, expected some, such as default,niqe_ref")
-    names = scorer.chosen(asked)
-    skipped = _skipped(names, asked or (), setting)
-    if strict and skipped:
-        name, why = next(iter(skipped.items()))
-        raise RfbenchError(f"--strict: {len(skipped)} of {len(names)} metrics cannot be computed, first {name}: {why}")
-    return names, skipped
-
-
-def _skipped(names: Sequence[str], asked: Sequence[str], setting: Setting) -> dict[str, str]:
-    """The metrics that cannot, or shall not, be computed here, with the reason."""
-    found = {}
-    for name in names:
-        metric = scorer.built(name, setting)
-        why = metric.missing()
-        if why is None and metric.slow_on_cpu and name not in asked and setting.device == "cpu":
-            why = Reason("slow", SLOW, f"ask for it with --metrics default,{name}")
-        if why is not None:
-            found[name] = str(why)
-    return found
-
-
-def describe(metric: Metric, missing: str | None = None) -> dict[str, Any]:
-    """What tables need to know of a metric."""
-    return {
-        "identity": metric.identity(),
-        "title": metric.title,
-        "unit": metric.unit,
-        "direction": metric.direction,
-        "group": metric.group,
-        "missing": missing,
-    }
-
-
 def _unlike_paper(spec: ModelSpec) -> str:
     """Why the model is another thing than the system of its name in the paper; empty where it is not known to be."""
     anew = f"written anew ({spec.reimplementation})" if spec.reimplementation else ""
     return one_line("; ".join(filter(None, (spec.unlike_paper, anew))))
 
 
-def _sources(
-    model: Model, dataset: Dataset, records: Sequence[Record], metrics: Sequence[type[Metric]]
-) -> dict[str, Any]:
+def _sources(model: Model, dataset: Dataset, records: Sequence[Record]) -> dict[str, Any]:
     """Whose work a run is made of, for ``rfbench cite``: it may be read where data and plugins are not."""
     return {
         "data": {"citation": dataset.citation, "licences": sorted({r.licence for r in records if r.licence})},
         "model": {"citation": model.spec.citation},
-        "metrics": {m.name: {"citation": m.citation, "package": m.package, "licence": m.licence} for m in metrics},
     }
 
 
@@ -328,12 +321,10 @@ def _command(model: Model, request: Request, *, allow_train: bool) -> str:
     words = ["rfbench run", f"--model {model.spec.name}{':' + options if options else ''}"]
     words.append(f"--protocol {request.protocol}")
     words.append(f"--data {request.data if request.data in registry.points('datasets') else 'DIR'}")
-    defaults = Request(models=())
+    defaults = {f.name: f.default for f in dataclasses.fields(Request)}
     for name in ("split", "dtype", "batch_size", "draws", "seed", "limit"):
-        if getattr(request, name) != getattr(defaults, name):
+        if getattr(request, name) != defaults[name]:
             words.append(f"--{name.replace('_', '-')} {getattr(request, name)}")
     if allow_train:
         words.append("--allow-train")
-    if request.metrics:
-        words.append(f"--metrics {','.join(request.metrics)}")
     return " ".join(words)

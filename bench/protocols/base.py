@@ -28,7 +28,8 @@ class Task:
 
     Attributes
     ----------
-    lr : the LR image in its own unit, all bands; invalid pixels hold the band's median.
+    lr : the LR image in its own unit, all bands; invalid pixels hold the band's median. None where pictures are held
+        against pictures: no model is asked then.
     size : (height, width) of the answer.
     fitted : the normalisation that brings the LR's R, G, B to display; predictions in the LR's unit use it too. None
         where the LR has no R, G, B.
@@ -39,7 +40,7 @@ class Task:
 
     id: str
     scene_id: str
-    lr: Image
+    lr: Image | None
     size: tuple[int, int]
     fitted: Fitted | None
     normalisation: dict[str, Any]
@@ -50,11 +51,18 @@ class Task:
     notes: tuple[str, ...] = ()
 
     @property
+    def input(self) -> Image:
+        """The LR image; ItemError where there is none."""
+        if self.lr is None:
+            raise ItemError(f"'{self.id}' has no LR image")
+        return self.lr
+
+    @property
     def lr_display(self) -> Array:
         """The LR's RGB in display range, float32 (h, w, 3); ItemError where it has none."""
         if self.fitted is None:
-            raise ItemError(f"display needs the bands R G B; the LR image has {' '.join(self.lr.bands)}")
-        return self.fitted.apply(self.lr.select(RGB))
+            raise ItemError(f"display needs the bands R G B; the LR image has {' '.join(self.input.bands)}")
+        return self.fitted.apply(self.input.select(RGB))
 
 
 @dataclass(frozen=True)

@@ -1,137 +1,125 @@
 """The run folder: one model x protocol x dataset x seed, the only memory of a run.
 
-=================  ====================================================================================================
-``run.json``       first: the plan and all that identifies it, software and determinism flags
-``host.json``      all that may differ between two equal runs: machine, paths, command line, times
-``items/``         while running (and for as long as an image has failed): one JSON an image, features beside it
-``predictions/``   one safetensors an image: float32 ``samples`` or ``mean`` (and ``std``), unit and bands as header,
-                   ``native_...`` before a resize to the grid, ``map:NAME`` (H, W) what else a model says of each pixel
-``scores.parquet`` at the end: one row an image and estimate, a column a metric, ``METRIC:reason`` where it is empty,
-                   ``fact:NAME`` what else a model, or registration, says of each image
-``features.safetensors``  at the end: what set metrics (FID, ECE) kept of each image, in the order of the ids
-``summary.json``   last: the aggregates, with n, reasons and identities
-=================  ====================================================================================================
+=====================  ================================================================================================
+``run.json``           first: the plan, which is the key of the predictions, and what it was begun with (``RunRecord``)
+``host.json``          all that may differ between two equal runs: machine, paths, command lines, times, tracebacks
+``predictions/``       one safetensors an image: float32 ``samples`` or ``mean`` (and ``std``), unit and bands as
+                       header, ``native_...`` before a resize to the grid, ``map:NAME`` (H, W) what else a model says
+``items/``             while predicting: one JSON an image (``ItemRecord``)
+``images.parquet``     once all images were predicted: the same as one table
+``scoring/``           while scoring: one JSON an image, with the features that metrics of the set keep
+``scores/NAME.HASH/``  one folder a metric identity: ``metric.json`` (``MetricScores``, written last),
+                       ``scores.parquet`` with a row for each image and estimate, ``features.safetensors`` of a metric
+                       of the set
+``summary.json``       last: all numbers, with n, reasons and identities (``Summary``)
+=====================  ================================================================================================
 
-Every file is written under another name and renamed, so it is whole or absent. An image is done when its JSON is there
-and its prediction has the hash that the JSON says.
+Every file is written under another name and renamed, so it is whole or absent. Predicting and scoring are two stages
+with a key each: a metric is added without touching a prediction, and ends in the same bytes as if it had been asked for
+at once. Folders of format 1 (one stage, ``scores.parquet`` and ``features.safetensors`` in the folder itself) are read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.core.errors import NotComparable, RfbenchError, one_line
-from bench.core.files import (
-    atomic_path,
-    digest,
-    is_temporary,
-    read_json,
-    safe_name,
-    sha256,
-    sweep_temporary,
-    write_bytes,
-    write_json,
-)
+from bench.core.errors import RfbenchError
+from bench.core.files import is_temporary, read_json, sweep_temporary, write_json
+from bench.core.typed import decode, encode
+from bench.records import format1
+from bench.records.parquet import read_table
+from bench.records.predictions import Predictions
+from bench.records.scores import OF_THE_SET, MetricFolder, Scores, read_features
+from bench.records.types import FORMAT, ItemRecord, RunRecord, Summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
-OF_THE_SET = "one number for all images; it is in summary.json"
-"""The reason beside an image in ``scores.parquet`` that has features for a metric and no number of its own."""
-ROWS = ":rows"
-"""Ends the name of the feature that says how many rows of another belong to each image."""
-_MAX_CELLS = 2**26  # of scores.parquet: a million images of thirty metrics
-
-
-@dataclass(frozen=True)
-class Parts:
-    """An array that is never whole in memory: ``read`` gives it in parts, one after the other along its first axis."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    read: Callable[[], Iterable[np.ndarray]]
+FACT = "fact:"
+"""What the columns of facts begin with: what a model, or a metric, says of an image beside its scores."""
+REASON = ":reason"
+_AGAIN = "run it again"
 
 
 class RunFolder:
-    """Reads and writes one run folder."""
+    """Reads and writes one run folder.
+
+    Attributes
+    ----------
+    predictions, scored : the two stages' files (``Predictions``, ``Scores``).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.predictions = Predictions(path)
+        self.scored = Scores(path)
 
-    # --- identity ---------------------------------------------------------------------------------------------
+    # --- what it is -------------------------------------------------------------------------------------------
 
     @property
     def is_run(self) -> bool:
         """Whether the folder holds a run."""
         return (self.path / "run.json").is_file()
 
-    def run(self) -> dict[str, Any]:
-        """``run.json``; RfbenchError if it is missing, broken or of another format."""
-        found = read_json(self.path / "run.json")
-        version = found.get("format") if isinstance(found, dict) else None
-        if version != FORMAT or not _has(found, {"plan": dict, "plan_sha256": str, "software": dict}):
-            raise RfbenchError(
-                f"{self.path / 'run.json'}: found format {version!r:.40}, expected {FORMAT}; run it again"
-            )
-        plan = found["plan"]
-        if (
-            not _has(plan, {"model": dict, "protocol": dict, "data": dict, "metrics": dict})
-            or not _has(plan["protocol"], {"name": str})
-            or not _has(plan["data"], {"name": str, "split": str, "fingerprint": str, "ids": list})
-            or not all(isinstance(i, str) for i in plan["data"]["ids"])
-            or not all(_has(described, _DESCRIBED) for described in plan["metrics"].values())
-        ):
-            raise RfbenchError(f"{self.path / 'run.json'}: its plan is not one of format {FORMAT}; run it again")
-        return found
+    def record(self) -> RunRecord:
+        """``run.json``; RfbenchError if it is missing, broken or of an unknown format."""
+        return decode(self._run_json(), RunRecord, self.path / "run.json", remedy=_AGAIN)
 
-    def summary(self) -> dict[str, Any] | None:
-        """``summary.json``, or None while the run is not complete."""
-        if not (self.path / "summary.json").is_file():
+    def summary(self) -> Summary | None:
+        """``summary.json``, or None while the run is not finished."""
+        path = self.path / "summary.json"
+        if not path.is_file():
             return None
-        found = read_json(self.path / "summary.json")
-        if (
-            not _has(found, {"format": int, "rows": dict, "failed": list, "images": int, "plan_sha256": str})
-            or found["format"] != FORMAT
-            or not all(isinstance(i, str) for i in found["failed"])
-            or not all(_has(row, {"label": str, "metrics": dict}) for row in found["rows"].values())
-            or not all(_is_cell(cell) for row in found["rows"].values() for cell in row["metrics"].values())
-        ):
-            raise RfbenchError(f"{self.path / 'summary.json'} is not a summary of format {FORMAT}; run it again")
+        found = read_json(path)
+        if _format_of(found) == format1.FORMAT:
+            found = _converted(path, lambda: format1.summary_json(found, read_json(self.path / "run.json")))
+        elif _format_of(found) != FORMAT:
+            raise RfbenchError(f"{path}: found format {_format_of(found)!r:.40}, expected {FORMAT}; {_AGAIN}")
+        return decode(found, Summary, path, remedy=_AGAIN)
+
+    def _run_json(self) -> Any:
+        path = self.path / "run.json"
+        found = read_json(path)
+        if _format_of(found) == format1.FORMAT:
+            return _converted(path, lambda: format1.run_json(found))
+        if _format_of(found) != FORMAT:
+            raise RfbenchError(f"{path}: found format {_format_of(found)!r:.40}, expected {FORMAT}; {_AGAIN}")
         return found
 
-    def start(self, run: Mapping[str, Any], session: Mapping[str, Any]) -> None:
-        """Begin, or go on with, a run. Refuses a folder that holds another plan, and says what differs."""
-        if self.is_run:
-            theirs = self.run()
-            if theirs["plan_sha256"] != run["plan_sha256"]:
-                what = "; ".join(differences(theirs["plan"], dict(run["plan"]), "it has", "asked for")[:3])
-                raise RfbenchError(f"{self.path} holds a run with other options ({what}); choose another --out")
-        elif self.path.exists() and any(not is_temporary(p) for p in self.path.iterdir()):
-            raise RfbenchError(f"{self.path} exists and holds no run; choose another --out or empty it")
-        else:
-            write_json(self.path / "run.json", run)
+    @property
+    def is_format1(self) -> bool:
+        """Whether an earlier version wrote it, with one key for predictions and scores."""
+        return _format_of(read_json(self.path / "run.json")) == format1.FORMAT
+
+    # --- its beginning ----------------------------------------------------------------------------------------
+
+    def start(self, record: RunRecord) -> None:
+        """Begin a run in an empty folder, or go on in one with the same plan; RfbenchError for any other folder."""
+        if not self.is_run:
+            if self.path.exists() and any(not is_temporary(p) for p in self.path.iterdir()):
+                raise RfbenchError(f"{self.path} exists and holds no run; choose another --out or empty it")
+            write_json(self.path / "run.json", encode(record))
         sweep_temporary(self.path)
-        write_json(self.path / "host.json", {"sessions": [*self._sessions(), dict(session)]})
+
+    def begin_session(self, session: Mapping[str, Any]) -> None:
+        """Add a session to ``host.json``."""
+        write_json(self.path / "host.json", {"sessions": [*self.sessions(), dict(session)]})
 
     def end_session(self, facts: Mapping[str, Any]) -> None:
         """Add ``facts`` (times, counts) to the last session of ``host.json``."""
-        *earlier, last = self._sessions() or [{}]
+        *earlier, last = self.sessions() or [{}]
         write_json(self.path / "host.json", {"sessions": [*earlier, last | dict(facts)]})
 
-    def _sessions(self) -> list[dict[str, Any]]:
+    def sessions(self) -> list[dict[str, Any]]:
         """The sessions of ``host.json``; none if it is broken, for no number depends on it."""
         try:
             found = read_json(self.path / "host.json")
@@ -163,280 +151,154 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def is_intact(self, image_ids: Sequence[str]) -> bool:
-        """Whether a complete run still has the scores and predictions that its summary was made of."""
-        summary = self.summary() or {}
-        scores, paths = self.path / "scores.parquet", [(i, self._prediction(i)) for i in image_ids]
-        if _hash(scores) is None or _hash(scores) != summary.get("scores_sha256"):
-            return False
-        found = [[i, _hash(path)] for i, path in paths]
-        return digest(found) == summary.get("predictions_sha256")
+    def set_aside(self) -> Path:
+        """Move the folder to ``superseded/NAME-KEY`` beside it, where it is no run of its neighbours any more."""
+        key = self.record().plan_sha256[:10]
+        target = self.path.parent / SUPERSEDED / f"{self.path.name}-{key}"
+        number = 2
+        while target.exists():
+            target, number = target.with_name(f"{self.path.name}-{key}-{number}"), number + 1
+        with self.lock():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path.replace(target)
+        return target
 
-    def reopen(self) -> None:
-        """Make a complete run one that is still running."""
-        (self.path / "summary.json").unlink(missing_ok=True)
+    # --- what it holds ----------------------------------------------------------------------------------------
 
-    # --- while running ----------------------------------------------------------------------------------------
-
-    def write_prediction(self, image_id: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
-        """Store an image's prediction; returns its SHA-256."""
-        from safetensors.numpy import save
-
-        contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
-        data = save(contiguous, {"rfbench": json.dumps(dict(header), sort_keys=True)})
-        write_bytes(self._prediction(image_id), data)
-        return hashlib.sha256(data).hexdigest()
-
-    def read_prediction(self, image_id: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """An image's arrays and header (``unit``, ``bands``, ``normalised``)."""
-        from safetensors import safe_open
-
-        path = self._prediction(image_id)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                header = json.loads((file.metadata() or {})["rfbench"])
-                return {k: file.get_tensor(k) for k in file.keys()}, header  # noqa: SIM118 (no iterator)
-        except Exception as error:  # safetensors, JSON and numpy each have errors of their own
-            raise RfbenchError(
-                f"{path} is no readable prediction: {one_line(error, 100)}; run the same command"
-            ) from None
-
-    def write_item(self, item: Mapping[str, Any], features: Mapping[str, np.ndarray]) -> None:
-        """Commit an image: its features first, its row last."""
-        stem = safe_name(str(item["id"]))
-        if features:
-            from safetensors.numpy import save
-
-            contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(features.items())}
-            write_bytes(self.path / "items" / f"{stem}.safetensors", save(contiguous))
-        write_json(self.path / "items" / f"{stem}.json", item)
-
-    def item(self, image_id: str) -> dict[str, Any] | None:
-        """The committed row of an image, or None; a broken one counts as absent."""
-        path = self.path / "items" / f"{safe_name(image_id)}.json"
-        try:
-            found = read_json(path)
-        except RfbenchError:
-            return None
-        return found if _has(found, {"id": str, "scores": dict}) and found["id"] == image_id else None
-
-    def committed(self, image_id: str) -> dict[str, Any]:
-        """The committed row of an image; RfbenchError if it is gone."""
-        found = self.item(image_id)
-        if found is None:
-            raise RfbenchError(f"{self.path}: the row of '{image_id}' is gone from items/; run the same command again")
-        return found
-
-    def is_done(self, image_id: str) -> bool:
-        """Whether an image is committed without an error and its prediction is the one that was scored."""
-        item = self.item(image_id)
-        if item is None or item.get("error"):
-            return False
-        found = _hash(self._prediction(image_id))
-        return found is not None and found == item.get("prediction_sha256")
-
-    def item_features(self, image_id: str) -> dict[str, np.ndarray]:
-        """The features that were kept of an image."""
-        from safetensors.numpy import load_file
-
-        path = self.path / "items" / f"{safe_name(image_id)}.safetensors"
-        try:
-            return load_file(path) if path.is_file() else {}
-        except Exception as error:  # as in read_prediction
-            raise RfbenchError(
-                f"{path} cannot be read: {one_line(error, 100)}; remove {path.with_suffix('.json').name} beside it, "
-                "then run the same command again"
-            ) from None
-
-    def _prediction(self, image_id: str) -> Path:
-        return self.path / "predictions" / f"{safe_name(image_id)}.safetensors"
-
-    # --- at the end -------------------------------------------------------------------------------------------
-
-    def write_scores(self, rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
-        """Write ``scores.parquet``; returns its SHA-256."""
-        import pandas as pd
-
-        buffer = io.BytesIO()
-        frame = pd.DataFrame(list(rows), columns=list(columns))
-        frame.to_parquet(buffer, engine="pyarrow", index=False)
-        write_bytes(self.path / "scores.parquet", buffer.getvalue())
-        return hashlib.sha256(buffer.getvalue()).hexdigest()
+    def images(self) -> dict[str, ItemRecord]:
+        """All images of a finished run, in the order of its plan."""
+        if self.is_format1:
+            return _items_of_format1(self.scores())
+        return self.predictions.table()
 
     def scores(self) -> pd.DataFrame:
-        """``scores.parquet`` as a frame."""
-        import pandas as pd
-        import pyarrow.parquet as pq
+        """All scores as one frame: a row for each image and estimate.
 
-        path = self.path / "scores.parquet"
-        try:
-            if not path.is_file():  # of a folder, all that is in it would be read
-                raise ValueError("it is no file")
-            with path.open("rb") as file:
-                claims = pq.read_metadata(file)
-                if claims.num_rows * claims.num_columns > _MAX_CELLS:
-                    raise ValueError(f"it claims {claims.num_rows} rows")
-                file.seek(0)
-                return pd.read_parquet(file, engine="pyarrow")
-        except Exception as error:  # pyarrow and pandas have errors of their own
-            raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
+        Columns: ``id``, ``scene_id``, ``estimate``, ``height_px``, ``width_px``, ``error``, ``notes``,
+        ``normalisation`` (JSON), ``prediction_sha256``; for each metric its name (float64, NaN without a number) and
+        ``NAME:reason`` (why); ``fact:NAME`` for what else was said of an image.
+        """
+        if self.is_format1:
+            return read_table(self.path / "scores.parquet")
+        import pandas as pd
+
+        summary = self.summary()
+        metrics = {} if summary is None else {name: self.metric(name) for name in summary.metrics}
+        kinds = ["sample"] if summary is None else sorted(summary.rows, key=lambda kind: (kind != "sample", kind))
+        tables = {name: folder.by_image() if folder else {} for name, folder in metrics.items()}
+        facts = {name: folder.facts() if folder else {} for name, folder in metrics.items()}
+        missing = {} if summary is None else {
+            name: (summary.rows[kinds[0]].metrics[name].reason if kinds[0] in summary.rows else None)
+            for name in metrics
+        }  # fmt: skip
+        rows = []
+        for item in self.predictions.table().values():
+            for kind in kinds if not item.error else kinds[:1]:
+                height, width = item.size_px or (None, None)
+                notes = list(item.notes)
+                scores: dict[str, Any] = {}
+                said = {FACT + k: v for k, v in item.facts.items()}
+                for name, table in tables.items():
+                    found = table.get((item.id, kind))
+                    value = found.value if found is not None else None
+                    why = "no score" if item.error else str(missing[name]) if found is None and missing[name] else None
+                    why = why or (str(found.reason) if found is not None and found.reason else OF_THE_SET)
+                    scores[name] = math.nan if value is None else value
+                    scores[name + REASON] = why if value is None else None
+                    # Notes are of draw 0: the mean of the draws is no image of its own.
+                    noted = table.get((item.id, "sample"))
+                    notes += [f"{name}: {noted.note}"] if noted is not None and noted.note else []
+                    said |= {FACT + k: v for k, v in facts[name].get((item.id, kind), {}).items()}
+                rows.append(
+                    {
+                        "id": item.id,
+                        "scene_id": item.scene_id,
+                        "estimate": kind,
+                        "height_px": height,
+                        "width_px": width,
+                        "error": item.error,
+                        "notes": "; ".join(notes) or None,
+                        "normalisation": json.dumps(item.normalisation, sort_keys=True),
+                        "prediction_sha256": item.prediction_sha256,
+                    }
+                    | scores
+                    | said
+                )
+        frame = pd.DataFrame(rows)
+        named = sorted(c for c in frame.columns if c.startswith(FACT))
+        return frame[[c for c in frame.columns if not c.startswith(FACT)] + named]
+
+    def metric(self, name: str) -> MetricFolder | None:
+        """The files of the metric as ``summary.json`` shows it; None where it was not computed."""
+        summary = self.summary()
+        if summary is None or name not in summary.metrics:
+            return None
+        found = self.scored.metric(summary.metrics[name].identity, name)
+        return found if found.is_complete else None
 
     def features(self, kind: str, metric: str) -> list[dict[str, np.ndarray]]:
-        """What a set metric kept of each image that it has features of, in the order of the ids; empty without any.
+        """What a metric of the set kept of each image that it has features of, in the order of the ids; empty without
+        any.
 
         Parameters
         ----------
         kind : the estimate, ``sample`` or ``mean``.
         """
-        from safetensors import safe_open
+        if self.is_format1:
+            return read_features(self.path / "features.safetensors", f"{kind}/{metric}/")
+        found = self.metric(metric)
+        return read_features(found.path / "features.safetensors", f"{kind}/") if found else []
 
-        path, prefix = self.path / "features.safetensors", f"{kind}/{metric}/"
-        if not path.is_file():
-            return []
-        try:
-            with safe_open(path, framework="numpy") as file:
-                found = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-            # Blocks of images of several sizes lie one after the other, with how many rows each has.
-            rows = {k.removesuffix(ROWS): np.cumsum(v)[:-1] for k, v in found.items() if k.endswith(ROWS)}
-            parts = {
-                k: np.split(v, rows[k]) if k in rows else list(v) for k, v in found.items() if not k.endswith(ROWS)
-            }
-            return [dict(zip(parts, images, strict=True)) for images in zip(*parts.values(), strict=True)]
-        except Exception as error:  # as in read_prediction
-            raise RfbenchError(f"{path} cannot be read: {one_line(error, 100)}; run the same command again") from None
+    def is_intact(self) -> bool:
+        """Whether a finished run still has the predictions and scores that its summary was made of."""
+        summary = self.summary()
+        if summary is None or self.predictions.digest(verify=True) != summary.predictions_sha256:
+            return False
+        return all(self.scored.metric(m.identity, m.name).is_intact(summary.scores.get(m.name))
+                   for m in summary.metrics.values())  # fmt: skip
 
-    def finish(self, summary: Mapping[str, Any], features: Mapping[str, np.ndarray | Parts]) -> None:
-        """Write features and summary, then drop the items (kept while an image has failed, to be tried again)."""
-        path = self.path / "features.safetensors"
-        if features:
-            _write_tensors(path, features)
-        else:
-            path.unlink(missing_ok=True)
-        write_json(self.path / "summary.json", summary)
+    # --- its end ----------------------------------------------------------------------------------------------
+
+    def finish(self, summary: Summary) -> None:
+        """Write ``summary.json``, then drop what was kept for going on."""
+        write_json(self.path / "summary.json", encode(summary))
         self.tidy()
 
     def tidy(self) -> None:
-        """Drop the items of a complete run, also where a kill came between its summary and their removal."""
-        summary = self.summary()
-        if summary is not None and not summary["failed"]:
+        """Drop what a finished stage kept for going on, also where a kill came before it was dropped."""
+        if self.predictions.is_complete:
             shutil.rmtree(self.path / "items", ignore_errors=True)
+        if (self.path / "summary.json").is_file():
+            shutil.rmtree(self.path / "scoring", ignore_errors=True)
 
 
-def _write_tensors(path: Path, arrays: Mapping[str, np.ndarray | Parts]) -> None:
-    """Write a safetensors file atomically, a part at a time.
-
-    The format: eight bytes with the length of the header, the header in JSON (type, shape and place of each array), the
-    arrays one after the other. Wider types come first, so that each array lies at a multiple of its item's size.
-    """
-    order = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    header, end = {}, 0
-    for name, array in order:
-        start, end = end, end + math.prod(array.shape) * array.dtype.itemsize
-        kind = f"{array.dtype.kind.upper()}{8 * array.dtype.itemsize}" if array.dtype.kind != "b" else "BOOL"
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, array in order:
-            for part in array.read() if isinstance(array, Parts) else (array,):
-                file.write(np.ascontiguousarray(part, array.dtype.newbyteorder("<")).tobytes())
+SUPERSEDED = "superseded"
+"""The folder beside run folders that takes those of another version of a model's code."""
 
 
-def _hash(path: Path) -> str | None:
-    """The SHA-256 of a file; None for one that is not there or cannot be read, which has to be made again."""
+def _format_of(found: Any) -> Any:
+    return found.get("format") if isinstance(found, dict) else None
+
+
+def _converted(path: Path, convert: Any) -> Any:
+    """A file of format 1 as today's; one line for one that only says that it is of format 1."""
     try:
-        return sha256(path) if path.is_file() else None
-    except OSError:
-        return None
+        return convert()
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise RfbenchError(f"{path}: it is not a file of format {format1.FORMAT} as it claims; {_AGAIN}") from None
 
 
-_DESCRIBED = dict.fromkeys(("identity", "title", "unit", "direction", "group"), str)
-
-
-def _is_cell(value: Any) -> bool:
-    """Whether a JSON value is what a summary says of a metric: a number of images and a score, or a reason."""
-    number = value.get("value") if isinstance(value, dict) else None
-    return _has(value, {"n": int, "identity": str}) and (number is None or isinstance(number, int | float))
-
-
-def _has(value: Any, keys: Mapping[str, type]) -> bool:
-    """Whether a JSON value is an object with these keys of these types."""
-    return isinstance(value, dict) and all(isinstance(value.get(k), t) for k, t in keys.items())
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What tables and citations read of a run: the documents ``run.json`` and ``summary.json``."""
-
-    folder: RunFolder
-    record: Mapping[str, Any]
-    summary: Mapping[str, Any]
-
-    @property
-    def plan(self) -> Mapping[str, Any]:
-        """The plan in ``run.json``."""
-        plan: Mapping[str, Any] = self.record["plan"]
-        return plan
-
-
-def read_finished(folder: RunFolder) -> FinishedRun:
-    """The documents of a run; RfbenchError if it is not finished."""
-    record, summary = folder.run(), folder.summary()
-    if summary is None or not summary["rows"]:
-        raise RfbenchError(
-            f"{folder.path}: found no summary.json, expected a finished run; run the same command again to finish it "
-            f"({one_line(record.get('command', 'rfbench run ...'), 160)}), or leave the run out"
+def _items_of_format1(frame: pd.DataFrame) -> dict[str, ItemRecord]:
+    """The images of a run of format 1, as far as its table has them."""
+    columns = ("id", "scene_id", "error", "prediction_sha256")
+    first = frame.drop_duplicates("id")
+    named = {c: first[c] if c in first else [None] * len(first) for c in columns}
+    return {
+        str(i): ItemRecord(
+            id=str(i),
+            scene_id=str(scene),
+            error=error if isinstance(error, str) else None,
+            prediction_sha256=hashed if isinstance(hashed, str) else None,
         )
-    return FinishedRun(folder, record, summary)
-
-
-def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
-    """The run folders among ``paths`` and one level below each; RfbenchError for a path that holds none."""
-    found: list[RunFolder] = []
-    for path in paths:
-        inside = [path] if RunFolder(path).is_run else sorted(p.parent for p in path.glob("*/run.json"))
-        if not inside:
-            raise RfbenchError(f"{path} holds no run (no run.json in it or one level below); give a folder made by run")
-        found += [RunFolder(p) for p in inside if p.resolve() not in {f.path.resolve() for f in found}]
-    return found
-
-
-def differences(a: Any, b: Any, name_a: str, name_b: str, where: str = "") -> list[str]:
-    """What differs between two plans, one short line each, for messages."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        lines = []
-        for key in sorted({*a, *b}):
-            inner = f"{where}.{key}" if where else str(key)
-            lines += differences(a.get(key), b.get(key), name_a, name_b, inner)
-        return lines
-    if a == b:
-        return []
-    return [f"{where}: {name_a} {one_line(json.dumps(a), 60)}, {name_b} {one_line(json.dumps(b), 60)}"]
-
-
-def plan_digest(plan: Mapping[str, Any]) -> str:
-    """The hash that names a plan."""
-    return digest(plan)
-
-
-def refuse_to_mix(
-    a: Mapping[str, Any], b: Mapping[str, Any], name_a: str, name_b: str,
-    verdict: str = "these runs cannot stand in one table", advice: str = "make a table of each",
-    same_policy: bool = True,
-) -> None:  # fmt: skip
-    """Raise NotComparable unless two plans may stand in one table: same data, protocol, seed-independent settings and
-    identities of the metrics they share.
-
-    Without ``same_policy`` protocols may differ in ``policy`` alone: how the answer of a model of another scale comes
-    to the grid belongs to the row, as the model's own options do; what is asked and compared is the same.
-    """
-    a, b = ({**plan, "protocol": {**plan["protocol"], "policy": None}} if not same_policy else plan for plan in (a, b))
-    parts = []
-    for key in ("protocol", "data"):
-        parts += differences(a[key], b[key], name_a, name_b, key)
-    for metric in sorted(a["metrics"].keys() & b["metrics"].keys()):
-        first, second = a["metrics"][metric]["identity"], b["metrics"][metric]["identity"]
-        parts += differences(first, second, name_a, name_b, f"metric {metric}")
-    if parts:
-        raise NotComparable(f"{verdict}: {'; '.join(parts[:3])}; {advice}")
+        for i, scene, error, hashed in zip(*named.values(), strict=True)
+    }

@@ -15,14 +15,15 @@ from bench.core.errors import RfbenchError
 from bench.metrics.base import Features, Score
 from bench.metrics.uncertainty import LEVELS, SIGMA_FLOOR, Ece, interval_coverage, predicted
 from bench.records.folder import RunFolder
+from bench.records.run import read_run
 from bench.score.replay import replay
+from bench.stats.percentiles import ratio_interval
 
 Float64 = npt.NDArray[np.float64]
 BINS = 15
 # Deviations are counted in this many steps from the floor to 1, 0.14 % each, and the steps joined to bins at the end:
 # equal counts without sorting, or even keeping, the pixels of all images.
 _STEPS = 4096
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,12 @@ def calibration(run: RunFolder, data: str | None = None) -> Calibration | str:
         raise RfbenchError(f"{run.path}: {error.reason}")
     values = np.array([3.0 * f["pixels"][0] for f in features])
     coverage = np.sum(counts, axis=0) / values.sum()
-    low, high = _interval(np.array(counts), values, scenes)
+    low = high = None
+    if len(set(scenes)) > 1:
+        low, high = ratio_interval(np.array(counts), values, scenes)
     deviation, rmse = _binned(steps)
-    summary = run.summary() or {}
-    draws = int(run.run()["plan"]["draws"]) if "mean" in summary["rows"] else None
+    finished = read_run(run)
+    draws = finished.plan.draws if "mean" in finished.kinds else None
     return Calibration(
         draws, error.value, LEVELS, coverage, low, high, deviation, rmse, images=len(features), left_out=left_out
     )
@@ -106,25 +109,6 @@ def expected_coverage(draws: int, levels: Float64 = LEVELS) -> Float64:
 
     t = ndtri((1.0 + levels) / 2.0) / np.sqrt(1.0 + 1.0 / draws)
     return np.asarray(2.0 * stdtr(draws - 1, t) - 1.0)
-
-
-def _interval(counts: Float64, values: Float64, scenes: list[str]) -> tuple[Float64 | None, Float64 | None]:
-    """The 95 % interval of the pooled coverage, from ``counts`` (images, levels) and how many values each image has.
-
-    Scenes are drawn with replacement, with all their images: images of one scene are not independent.
-    """
-    names, of = np.unique(scenes, return_inverse=True)
-    if len(names) < 2:
-        return None, None
-    inside = np.zeros((len(names), counts.shape[1]))
-    total = np.zeros(len(names))
-    np.add.at(inside, of, counts)
-    np.add.at(total, of, values)
-    rng = np.random.Generator(np.random.Philox(0))
-    times = rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), _RESAMPLES)
-    resampled = (times @ inside) / (times @ total)[:, None]
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return low, high
 
 
 def _binned(steps: Float64) -> tuple[Float64, Float64]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from bench.core import registry
 from bench.core.errors import one_line, unknown
 from bench.models.spec import Claim
-from bench.records.folder import RunFolder, read_finished
+from bench.records.folder import RunFolder
+from bench.records.run import read_run
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def _ours(folders: Sequence[RunFolder], name: str, claim: Claim) -> dict[str, di
     """The metrics of a claim as our runs of the model have them, by label; None where a run has no such number."""
     found: dict[str, dict[str, float | None]] = {}
     for folder in folders:
-        run = read_finished(folder)
-        if run.plan["model"]["spec"]["name"] == name:
-            metrics = run.summary["rows"]["sample"]["metrics"]
-            found[run.plan["model"]["label"]] = {m: metrics.get(m, {}).get("value") for m in claim.numbers}
+        run = read_run(folder)
+        if run.plan.model.spec.get("name") == name:
+            cells = run.summary.rows["sample"].metrics
+            found[run.plan.model.label] = {m: cells[m].value if m in cells else None for m in claim.numbers}
     return found

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import safe_name, write_bytes
 from bench.core.image import Array
-from bench.records.folder import RunFolder, refuse_to_mix
+from bench.records.folder import RunFolder
+from bench.records.run import read_run, refuse_to_mix
 from bench.score.replay import replay
 
 REFERENCES = ("lr", "hr")
@@ -33,22 +34,21 @@ def export(
         ``references`` for runs of different data or protocols, which have different ones.
     """
     folders = _folders(runs, out, REFERENCES if references else ())
-    for run in runs:
-        kinds = (run.summary() or {"rows": {estimate: None}})["rows"]  # an unfinished run is replay's to refuse
-        if estimate not in kinds:
+    found = [read_run(run) for run in runs]
+    for one in found:
+        if estimate not in one.kinds:
             raise RfbenchError(
-                f"{run.path}: found no {estimate} of several draws (its model gives one image), expected one; leave "
-                "the run out or use --estimate sample"
+                f"{one.folder.path}: found no {estimate} of several draws (its model gives one image), expected one; "
+                "leave the run out or use --estimate sample"
             )
         if references:
-            first, other = (dict(r.run()["plan"]) | {"metrics": {}} for r in (runs[0], run))
-            refuse_to_mix(first, other, str(runs[0].path), str(run.path))
+            refuse_to_mix(found[0], one, ())
     written: set[str] = set()
     for run, folder in zip(runs, folders, strict=True):
         count = 0
-        for task, found in replay(run, data):
+        for task, estimates in replay(run, data):
             name = f"{safe_name(task.id)}.png"
-            write_bytes(folder / name, png(found[estimate].display))
+            write_bytes(folder / name, png(estimates[estimate].display))
             count += 1
             if references and name not in written:
                 written.add(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bench.core.contain import described, kept_traceback
 from bench.core.errors import ItemError, RfbenchError
 from bench.core.files import sha256
 from bench.core.image import RGB, Array, Image, Unit, quantised
@@ -18,12 +18,12 @@ from bench.data import fills, readers
 from bench.data.bands import ALPHA
 from bench.data.dataset import Dataset, Record
 from bench.data.meaning import Scaling, Side, Voice, names_of, scaling_of
-from bench.metrics.base import Estimate, Reference
+from bench.metrics.base import Reference
 from bench.models.call import PLAUSIBLE, Answer
 from bench.predict.execute import prepare_task
 from bench.protocols.base import Protocol, Task, cut, cut_image
-from bench.score.estimates import estimates
-from bench.score.match import Listing, Match, shown
+from bench.protocols.pictures import Pictures
+from bench.score.match import Listing, Match, as_text, shown
 
 Result = TypeVar("Result")
 # A network's floats may lie a little beyond black and white and are cut there, as a model's are in a run; what lies
@@ -79,30 +79,29 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image and its reference as metrics see them, with what the document says of them."""
+    """An image as an answer to a task; ``files`` is what the run records of the files that it came from."""
 
-    reference: Reference
-    estimate: Estimate
-    facts: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
+    task: Task
+    answer: Answer
+    files: Mapping[str, Any]
 
 
 class Source(ABC):
     """Where images and references come from."""
 
     def load(self, match: Match) -> Loaded | ItemError:
-        """One image with its reference; whatever its files bring is an error of this image."""
+        """One image with its task; whatever its files bring is an error of this image."""
         return _guarded(self._load, match)
 
-    def reference(self, match: Match) -> Reference | ItemError:
-        """The reference of an image that could not be read itself, or what is wrong with it too."""
-        return _guarded(self._reference, match)
+    def task(self, match: Match) -> Task | ItemError:
+        """What an image is held against, or what is wrong with that."""
+        return _guarded(self._task, match)
 
     @abstractmethod
     def _load(self, match: Match) -> Loaded: ...
 
     @abstractmethod
-    def _reference(self, match: Match) -> Reference: ...
+    def _task(self, match: Match) -> Task: ...
 
 
 def _guarded(read: Callable[[Match], Result], match: Match) -> Result | ItemError:
@@ -113,19 +112,18 @@ def _guarded(read: Callable[[Match], Result], match: Match) -> Result | ItemErro
     except RfbenchError as error:
         return ItemError(str(error))
     except Exception as error:  # a reader or a plugin that fails loses its image, not the others
-        return ItemError(f"{shown(match.id)}: {type(error).__name__}: {error}")
+        return ItemError(f"{shown(match.id)}: {described(error)}", kept_traceback(error))
 
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """Pictures against pictures of the same size; ``border_px`` is cut from both."""
+    """Pictures against pictures of the same size; ``protocol`` says what is cut from both, and how they are rounded."""
 
     pred: Listing
     ref: Listing
     meaning: Meaning
     ref_meaning: Meaning
-    quantise: int | None = 8
-    border_px: int = 0
+    protocol: Pictures
 
     def _load(self, match: Match) -> Loaded:
         path, ref_path = self.pred.path(match.pred), self.ref.path(match.ref)
@@ -137,37 +135,41 @@ class FolderSource(Source):
             ours = _read(path, self.meaning, size)
         except readers.WrongSize as error:
             raise ItemError(f"{error}, the size of {ref_path}; make the two one size") from None
-        b = self.border_px
+        b = self.protocol.border_px
         if b and min(size) <= 2 * b:
             raise ItemError(f"--border-px {b} leaves nothing of {path} and {ref_path}, {size[0]}x{size[1]} px")
         _refuse_other_bands(path, ours, self.meaning, ref_path, theirs, self.ref_meaning)
         image, white, notes = _display(path, ours, self.meaning)
         _refuse_holes(path, image)
         hr, ref_white, more = _display(ref_path, theirs, self.ref_meaning)
-        reference = self._shown(match.id, hr)
-        estimate = Estimate(cut(quantised(image.values, self.quantise), b), cut(image.values, b))
-        facts = {
-            "size_px": list(size),
-            "files": {"pred": _facts(path, ours, white), "ref": _facts(ref_path, theirs, ref_white)},
-        }
-        return Loaded(reference, estimate, facts, (*notes, *more))
+        return Loaded(
+            self._shown(match.id, hr, more),
+            Answer({"mean": image.values}, "display", RGB, normalised=True, notes=notes),
+            {"pred": _facts(path, ours, white), "ref": _facts(ref_path, theirs, ref_white)},
+        )
 
-    def _reference(self, match: Match) -> Reference:
+    def _task(self, match: Match) -> Task:
         path = self.ref.path(match.ref)
-        return self._shown(match.id, _display(path, _read(path, self.ref_meaning), self.ref_meaning)[0])
+        hr, _, notes = _display(path, _read(path, self.ref_meaning), self.ref_meaning)
+        return self._shown(match.id, hr, notes)
 
-    def _shown(self, image_id: str, hr: Image) -> Reference:
-        b = self.border_px
-        return Reference(
-            id=image_id,
-            scene_id=image_id,
-            display=cut(quantised(hr.values, self.quantise), b),
+    def _shown(self, image_id: str, hr: Image, notes: tuple[str, ...]) -> Task:
+        b = self.protocol.border_px
+        name = as_text(image_id)
+        reference = Reference(
+            id=name,
+            scene_id=name,
+            display=cut(quantised(hr.values, self.protocol.quantise), b),
             display_float=cut(hr.values, b),
             hr=cut_image(hr, b),
             pan=None,
             lr=None,
             valid=cut(hr.valid, b),
         )
+        return Task(
+            id=name, scene_id=name, lr=None, size=hr.size, fitted=None, normalisation={}, caption="",
+            reference=reference, notes=notes,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,27 +185,16 @@ class DatasetSource(Source):
     def _load(self, match: Match) -> Loaded:
         path = self.pred.path(match.pred)
         task = self._task(match)
-        raster, protocol = self._on_grid(path, match.id, task.size)
+        raster, cut_px = self._on_grid(path, match.id, task.size)
         if self.meaning.unit == "display":
             image, scale, notes = _display(path, raster, self.meaning)
         else:
             image, scale, notes = _reflectance(path, raster, self.meaning)
         _refuse_holes(path, image)
-        answer = Answer({"mean": image.values}, image.unit, image.bands, normalised=image.unit == "display")
-        return Loaded(
-            task.reference,
-            estimates(answer, task, protocol)["sample"],
-            {
-                "scene_id": task.scene_id,
-                "size_px": list(task.size),
-                "normalisation": task.normalisation,
-                "files": {"pred": _facts(path, raster, scale)},
-            },
-            (*task.notes, *notes),
-        )
-
-    def _reference(self, match: Match) -> Reference:
-        return self._task(match).reference
+        # A border that was cut before is not scored: what stands there is of no matter.
+        values = np.pad(image.values, ((cut_px, cut_px), (cut_px, cut_px), (0, 0)), mode="edge")
+        answer = Answer({"mean": values}, image.unit, image.bands, normalised=image.unit == "display", notes=notes)
+        return Loaded(task, answer, {"pred": _facts(path, raster, scale)})
 
     def _task(self, match: Match) -> Task:
         task = prepare_task(self.protocol, self.dataset, self.records[match.id])
@@ -211,16 +202,16 @@ class DatasetSource(Source):
             raise task
         return task
 
-    def _on_grid(self, path: Path, image_id: str, size: tuple[int, int]) -> tuple[readers.Raster, Protocol]:
-        """The file's content; it has the grid's size or, as ``rfbench export`` writes it, lacks the border already."""
+    def _on_grid(self, path: Path, image_id: str, size: tuple[int, int]) -> tuple[readers.Raster, int]:
+        """The file's content, and how many pixels of each side it lacks: it has the grid's size or, as ``rfbench
+        export`` writes it, none of the border that is cut."""
         b = self.protocol.border_px
         try:
-            return _read(path, self.meaning, size), self.protocol
+            return _read(path, self.meaning, size), 0
         except readers.WrongSize as error:
             why = f"{error}, the size of {shown(image_id)} under {self.protocol.name}; make the image on that grid"
         try:
-            within = (size[0] - 2 * b, size[1] - 2 * b)
-            return _read(path, self.meaning, within), dataclasses.replace(self.protocol, border_px=0)
+            return _read(path, self.meaning, (size[0] - 2 * b, size[1] - 2 * b)), b
         except readers.WrongSize:
             raise ItemError(why) from None
 

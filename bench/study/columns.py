@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bench.core.errors import NotComparable
 from bench.records.folder import RunFolder
-from bench.reports.table.build import Cell, Column, Row, Table, ranks
+from bench.reports.document import Cell, Column, Footnote, Row
+from bench.reports.table.build import Table, ranks
 from bench.study.crossed import share_of
 from bench.study.votes import Study, read_study
 
@@ -26,7 +27,7 @@ def with_votes(table: Table, runs: Sequence[RunFolder], folder: Path) -> Table:
     """
     study = read_study(folder)
     plans = {s.plan_sha256: s.label for s in study.key.systems}
-    systems = {r.path.resolve().name: plans.get(str(r.run()["plan_sha256"])) for r in runs}
+    systems = {r.path.resolve().name: plans.get(r.record().plan_sha256) for r in runs}
     if not any(systems.values()):
         raise NotComparable(f"{folder} was made of other runs ({', '.join(plans.values())}); make a table of those")
     identity = f"votes|{study.plan.design}|plan{study.plan.sha256[:12]}|tieshalf|r1"
@@ -63,8 +64,6 @@ def _cell(study: Study, system: str | None, row: Row, column: Column) -> Cell:
 
 def _annotated(table: Table) -> Table:
     """Empty cells of the votes point to footnotes, as those of metrics do."""
-    from bench.reports.table.build import Footnote
-
     notes = list(table.footnotes)
     texts: dict[str, int] = {}
     rows = []

@@ -18,7 +18,8 @@ from bench.captions.pictures import OUTLINE, nearest
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import digest, write_bytes
 from bench.core.image import RGB, Mask
-from bench.records.folder import RunFolder, read_finished, refuse_to_mix
+from bench.records.folder import RunFolder
+from bench.records.run import read_run, refuse_to_mix
 from bench.reports.pictures import eight_bit
 from bench.score.replay import replay
 from bench.study import store
@@ -110,8 +111,8 @@ def create(out: Path, wanted: Wanted) -> Plan:
         made = _Maker(out, secret, pictures, wanted.design, number, stored).trials(sitting)
         trials[f"R{number + 1:02}"] = tuple(trial for trial, _ in made)
         shown |= {trial.id: what for trial, what in made}
-    first = read_finished(wanted.runs[0]).plan
-    key = Key(FORMAT, str(first["data"]["name"]), str(first["protocol"]["name"]), systems, shown, secrets.token_hex(16))
+    first = read_run(wanted.runs[0]).plan
+    key = Key(FORMAT, first.data.name, first.protocol_name, systems, shown, secrets.token_hex(16))
     plan = Plan(
         FORMAT, wanted.title, wanted.design, wanted.seed, wanted.margin, profile(),
         questions(wanted.design, wanted.feature), trials, key.sha256, wanted.contact, wanted.consent,
@@ -129,12 +130,11 @@ def now() -> str:
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:
-    found = [read_finished(r) for r in runs]
-    for run, folder in zip(found[1:], runs[1:], strict=True):
-        one, other = (dict(r.plan) | {"metrics": {}} for r in (found[0], run))
-        refuse_to_mix(one, other, str(runs[0].path), str(folder.path), "these runs cannot be shown in one study",
-                      "make a study of each", same_policy=False)  # fmt: skip
-    labels = [one_line(run.summary["rows"]["sample"]["label"], 80) for run in found]
+    found = [read_run(r) for r in runs]
+    for run in found[1:]:
+        refuse_to_mix(found[0], run, (), verdict="these runs cannot be shown in one study",
+                      advice="make a study of each", same_policy=False)  # fmt: skip
+    labels = [one_line(run.summary.rows["sample"].label, 80) for run in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise RfbenchError(f"two rows of the study would be called '{twice}'; leave one run out, or name it otherwise")
@@ -162,8 +162,8 @@ def _pictures(wanted: Wanted, labels: Sequence[str]) -> tuple[dict[str, _Picture
                 seen = task.fitted.apply(lr.select(RGB)) if task.fitted and lr else task.lr_display
                 found[task.id].sides = {HR: eight_bit(hr), LR: _repeated(eight_bit(seen), hr.shape[:2])}
             found[task.id].sides[label] = pixels
-        record = read_finished(run).record
-        systems.append(System(label, run.path.resolve().name, str(record["plan_sha256"]), digest(sorted(hashes))))
+        record = read_run(run).record
+        systems.append(System(label, run.path.resolve().name, record.plan_sha256, digest(sorted(hashes))))
     complete = {i: p for i, p in found.items() if set(labels) <= p.sides.keys()}
     if not complete:
         raise RfbenchError("the runs have no image in common, so there is nothing to show")

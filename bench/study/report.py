@@ -303,7 +303,7 @@ def _cell(text: str) -> str:
 
 def to_latex(report: Report) -> str:
     """The tables in LaTeX, with booktabs."""
-    from bench.reports.table.write import latex_text
+    from bench.reports.render.latex import latex_text
 
     lines = [f"% {one_line(about(report), 400)}"]
     for block in blocks(report):

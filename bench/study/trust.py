@@ -17,7 +17,7 @@ import numpy as np
 from bench.core.errors import NotComparable, one_line
 from bench.records.folder import RunFolder
 from bench.stats.means import LEAST_SCENES, LEVEL, Inference, generator, mean_of
-from bench.stats.pairing import Estimates, estimates
+from bench.stats.pairing import RowScores, row_scores
 from bench.study.votes import Study
 
 _RESAMPLES = 999
@@ -38,17 +38,17 @@ class Trust:
     reason: str = ""
 
 
-def of_systems(study: Study, runs: Sequence[RunFolder]) -> dict[str, Estimates]:
+def of_systems(study: Study, runs: Sequence[RunFolder]) -> dict[str, RowScores]:
     """The scores of each system of the study by its label; NotComparable for a run that is none of them."""
     known = {s.plan_sha256: s.label for s in study.key.systems}
     found = {}
     for run in runs:
-        label = known.get(str(run.run()["plan_sha256"]))
+        label = known.get(run.record().plan_sha256)
         if label is None:
             raise NotComparable(
                 f"{run.path} is not one of the runs that the study was made of ({', '.join(known.values())})"
             )
-        found[label] = estimates(run)[0]
+        found[label] = row_scores(run)[0]
     return found
 
 
@@ -58,14 +58,14 @@ def trust(study: Study, runs: Sequence[RunFolder]) -> list[Trust]:
     first = next(iter(scores.values()))
     votes, scenes = shares_of(study)
     found = []
-    for metric, described in first.plan["metrics"].items():
-        sign = 1.0 if described["direction"] == "up" else -1.0
+    for metric, described in first.run.metrics.items():
+        sign = 1.0 if described.direction == "up" else -1.0
         values = {
             (image, system): sign * value
             for system, e in scores.items()
             for image, value in e.values.get(metric, {}).items()
         }
-        title = one_line(described["title"], 40)
+        title = one_line(described.title, 40)
         if not values:
             found.append(Trust(metric, title, None, 0, None, None, None, 0, "it has no number for each image"))
             continue

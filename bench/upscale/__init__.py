@@ -20,6 +20,7 @@ from rasterio.env import get_gdal_config, set_gdal_config
 
 from bench import __version__
 from bench.core import provenance
+from bench.core.device import resolve_device
 from bench.core.errors import ItemError, RfbenchError, one_line, unknown
 from bench.core.files import atomic_path, digest
 from bench.core.image import RGB, Image, Unit
@@ -30,7 +31,6 @@ from bench.data.normalise import Fitted
 from bench.data.readers import containers
 from bench.metrics.base import Reference
 from bench.models.call import Answer, Model, Window
-from bench.predict.plan import resolve_device
 from bench.upscale.percentiles import exact_percentiles
 from bench.upscale.result import Estimate, Look, Output, Writer
 from bench.upscale.seams import Axis, Seams

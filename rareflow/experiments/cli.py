@@ -57,9 +57,10 @@ def ood(
     how well u, v and what else the T passes give tell them apart (AUROC), what the gates make of u, and whether u
     changes the samples. Everything is seeded by names: the same command makes the same files.
     """
+    from bench.core.device import resolve_device
     from bench.core.errors import RfbenchError, one_line
     from bench.core.files import write_bytes, write_json
-    from bench.predict.plan import resolve_dataset, resolve_device
+    from bench.data.find import resolve_dataset
     from bench.reports.figures import save
     from rareflow.errors import RareflowError
     from rareflow.train.cli import Report, plain_command, provenance, set_up
@@ -132,9 +133,10 @@ def degraded(
     with u as measured against u forced to 0 and to 1 and another image's u, and against gates turned down by hand; a
     second one says whether u, and five plain statistics of the LR, tell which images come out badly.
     """
+    from bench.core.device import resolve_device
     from bench.core.errors import RfbenchError
     from bench.core.files import write_bytes, write_json
-    from bench.predict.plan import resolve_dataset, resolve_device
+    from bench.data.find import resolve_dataset
     from rareflow.errors import RareflowError
     from rareflow.train.cli import Report, plain_command, provenance, set_up
 

@@ -16,10 +16,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from bench.stats.percentiles import mean_interval
 from rareflow.degrade import degrade
 from rareflow.errors import RareflowError
 from rareflow.experiments.scores import Image, Measured, image_seed, measure_image
-from rareflow.experiments.statistics import mean_interval
 from rareflow.flow import add_noise, clean
 from rareflow.images import next_multiple, pad_to, upsample
 from rareflow.losses import velocity_loss

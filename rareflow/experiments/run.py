@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.stats.percentiles import auroc, auroc_interval, mean_interval
 from rareflow.experiments.inputs import KINDS, corrupt
 from rareflow.experiments.scores import (
     FLAG,
@@ -21,7 +22,6 @@ from rareflow.experiments.scores import (
     measure_image,
     misfit,
 )
-from rareflow.experiments.statistics import auroc, auroc_interval, mean_interval
 from rareflow.flow import noise_levels
 from rareflow.images import shrink
 from rareflow.model import RareFlow

@@ -162,9 +162,10 @@ def ablate(
     """
     from bench.core.errors import RfbenchError
     from bench.core.files import write_bytes
-    from bench.predict.execute import execute
-    from bench.predict.plan import Request, make_plan
+    from bench.predict.plan import Request
     from bench.reports.table.write import WRITERS
+    from bench.score import execute
+    from bench.score.run import run
     from rareflow.config import load_config, with_changes
     from rareflow.errors import RareflowError
 
@@ -197,10 +198,10 @@ def ablate(
         raise RfbenchError(str(error)) from None
     request = Request(
         tuple(f"rareflow:checkpoint={path}{f',base={base}' if base else ''}" for path in found.values()),
-        protocol=protocol, data=test_data, split=test_split, metrics=metrics, draws=draws, limit=limit, device=device,
+        protocol=protocol, data=test_data, split=test_split, draws=draws, limit=limit, device=device,
         weights_dir=weights_dir, out=out / "runs",
     )  # fmt: skip
-    outcome = execute(make_plan(request), sys.argv)
+    outcome = run(request, execute.Request(metrics, device, weights_dir=weights_dir), sys.argv)
     table = _table3(outcome.folders, found)
     page = f"{WRITERS['markdown'](table)}\n\n{_differences(outcome.folders, list(found))}"
     write_bytes(out / "table.md", f"{page}\n".encode())
@@ -238,7 +239,7 @@ def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table
 def _differences(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
     """A Markdown table: each row minus the fullest one, image by image, with the 95 % interval when scenes are drawn
     again."""
-    from rareflow.experiments.statistics import mean_interval
+    from bench.stats.percentiles import mean_interval
     from rareflow.train.ablation import VARIANTS
 
     columns = (("psnr_rgb", "PSNR", "+.2f"), ("ssim_rgb", "SSIM", "+.3f"), ("fsim", "FSIM", "+.3f"),

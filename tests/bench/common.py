@@ -55,7 +55,7 @@ def register(site: Path) -> None:
     lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups]
     (information / "entry_points.txt").write_text("\n".join(lines))
     sys.path.append(str(site))
-    registry.points.cache_clear()
+    registry.forget()
 
 
 def repeat_scenes(folder: Path, count: int) -> Path:

@@ -31,12 +31,13 @@ def loop(data: Path, count: int, site: Path) -> tuple[float, float]:
     from bench.metrics.scorer import Scorer
     from bench.models.call import Model
     from bench.predict.plan import Request, make_plan
+    from bench.score.choice import choose_metrics
     from bench.score.estimates import estimates
 
     torch.set_num_threads(1)
     plan = make_plan(Request(models=("sleeper",), data=str(data), limit=count))
     tasks = [plan.protocol.prepare(plan.dataset.load(r)) for r in plan.records]
-    scorer, model = Scorer(plan.computed_metrics, Setting()), Model("sleeper")
+    scorer, model = Scorer(tuple(choose_metrics(None, Setting()).computed), Setting()), Model("sleeper")
     wall, processor = time.perf_counter(), time.process_time()
     for task in tasks:
         (answer,) = model.predict([task], run_seed=0, draws=1)

@@ -11,21 +11,24 @@ import numpy as np
 
 from bench.metrics.base import SetScore
 from bench.metrics.realism import FidTf, KidTf
-from bench.metrics.scorer import ItemScores
-from bench.score.kept import Kept, Spill
+from bench.records.scores import ImageScores, Scores
+from bench.score.kept import Kept
 
 
 def main(n: int) -> None:
     """Store, reduce, and print megabytes."""
     random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as name:
-        spill = Spill(Path(name))
+    with tempfile.TemporaryDirectory() as place:
+        scores = Scores(Path(place))
         for i in range(n):
             sides = {side: random.random(2048, np.float32) for side in ("prediction", "reference")}
-            spill.take(str(i), ItemScores(features={"sample": {"fid_tf": sides, "kid_tf": sides}}))
+            kept = {
+                f"{metric}/sample/{side}": array for metric in ("fid_tf", "kid_tf") for side, array in sides.items()
+            }
+            scores.commit(ImageScores(id=str(i), prediction_sha256=""), kept)
         for metric in (FidTf(), KidTf()):
-            kept = Kept(spill.load, [str(i) for i in range(n)], "sample", metric.name)
-            assert isinstance(metric.combine(kept), SetScore)
+            features = Kept(scores.image_features, [str(i) for i in range(n)], f"{metric.name}/sample/")
+            assert isinstance(metric.combine(features), SetScore)
     print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000))
 
 

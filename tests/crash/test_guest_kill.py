@@ -20,11 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
 from tests.conftest import CODE, installed, write_dataset
 from tests.crash.test_kill import tree
 from tests.guests import fake_environment, family, install_guests, left_behind
+from tests.runs import run as run_models
 
 KILLS = os.environ.get("RFBENCH_TEST_KILLS")
 HOSTS, GUESTS = (int(KILLS), int(KILLS)) if KILLS else (2, 3)
@@ -50,9 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def run(folder: Path, out: str) -> int:
     """A run in this process; how many images failed."""
-    request = Request(("guest-noisy",), data=str(folder / "data"), metrics=METRICS, batch_size=2, draws=2, workers=0,
-                      out=folder / out)  # fmt: skip
-    return execute(make_plan(request)).failed
+    request = dict(models=("guest-noisy",), data=str(folder / "data"), metrics=METRICS, batch_size=2, draws=2,
+                   workers=0, out=folder / out)  # fmt: skip
+    return run_models(**request).failed.total()
 
 
 def start(folder: Path, out: str) -> subprocess.Popen[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import shutil
@@ -15,9 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
 from tests.conftest import install_plugin, write_dataset
+from tests.runs import run as run_models
 
 TREE_EXCEPTIONS = {"host.json"}
 
@@ -81,10 +79,10 @@ class Killed(BaseException):
 
 def test_a_kill_at_every_rename_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_dataset(tmp_path / "data", count=3)
-    request = Request(models=("bicubic",), data=str(data), metrics=("psnr_rgb", "d_lambda"), workers=0, batch_size=2)
+    request = dict(models=("bicubic",), data=str(data), metrics=("psnr_rgb", "d_lambda"), workers=0, batch_size=2)
 
     def run(out: Path) -> None:
-        execute(make_plan(dataclasses.replace(request, out=out)))
+        run_models(**request, out=out)
 
     run(tmp_path / "whole")
     expected = tree(tmp_path / "whole")

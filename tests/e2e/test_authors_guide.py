@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
+from bench.records.folder import RunFolder
 from tests.conftest import ROOT
 from tests.guests import uv_is_here
+from tests.runs import run as run_models
 from tests.wheels import installed_wheel
 
 GUIDE = (ROOT / "docs" / "authors.md").read_text(encoding="utf-8")
@@ -109,12 +109,12 @@ def test_a_model_whose_packages_clash_with_ours_runs_beside_bicubic(tmp_path: Pa
     assert len(rows) == 2
     # Three lobes of Lanczos in either: the guest's scores are those of the same kernel here.
     ours = lanczos_scores(tmp_path)
-    theirs = pd.read_parquet(tmp_path / "mine" / "out" / "antialias" / "scores.parquet")
+    theirs = RunFolder(tmp_path / "mine" / "out" / "antialias").scores()
     pd.testing.assert_series_equal(theirs["psnr_rgb"], ours["psnr_rgb"], rtol=1e-4)
 
 
 def lanczos_scores(tmp_path: Path) -> pd.DataFrame:
     """The scores of the model ``lanczos`` on the same images."""
-    request = Request(("lanczos",), limit=4, metrics=("psnr_rgb",), workers=0, out=tmp_path / "lanczos")
-    (folder,) = execute(make_plan(request)).folders
+    request = dict(models=("lanczos",), limit=4, metrics=("psnr_rgb",), workers=0, out=tmp_path / "lanczos")
+    (folder,) = run_models(**request).folders
     return folder.scores()

@@ -8,9 +8,8 @@ import pytest
 
 from bench.data.dataset import FolderDataset
 from bench.data.embedded import SCENES
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
 from bench.reports.table.build import build_table
+from tests.runs import run as run_models
 
 METRICS = ("psnr_rgb", "ssim_rgb", "fsim", "de00", "logspec_l1", "nll", "ece")
 COUNT = 6
@@ -24,11 +23,11 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float
     folder = shutil.copytree(whole.folder, tmp_path_factory.mktemp("embedded") / "some")
     lines = (folder / "pairs.csv").read_text(encoding="utf-8").splitlines()
     (folder / "pairs.csv").write_text("\n".join(lines[: COUNT + 1]) + "\n", encoding="utf-8")
-    request = Request(
+    request = dict(
         models=("rareflow", "bicubic", "bicubic-affine"), data=str(folder), out=folder.parent / "runs",
         metrics=METRICS, workers=0,
     )  # fmt: skip
-    table = build_table(execute(make_plan(request)).folders, METRICS)
+    table = build_table(run_models(**request).folders, METRICS)
     names = [column.metric for column in table.columns]
     return {row.label: dict(zip(names, [c.value for c in row.cells], strict=True)) for row in table.rows}
 

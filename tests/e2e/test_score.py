@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.score.score import Request, score
-from bench.score.write import to_json
+from bench.reports.scores import to_json
 from tests.conftest import picture
 from tests.e2e.test_cli import rfbench
+from tests.runs import scored
 
 
 def test_the_command_and_processes_change_no_byte(tmp_path: Path) -> None:
@@ -24,10 +24,10 @@ def test_the_command_and_processes_change_no_byte(tmp_path: Path) -> None:
     (tmp_path / "pred" / "2.png").write_bytes(b"broken")
     metrics = ("psnr_rgb", "ssim_rgb", "logspec_l1")
     words = ("--pred", "pred", "--ref", "ref", "--metrics", ",".join(metrics), "--device", "cpu", "--workers", "2")
-    done = rfbench("score", *words, "--format", "json", "--out", "s.json", cwd=tmp_path)
+    done = rfbench("score", *words, "--format", "json", "--save", "s.json", cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == "" and "1 of 5 images failed" in done.stderr
-    request = Request(tmp_path / "pred", tmp_path / "ref", metrics=metrics, device="cpu", workers=0)
-    here = to_json(score(request)).replace(f"{tmp_path}/", "")
+    options = dict(pred=tmp_path / "pred", ref=tmp_path / "ref", metrics=metrics, device="cpu", workers=0)
+    here = to_json(scored(**options)).replace(f"{tmp_path}/", "")
     assert (tmp_path / "s.json").read_text(encoding="utf-8") == here + "\n"
     assert json.loads(here)["summary"]["psnr_rgb"]["n"] == 4
 

@@ -171,5 +171,5 @@ def prepare() -> None:
 
     # Both ask other programs (git, uname), which no input may start.
     software, machine = provenance.software(), provenance.machine("cpu")
-    provenance.software = lambda: software
+    provenance.software = lambda also=(): software
     provenance.machine = lambda device: machine

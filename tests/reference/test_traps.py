@@ -19,12 +19,11 @@ from bench.core.reason import Reason
 from bench.metrics import realism
 from bench.metrics.base import Score, SetScore, Setting
 from bench.metrics.scorer import metric_class
-from bench.score.score import Request
-from bench.score.score import score as scored
 from tests.reference import equations, network_equations, pictures, random_weights
 from tests.reference.cases import official, tensors
 from tests.reference.pictures import calibration_pair, eight_bit, held, noisy_pair, solid
 from tests.reference.random_weights import ALEXNET, INCEPTION, KONIQ, accepted
+from tests.runs import scored as scored_images
 
 pytest.importorskip("torch")
 
@@ -59,7 +58,7 @@ def png(folder: Path, image: np.ndarray, white: int = 255, name: str = "a") -> P
 
 def of_folders(pred: Path, ref: Path, *names: str, **options: Any) -> dict[str, Any]:
     """What ``rfbench score`` finds."""
-    return scored(Request(pred=pred, ref=ref, metrics=names, device="cpu", workers=0, **options))
+    return scored_images(pred=pred, ref=ref, metrics=names, device="cpu", workers=0, **options)
 
 
 # --- what a pixel is --------------------------------------------------------------------------------------------------

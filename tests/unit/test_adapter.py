@@ -15,9 +15,9 @@ from bench.core.files import id_hash
 from bench.core.licences import restriction
 from bench.data.embedded import SCENES
 from bench.models.call import Answer, Model
-from bench.predict.plan import Request, make_plan
 from bench.protocols.paired import Paired
 from rareflow.card import EMBEDDED, read_card, training_ids
+from tests.runs import planned
 
 
 def tasks(count: int) -> list:
@@ -58,20 +58,20 @@ def test_no_scene_of_the_benchmark_was_trained_on() -> None:
 
 
 def test_a_checkpoint_on_sd3_is_under_its_licence_too(tmp_path: Path) -> None:
-    plain = make_plan(Request(models=("rareflow",), metrics=("psnr_rgb",), limit=1))
-    assert plain.runs["rareflow-tiny"]["licences"]["model"] == "Apache-2.0"
+    plain = planned(models=("rareflow",), metrics=("psnr_rgb",), limit=1)
+    assert plain.runs["rareflow-tiny"].licences["model"] == "Apache-2.0"
     shutil.copytree(EMBEDDED, tmp_path / "sd3")
     card = json.loads((tmp_path / "sd3/card.json").read_text())
     card |= {"label": "on-sd3", "base": {"transformer": "0" * 64}}
     (tmp_path / "sd3/card.json").write_text(json.dumps(card))
-    plan = make_plan(Request(models=(f"rareflow:checkpoint={tmp_path / 'sd3'}",), metrics=("psnr_rgb",), limit=1))
-    found = plan.runs["on-sd3"]["licences"]["model"]
+    plan = planned(models=(f"rareflow:checkpoint={tmp_path / 'sd3'}",), metrics=("psnr_rgb",), limit=1)
+    found = plan.runs["on-sd3"].licences["model"]
     assert found.startswith("Apache-2.0; Stability AI Community License")
     assert restriction(found) == "conditions on who uses it, or what for"
     # Only a checkpoint on SD3 may be held against the paper's numbers.
-    assert "without SD3" in plain.runs["rareflow-tiny"]["unlike_paper"] and plan.runs["on-sd3"]["unlike_paper"] == ""
+    assert "without SD3" in plain.runs["rareflow-tiny"].unlike_paper and plan.runs["on-sd3"].unlike_paper == ""
     # For people alone: it changes no number, so no plan.
-    assert "licence" not in json.dumps(plan.runs["on-sd3"]["plan"])
+    assert "licence" not in str(plan.runs["on-sd3"].plan)
 
 
 @pytest.mark.parametrize(("scale", "tile_px"), [(5, 40), (4, 51), (10, 20), (16, 12)])

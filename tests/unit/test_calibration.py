@@ -18,13 +18,13 @@ from bench.core.files import sha256
 from bench.data.dataset import FolderDataset
 from bench.metrics.uncertainty import LEVELS, interval_coverage
 from bench.models import Adapter, Batch, ModelSpec, Prediction, resize
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
 from bench.records.folder import RunFolder
 from bench.reports import figures
-from bench.reports.calibration import BINS, Calibration, _binned, _interval, calibration, expected_coverage
+from bench.reports.calibration import BINS, Calibration, _binned, calibration, expected_coverage
 from bench.score.replay import replay
+from bench.stats.percentiles import ratio_interval
 from tests.conftest import write_dataset
+from tests.runs import run as run_models
 
 
 class Draws(Adapter):
@@ -68,8 +68,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_runs(data: Path, out: Path, *models: str, **options: Any) -> list[RunFolder]:
-    outcome = execute(make_plan(Request(models, data=str(data), metrics=("nll", "ece"), workers=0, out=out, **options)))
-    assert outcome.failed == 0
+    outcome = run_models(models=models, data=str(data), metrics=("nll", "ece"), workers=0, out=out, **options)
+    assert not outcome.failed
     return list(outcome.folders)
 
 
@@ -83,7 +83,7 @@ def stored(run: RunFolder, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
     y, mu, sigma = [], [], []
     dataset = FolderDataset(data)
     for record in dataset.records("test"):
-        arrays, _ = run.read_prediction(record.id)
+        arrays, _ = run.predictions.read(record.id)
         pair = dataset.load(record)
         assert pair.hr is not None
         y.append(np.clip(pair.hr.values[:, :, :3].astype(float) / 0.3, 0, 1).ravel())
@@ -108,7 +108,7 @@ def test_the_ece_is_the_table_s(runs: list[RunFolder]) -> None:
     for run in runs[:2]:
         found, summary = calibration(run), run.summary()
         assert isinstance(found, Calibration) and summary is not None
-        assert found.ece == summary["rows"]["sample"]["metrics"]["ece"]["value"]
+        assert found.ece == summary.rows["sample"].metrics["ece"].value
 
 
 def test_bins_are_those_of_sorted_values(runs: list[RunFolder], data: Path) -> None:
@@ -162,11 +162,10 @@ def test_what_a_perfect_model_shows_through_few_draws(draws: int) -> None:
 def test_the_band_is_over_scenes_not_images() -> None:
     values = np.full(6, 100.0)
     within = np.array([[10.0], [90.0]] * 3)  # images of a scene differ, scenes do not
-    low, high = _interval(within, values, ["a", "a", "b", "b", "c", "c"])
+    low, high = ratio_interval(within, values, ["a", "a", "b", "b", "c", "c"])
     np.testing.assert_allclose([low, high], 0.5)
-    low, high = _interval(within, values, ["a", "b", "a", "b", "a", "b"])
-    assert low is not None and high is not None and high[0] - low[0] > 0.5
-    assert _interval(within, values, ["a"] * 6) == (None, None)
+    low, high = ratio_interval(within, values, ["a", "b", "a", "b", "a", "b"])
+    assert high[0] - low[0] > 0.5
 
 
 def test_runs_without_a_distribution(runs: list[RunFolder], data: Path, tmp_path: Path) -> None:
@@ -212,7 +211,7 @@ def test_maps_and_facts_are_kept_with_the_run(runs: list[RunFolder]) -> None:
     assert list(frame.columns[-2:]) == ["fact:count", "fact:u"]
     assert (frame["fact:count"] == 3).all() and len(frame) == 10  # draw 0 and the mean of each image
     assert not any(c.startswith("fact:") for c in runs[1].scores().columns)
-    arrays, _ = runs[0].read_prediction("im0")
+    arrays, _ = runs[0].predictions.read("im0")
     np.testing.assert_allclose(arrays["map:width"], np.linspace(0, 0.15, 80)[None].repeat(60, 0), atol=1e-7)
     with_facts = dict(zip(frame["id"], frame["fact:u"], strict=True))
     for task, estimates in replay(runs[0]):
@@ -222,4 +221,4 @@ def test_maps_and_facts_are_kept_with_the_run(runs: list[RunFolder]) -> None:
 
 def test_facts_are_the_same_in_any_batch(runs: list[RunFolder], data: Path, tmp_path: Path) -> None:
     (again,) = make_runs(data, tmp_path, "draws", batch_size=3)
-    assert sha256(again.path / "scores.parquet") == sha256(runs[0].path / "scores.parquet")
+    assert sha256(again.predictions.table_path) == sha256(runs[0].predictions.table_path)

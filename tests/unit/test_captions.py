@@ -28,7 +28,7 @@ from bench.core.errors import ItemError, NotComparable, RfbenchError
 from bench.data.captions import captions_of, images_fingerprint, shuffled, with_captions
 from bench.data.dataset import FolderDataset, Record
 from bench.data.embedded import FOLDER, EmbeddedScenes
-from bench.predict.plan import resolve_protocol
+from bench.protocols.find import resolve_protocol
 from tests import chat_server
 from tests.chat_server import Server, serving
 from tests.conftest import ROOT, write_dataset

@@ -18,14 +18,14 @@ from bench.core.errors import RfbenchError
 from bench.metrics import software
 from bench.metrics.scorer import metric_class
 from bench.metrics.software import Software
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
-from bench.records.folder import RunFolder, find_runs
+from bench.records.folder import RunFolder
+from bench.records.run import find_runs, read_run
 from bench.reports.cite import bibtex
 from bench.reports.cite.bibtex import Entry, library, of_part, parse, plain
 from bench.reports.cite.collect import Methods, collect
 from bench.reports.cite.write import WRITERS
 from tests.conftest import PLUGIN, ROOT, install_plugin, installed, write_dataset
+from tests.runs import run as run_models
 
 METRICS = ("psnr_rgb", "ssim_rgb", "sam_rgb", "lpips_alex", "nll", "mean_error")
 OWN_ENTRY = r"""@article{noisy2026, author = {M{\"u}ller, A. and Li, B.}, title = {Noise}, year = 2026,
@@ -41,16 +41,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cite")
     data = write_dataset(folder / "d", count=2, info={"citation": "cornebise2022worldstrat", "licence": "CC BY-NC 4.0"})
     with installed(install_plugin(folder / "site", CITED_PLUGIN), "rfbench_example"):
-        request = Request(
-            models=("noisy", "bicubic"),
-            data=str(data),
-            metrics=METRICS,
-            workers=0,
-            draws=2,
-            device="cpu",
+        run_models(
+            models=("noisy", "bicubic"), data=str(data), metrics=METRICS, workers=0, draws=2, device="cpu",
             out=folder / "out",
-        )
-        execute(make_plan(request), ["rfbench"])
+        )  # fmt: skip
     yield folder / "out"
 
 
@@ -133,14 +127,14 @@ def test_only_what_was_used_is_cited(methods: Methods) -> None:
 
 
 def test_identities_are_the_run_s_own(methods: Methods, runs: Path) -> None:
-    plans = {f.path.name: f.run() for f in find_runs([runs])}
+    records = {f.path.name: f.record() for f in find_runs([runs])}
     shown = {(i.kind, i.name): i.signature for i in methods.identities}
-    plan = plans["noisy"]["plan"]
-    assert shown["dataset", "tiny, split test"] == plan["data"]["fingerprint"]
-    assert shown["metric", "ssim_rgb"] == plan["metrics"]["ssim_rgb"]["identity"]
+    assert shown["dataset", "tiny, split test"] == records["noisy"].plan.data.fingerprint
+    metric = read_run(runs / "noisy").metrics["ssim_rgb"]
+    assert shown["metric", "ssim_rgb"] == metric.identity
     assert ("metric", "lpips_alex") not in shown
-    for name, record in plans.items():
-        assert shown["run", name] == f"plan {record['plan_sha256']}"
+    for name, record in records.items():
+        assert shown["run", name] == f"plan {record.plan_sha256}"
     assert "amount=0.05" in shown["model", "noisy"]
 
 
@@ -183,32 +177,40 @@ def test_every_format_cites_the_same_works_and_is_repeatable(methods: Methods, r
 EVIL = "a|b \\input{/etc/passwd} $x_1$ {<script>} ``` % & # ~ ^\n| new row | @key \u202e"
 
 
-def spoil(run: Path, change: Callable[[dict[str, Any]], None], target: Path) -> RunFolder:
+def spoil(
+    run: Path, change: Callable[[dict[str, Any]], None], target: Path,
+    change_summary: Callable[[dict[str, Any]], None] = lambda summary: None,
+) -> RunFolder:  # fmt: skip
     shutil.copytree(run, target)
-    record = json.loads((target / "run.json").read_text())
-    change(record)
-    (target / "run.json").write_text(json.dumps(record))
+    for name, of in (("run.json", change), ("summary.json", change_summary)):
+        record = json.loads((target / name).read_text())
+        of(record)
+        (target / name).write_text(json.dumps(record))
     return RunFolder(target)
 
 
 def everywhere(record: dict[str, Any]) -> None:
     plan = record["plan"]
-    plan["model"] |= {"label": EVIL, EVIL: EVIL, "options": {EVIL: EVIL}}
+    plan["model"] |= {"label": EVIL, "options": {EVIL: EVIL}, "adapter": {EVIL: EVIL}}
     plan["model"]["spec"] |= {"upstream": EVIL, "commit": EVIL, "weights": {EVIL: {"licence": EVIL}}}
     plan["data"] |= {"name": EVIL, "split": EVIL, "fingerprint": EVIL}
     plan["protocol"] |= {"captions": EVIL}
-    plan["metrics"]["psnr_rgb"] |= {"title": EVIL, "identity": EVIL}
     record["software"] |= {"rfbench": EVIL, "python": EVIL, "commit": EVIL}
     record["licences"] = {"data": EVIL, "model": EVIL}
     record["sources"] = {
         "data": {"citation": EVIL, "licences": [EVIL]},
         "model": {"citation": "@misc{evil, title = {" + EVIL.replace("{", "").replace("}", "") + "}}"},
-        "metrics": {"psnr_rgb": {"citation": EVIL, "package": EVIL, "licence": EVIL}},
     }
 
 
+def in_the_summary(summary: dict[str, Any]) -> None:
+    of = dict.fromkeys(("title", "identity", "citation", "package", "licence"), EVIL)
+    summary["metrics"]["psnr_rgb"] |= of
+    summary["rows"]["sample"]["metrics"]["psnr_rgb"]["identity"] = EVIL
+
+
 def test_hostile_names_are_escaped_everywhere(runs: Path, tmp_path: Path) -> None:
-    methods = collect([spoil(runs / "bicubic", everywhere, tmp_path / "run")])
+    methods = collect([spoil(runs / "bicubic", everywhere, tmp_path / "run", in_the_summary)])
     latex, markdown, bib = (WRITERS[n](methods) for n in ("latex", "markdown", "bibtex"))
     for text in (latex, bib):
         assert "\\input" not in text and "\u202e" not in text
@@ -260,23 +262,13 @@ def test_it_compiles_and_fits(methods: Methods, tmp_path: Path) -> None:
 
 
 def test_hostile_names_compile_and_stay_on_the_page(runs: Path, tmp_path: Path) -> None:
-    log = typeset(collect([spoil(runs / "bicubic", everywhere, tmp_path / "run")]), tmp_path / "paper")
+    log = typeset(collect([spoil(runs / "bicubic", everywhere, tmp_path / "run", in_the_summary)]), tmp_path / "paper")
     assert overfull_pt(log) < 60  # words that no typesetter could break
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda r: r.update(sources=5, licences=[], software={}),
-        lambda r: r["plan"]["model"].update(spec=None, label=None, options=[1]),
-        lambda r: r["sources"].update(model={"citation": ["x"]}, data=None, metrics={"psnr_rgb": 3}),
-        lambda r: r["plan"].update(seed={"a": 1}, draws=None, dtype=[]),
-    ],
-)
-def test_records_of_another_shape_are_read_as_far_as_they_go(
-    change: Callable[[dict[str, Any]], None], runs: Path, tmp_path: Path
-) -> None:
-    methods = collect([spoil(runs / "noisy", change, tmp_path / "run")])
+def test_sources_of_another_shape_are_read_as_far_as_they_go(runs: Path, tmp_path: Path) -> None:
+    strange = {"model": {"citation": ["x"]}, "data": None, "metrics": {"psnr_rgb": 3}}
+    methods = collect([spoil(runs / "noisy", lambda r: r.update(sources=strange), tmp_path / "run")])
     for write in WRITERS.values():
         assert write(methods)
 
@@ -290,9 +282,11 @@ def test_a_run_without_sources_is_said_and_looked_up(runs: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "change",
     [
-        lambda r: r["plan"]["metrics"].update(psnr_rgb=5),
+        lambda r: r.update(sources=5, licences=[], software={}),
+        lambda r: r["plan"]["model"].update(spec=None, label=None, options=[1]),
+        lambda r: r["plan"].update(seed={"a": 1}, draws=None, dtype=[]),
         lambda r: r["plan"]["data"].pop("fingerprint"),
-        lambda r: r["plan"]["protocol"].pop("name"),
+        lambda r: r["plan"].pop("protocol"),
     ],
 )
 def test_a_record_that_names_too_little_is_refused(

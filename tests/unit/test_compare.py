@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from bench.cli.compare import command
 from bench.core.errors import NotComparable, RfbenchError
-from bench.metrics.uncertainty import LEVELS
+from bench.core.files import safe_name
+from bench.metrics.uncertainty import LEVELS, Ece
 from bench.records.folder import RunFolder
+from bench.records.run import PICTURES
 from bench.reports.compare.build import Comparison, Finding, compare
 from bench.reports.compare.write import WRITERS, to_json, to_markdown, to_text
+from tests.conftest import ROOT
 from tests.scored_runs import images, numbers, scored_run
 
 HOSTILE = "a|b`c`<i>*x* _y_ \x1b[31m模型\nnew line"
@@ -80,10 +85,18 @@ def test_more_runs_do_not_move_a_pair_s_numbers(two: list[RunFolder], tmp_path: 
     assert [(p.a, p.b) for p in compare([*two, third], against="a").pairs] == [("b", "a"), ("c", "a")]
 
 
-def test_noise_is_a_tie(tmp_path: Path) -> None:
+def test_noise_is_not_separated(tmp_path: Path) -> None:
     runs = [scored_run(tmp_path, n, {"psnr_rgb": numbers(24, seed, 25, 1)}) for n, seed in (("a", 1), ("b", 2))]
     found = compare(runs)
-    assert finding(found, "psnr_rgb").better is None and " tie " in to_text(found)
+    assert finding(found, "psnr_rgb").better is None and "  not separated  " in to_text(found)
+    assert "PSNR: not separated: a difference this small is no more than 24 scenes give by chance" in to_text(found)
+
+
+def test_what_holm_s_method_does_not_separate_is_said(tmp_path: Path) -> None:
+    runs = [scored_run(tmp_path, n, {"psnr_rgb": numbers(6, 0, 25 + k), "de00": numbers(6, 1, 5 + k)})
+            for k, n in enumerate("ab")]  # fmt: skip
+    said = "not separated: p is below 0.05, but not among 2 tests (Holm); fewer metrics (--metrics)"
+    assert f"PSNR, ΔE00: {said}" in to_text(compare(runs))
 
 
 def test_the_mean_of_the_draws_is_a_row(tmp_path: Path) -> None:
@@ -122,9 +135,8 @@ def test_other_data_or_protocol(tmp_path: Path, two: list[RunFolder], change: di
 
 
 def test_another_identity_of_a_shown_metric(two: list[RunFolder], tmp_path: Path) -> None:
-    plan = two[0].run()["plan"]
-    metrics = plan["metrics"] | {"de00": plan["metrics"]["de00"] | {"identity": "de00|r2"}}
-    other = scored_run(tmp_path, "c", {"psnr_rgb": numbers(24, 0), "de00": numbers(24, 1)}, metrics=metrics)
+    scores = {"psnr_rgb": numbers(24, 0), "de00": numbers(24, 1)}
+    other = scored_run(tmp_path, "c", scores, identities={"de00": "de00|r2"})
     with pytest.raises(NotComparable, match="metric de00"):
         compare([two[0], other])
     assert compare([two[0], other], ["psnr_rgb"]).tests == 1
@@ -151,9 +163,10 @@ def test_wrong_input(two: list[RunFolder]) -> None:
 
 
 def test_scores_that_are_not_the_summary_s(two: list[RunFolder]) -> None:
-    frame = two[1].scores()
-    frame.loc[0, "psnr_rgb"] = 99.0
-    frame.to_parquet(two[1].path / "scores.parquet")
+    path = next(two[1].path.glob("scores/psnr_rgb.*/scores.parquet"))
+    frame = pd.read_parquet(path)
+    frame.loc[0, "value"] = 99.0
+    frame.to_parquet(path)
     with pytest.raises(RfbenchError, match=r"is not the file that summary\.json was made of"):
         compare(two)
 
@@ -198,7 +211,7 @@ def test_a_metric_of_the_set_is_compared_from_its_features(tmp_path: Path) -> No
     assert found.paired.inference is not None and found.better == "a" and found.paired.differences == ()
     assert found.paired.inference.value == pytest.approx(-0.08, abs=0.01)
     assert "one number of the set, at 12 images" in to_text(compare(runs))
-    (runs[0].path / "features.safetensors").unlink()
+    next(runs[0].path.glob("scores/ece.*/features.safetensors")).unlink()
     without = finding(compare(runs), "ece").paired
     assert without.inference is None and without.reason is not None and "did not keep its features" in without.reason
 
@@ -214,10 +227,11 @@ def test_swaps_are_too_few_for_a_small_alpha_and_it_is_told(tmp_path: Path) -> N
 
 
 def test_a_set_metric_of_another_version_is_a_reason(tmp_path: Path) -> None:
-    runs = [scored_run(tmp_path, n, {"psnr_rgb": numbers(12, 0)}, ece=calibration(k, 0.0)) for k, n in enumerate("ab")]
-    for run in runs:
-        text = (run.path / "run.json").read_text()
-        (run.path / "run.json").write_text(text.replace("quantiles0.05..0.95/0.05", "quantiles0.1..0.9/0.1"))
+    other = {"ece": Ece().identity().replace("quantiles0.05..0.95/0.05", "quantiles0.1..0.9/0.1")}
+    runs = [
+        scored_run(tmp_path, n, {"psnr_rgb": numbers(12, 0)}, ece=calibration(k, 0.0), identities=other)
+        for k, n in enumerate("ab")
+    ]
     found = finding(compare(runs), "ece").paired
     assert found.reason is not None and found.reason.startswith("it is defined otherwise here")
 
@@ -247,3 +261,53 @@ def test_the_command_and_its_json(two: list[RunFolder], tmp_path: Path) -> None:
         found["p"] == max(found["p_interval"], found["p_flip"]) and found["low"] < found["difference"] < found["high"]
     )
     assert "**b**" in to_markdown(compare(two))
+
+
+# --- runs of earlier versions, and foreign pictures -----------------------------------------------------------
+
+
+def test_runs_of_format_1_are_read() -> None:
+    runs = [RunFolder(ROOT / "results/golden" / name) for name in ("bicubic", "bicubic-affine")]
+    found = finding(compare(runs), "psnr_rgb").paired
+    assert found.inference is not None and found.inference.scenes == len(found.ids) == 24
+    assert len({*found.scenes}) == 24 and not found.left_out
+
+
+def test_changed_scores_of_format_1_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results/golden/bicubic", tmp_path / "a")
+    frame = pd.read_parquet(tmp_path / "a/scores.parquet")
+    frame.loc[0, "psnr_rgb"] = 99.0
+    frame.to_parquet(tmp_path / "a/scores.parquet")
+    with pytest.raises(RfbenchError, match=r"scores\.parquet is not the file that summary\.json was made of"):
+        compare([RunFolder(tmp_path / "a"), RunFolder(ROOT / "results/golden/bicubic-affine")])
+
+
+def test_foreign_pictures_get_the_ids_and_scenes_of_the_run_beside_them(tmp_path: Path) -> None:
+    """Pictures are named by safe names, and order by these: '#' becomes '_', which sorts elsewhere."""
+    ids = ["b#1", "b-2", "a/3", "b.4", "c", "d", "e f", "g"]
+    calibrated = calibration(0, 0.05)
+    values = {i: 20.0 + k for k, i in enumerate(ids)}
+    features = dict(zip(ids, calibrated.values(), strict=False))
+    own = scored_run(tmp_path, "own", {"psnr_rgb": values}, scenes={i: f"scene of {i}" for i in ids}, ece=features,
+                     references_sha256="r")  # fmt: skip
+    renamed = {safe_name(i): i for i in ids}
+    more = {name: {"coverage": features[i]["coverage"] + 0.01, "pixels": features[i]["pixels"]}
+            for name, i in renamed.items()}  # fmt: skip
+    data = {"name": "pictures", "split": "", "fingerprint": "", "ids": sorted(renamed)}
+    foreign = scored_run(
+        tmp_path, "foreign", {"psnr_rgb": {name: values[i] - 1.0 for name, i in renamed.items()}}, ece=more,
+        references_sha256="r", protocol={"name": PICTURES, "quantise": 8, "border_px": 0}, data=data,
+    )  # fmt: skip
+    for pair_of in ([own, foreign], [foreign, own]):
+        found = compare(pair_of)
+        psnr, ece = finding(found, "psnr_rgb").paired, finding(found, "ece").paired
+        assert sorted(psnr.ids) == sorted(ids) and set(psnr.scenes) == {f"scene of {i}" for i in ids}
+        assert {abs(d) for d in psnr.differences} == {1.0}
+        assert ece.inference is not None and ece.inference.scenes == 8
+        assert ece.a is not None and ece.b is not None and abs(ece.a - ece.b) == pytest.approx(0.01, abs=2e-3)
+        assert (found.table.dataset, found.table.protocol) == ("scenes", "paired")
+    other = scored_run(tmp_path, "other", {"psnr_rgb": values}, references_sha256="s")
+    with pytest.raises(
+        NotComparable, match="references: the pictures that other was held against are not those of foreign"
+    ):
+        compare([other, foreign])

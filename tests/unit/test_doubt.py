@@ -76,13 +76,13 @@ def test_a_row_that_cannot_be_tested_has_no_mark(tmp_path: Path) -> None:
             for i in images(12)
         }
         runs.append(scored_run(tmp_path, name, {"psnr_rgb": numbers(12, 0)}, ece=ece))
-    (runs[3].path / "features.safetensors").unlink()
+    next(runs[3].path.glob("scores/ece.*/features.safetensors")).unlink()
     table = with_separated_marks(build_table(runs, ["ece"]), runs)
     marks = [row.cells[0].rank for row in table.rows]
     assert marks[3] is None and "best" in marks[:2] and marks[2] == "second"
     assert any(note.startswith("ECE of d: not marked, one number for all images") for note in table.notes)
-    (runs[0].path / "features.safetensors").unlink()
-    (runs[1].path / "features.safetensors").unlink()
+    next(runs[0].path.glob("scores/ece.*/features.safetensors")).unlink()
+    next(runs[1].path.glob("scores/ece.*/features.safetensors")).unlink()
     assert set(ranks(runs, "ece")) == {None}
 
 
@@ -107,11 +107,13 @@ def test_intervals_are_those_of_the_rows_own_means(four: list[RunFolder]) -> Non
 def test_the_writers(four: list[RunFolder]) -> None:
     table = with_separated_marks(with_intervals(build_table(four), four), four)
     cell = table.rows[2].cells[0]
-    assert f"**{cell.text}** {cell.interval}" in " ".join(to_markdown(table).split())
-    assert "with all that 24 scenes cannot tell from it (paired by image" in to_markdown(table)
+    shown = " ".join(to_markdown(table).split())
+    other = table.rows[3].cells[0]  # the best, and what cannot be told from it
+    assert f"**{cell.text}≈** {cell.interval}" in shown and f"**{other.text}** {other.interval}" in shown
+    assert "of each column, ≈ beside what 24 scenes cannot tell from it (paired by image" in shown
     latex = to_latex(table)
-    assert f"{{\\scriptsize {cell.interval}}}" in latex and latex.count("\\rfbest{") == 6
-    assert "Best in bold, second underlined, each with all that 24 scenes cannot tell from it" in latex
+    assert f"{{\\scriptsize {cell.interval}}}" in latex and latex.count("\\rfbest{") == 6 and "$^{\\approx}$" in latex
+    assert "Best in bold, second underlined, $\\approx$ beside what 24 scenes cannot tell from it" in latex
     row = next(r for r in csv.DictReader(io.StringIO(to_csv(table))) if r["model"] == "c" and r["metric"] == "psnr_rgb")
     assert (float(row["low"]), float(row["high"])) == (cell.low, cell.high)
     found = json.loads(to_json(table))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 from PIL import Image
 
 from bench.cli.export import command as export_command
@@ -16,12 +17,12 @@ from bench.cli.plot import command as plot_command
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.files import safe_name, sha256, write_json
 from bench.core.image import quantised
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
+from bench.protocols.find import recorded_protocol
 from bench.records.folder import RunFolder
 from bench.reports import figures
 from bench.reports.pictures import eight_bit, export
-from bench.score.replay import protocol_of, replay
+from bench.score.replay import replay
+from tests.runs import run as run_models
 
 IDS = ("a $x$/1", "b", "c")  # sorted; the first is no file name and would be a formula
 SHAPES = ((40, 40), (40, 40), (40, 60))
@@ -46,11 +47,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_runs(data: Path, out: Path, *models: str, protocol: str = "paired") -> list[RunFolder]:
-    request = Request(
+    outcome = run_models(
         models=models, protocol=protocol, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0, out=out
     )
-    outcome = execute(make_plan(request))
-    assert outcome.failed == 0
+    assert not outcome.failed
     return list(outcome.folders)
 
 
@@ -66,18 +66,17 @@ def drawn(runs: list[RunFolder], tmp_path: Path) -> RunFolder:
     shutil.copytree(runs[0].path, folder.path)
     summary = folder.summary()
     assert summary is not None
-    summary["rows"]["mean"] = summary["rows"]["sample"] | {"label": "drawn@mean"}
-    write_json(folder.path / "summary.json", summary)
-    frame = folder.scores()
+    mean = replace(summary.rows["sample"], label="drawn@mean")
+    folder.finish(replace(summary, rows=summary.rows | {"mean": mean}))
     rng = np.random.default_rng(1)
+    items = folder.images()
     for name, shape in zip(IDS, SHAPES, strict=True):
         arrays = {"samples": rng.uniform(0, 1, (3, *shape, 3)).astype(np.float32)}
         arrays["native_samples"] = arrays["samples"][:, :8, :8]
-        digest = folder.write_prediction(
-            name, arrays, {"unit": "display", "bands": ["R", "G", "B"], "normalised": True}
-        )
-        frame.loc[frame["id"] == name, "prediction_sha256"] = digest
-    folder.write_scores(frame.to_dict("records"), frame.columns)
+        header = {"unit": "display", "bands": ["R", "G", "B"], "normalised": True}
+        digest = folder.predictions.write(name, arrays, header)
+        folder.predictions.commit(replace(items[name], prediction_sha256=digest))
+    folder.predictions.finish(IDS)
     return folder
 
 
@@ -107,7 +106,7 @@ def test_replay_of_some_images(runs: list[RunFolder]) -> None:
 
 def test_replay_of_draws(drawn: RunFolder) -> None:
     _, found = next(replay(drawn, ids=["b"]))
-    draws = drawn.read_prediction("b")[0]["samples"]
+    draws = drawn.predictions.read("b")[0]["samples"]
     assert np.array_equal(found["sample"].display, quantised(draws[0], 8))
     assert np.array_equal(found["mean"].display, quantised(draws.mean(0, dtype=np.float64).astype(np.float32), 8))
 
@@ -147,31 +146,26 @@ def test_replay_refuses_a_changed_prediction(drawn: RunFolder) -> None:
 
 
 def test_replay_leaves_failed_images_out(drawn: RunFolder) -> None:
-    frame = drawn.scores()
-    frame["error"] = frame["error"].astype(object)
-    frame.loc[frame["id"] == "b", "error"] = "nearest: no memory"
-    drawn.write_scores(frame.to_dict("records"), frame.columns)
-    summary = drawn.summary()
-    assert summary is not None
-    write_json(drawn.path / "summary.json", summary | {"failed": ["b"]})
+    drawn.predictions.commit(replace(drawn.images()["b"], error="nearest: no memory"))
+    drawn.predictions.finish(IDS)
     assert [task.id for task, _ in replay(drawn)] == [IDS[0], "c"]
     with pytest.raises(RfbenchError, match="'b' failed in this run"):
         list(replay(drawn, ids=["b"]))
 
 
-def test_replay_needs_a_finished_run(runs: list[RunFolder], tmp_path: Path) -> None:
+def test_replay_needs_predictions(runs: list[RunFolder], tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     shutil.copy(runs[0].path / "run.json", tmp_path / "half")
-    with pytest.raises(RfbenchError, match="expected a finished run"):
+    with pytest.raises(RfbenchError, match=r"found no images\.parquet"):
         list(replay(RunFolder(tmp_path / "half")))
 
 
 def test_protocols_come_back_from_their_identity(runs: list[RunFolder]) -> None:
-    identity = runs[0].run()["plan"]["protocol"]
+    identity = runs[0].record().plan.protocol
     changed = identity | {"normalisation": "percentile[2,98]", "quantise": None, "border_px": 3, "scale": 2.5}
-    assert protocol_of(changed).identity() == changed
+    assert recorded_protocol(changed).identity() == changed
     with pytest.raises(RfbenchError, match=r"not the one of the run .*kernel"):
-        protocol_of(identity | {"name": "bicubic-4x", "kernel": "another"})
+        recorded_protocol(identity | {"name": "bicubic-4x", "kernel": "another"})
 
 
 # --- export ---------------------------------------------------------------------------------------------------
@@ -199,7 +193,7 @@ def test_scores_of_exported_pictures_are_the_scores_of_the_run(
 
 def test_the_mean_of_the_draws(drawn: RunFolder, runs: list[RunFolder], tmp_path: Path) -> None:
     list(export([drawn], tmp_path / "out", estimate="mean"))
-    draws = drawn.read_prediction("c")[0]["samples"]
+    draws = drawn.predictions.read("c")[0]["samples"]
     expected = eight_bit(draws.mean(0, dtype=np.float64).astype(np.float32))
     assert np.array_equal(pixels(tmp_path / "out" / "drawn" / "c.png"), expected)
     with pytest.raises(RfbenchError, match="found no mean of several draws"):
@@ -284,3 +278,13 @@ def test_panel_refusals(runs: list[RunFolder], data: Path, tmp_path: Path) -> No
         figures.save(figures.draw_panel(figures.Panel(("LR",), ())), tmp_path / "x.gif")
     with pytest.raises(RfbenchError, match=r"ends in \.png or \.pdf"):
         CliRunner().invoke(plot_command, ["panel", str(runs[0].path), "--out", "x.gif"], catch_exceptions=False)
+
+
+def test_an_lr_that_the_protocol_does_not_read_may_be_broken(data: Path, tmp_path: Path) -> None:
+    """``bicubic-4x`` makes its LR from the HR."""
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    (copy / "lr0.npy").write_bytes(b"broken")
+    found = make_runs(copy, tmp_path / "runs", "bicubic", protocol="bicubic-4x")
+    assert [count for _, _, count in export(found, tmp_path / "out", references=True)] == [3]
+    assert figures.panel(found).heads == ("LR", "bicubic", "HR")

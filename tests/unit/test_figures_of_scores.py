@@ -10,10 +10,9 @@ from click.testing import CliRunner, Result
 
 from bench.cli.plot import command
 from bench.core.errors import NotComparable, RfbenchError
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
 from bench.records.folder import RunFolder
 from bench.reports import figures
+from tests.runs import run as run_models
 from tests.scored_runs import scored_run
 
 METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "qnr")
@@ -21,11 +20,11 @@ METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "qnr")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
-    request = Request(
+    outcome = run_models(
         models=("nearest", "bicubic", "bicubic-affine"), metrics=METRICS, device="cpu", workers=0, limit=7,
         out=tmp_path_factory.mktemp("runs"),
     )  # fmt: skip
-    return list(execute(make_plan(request)).folders)
+    return list(outcome.folders)
 
 
 def draw(*words: object) -> Result:
@@ -103,8 +102,9 @@ def test_what_cannot_be_drawn_is_one_line(
 
 
 def test_runs_of_other_data_are_not_put_together(runs: list[RunFolder], tmp_path: Path) -> None:
-    other = Request(models=("bicubic",), metrics=METRICS, device="cpu", workers=0, limit=2, out=tmp_path / "other")
-    (fewer,) = execute(make_plan(other)).folders
+    (fewer,) = run_models(
+        models=("bicubic",), metrics=METRICS, device="cpu", workers=0, limit=2, out=tmp_path / "other"
+    ).folders
     with pytest.raises(NotComparable):
         figures.series([*runs, fewer], "psnr_rgb")
 

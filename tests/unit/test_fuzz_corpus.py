@@ -31,7 +31,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name in ("HOME", "RFBENCH_WEIGHTS"):
         patch.setenv(name, home)
     software, machine = provenance.software(), provenance.machine("cpu")
-    patch.setattr(provenance, "software", lambda: software)
+    patch.setattr(provenance, "software", lambda also=(): software)
     patch.setattr(provenance, "machine", lambda device: machine)
     yield
     patch.undo()

@@ -18,9 +18,9 @@ from bench.metrics.fidelity import Fsim, Fsimc
 from bench.metrics.networks import as_tensor
 from bench.metrics.physics import De00
 from bench.metrics.realism import FidTf, KidTf
-from bench.metrics.scorer import ItemScores, Scorer, default_set, metric_class
-from bench.records.folder import RunFolder
-from bench.score.kept import Kept, Spill
+from bench.metrics.scorer import Scorer, default_set, metric_class
+from bench.records.scores import ImageScores, Scores, read_features, write_tensors
+from bench.score.kept import Kept
 from tests.unit.test_metrics_networks import folder, images, inception  # noqa: F401 - fixtures
 
 torch = pytest.importorskip("torch")
@@ -161,19 +161,18 @@ def test_kernel_distance_in_blocks_is_that_of_the_whole(monkeypatch: Any) -> Non
 def test_sets_are_reduced_from_files_one_image_at_a_time(monkeypatch: Any, tmp_path: Path) -> None:
     """What FID and KID hold does not grow with the set, whose features lie in files."""
     random = np.random.default_rng(0)
-    spill, ids = Spill(tmp_path), [f"image {i}" for i in range(300)]
+    scores, ids = Scores(tmp_path), [f"image {i}" for i in range(300)]
     for image_id in ids:
         sides = {side: random.random(32, np.float32) for side in ("prediction", "reference")}
-        found = ItemScores(features={"sample": {"fid_tf": sides, "kid_tf": sides}})
-        spill.take(image_id, found)
-        assert not found.features
+        kept = {f"{name}/sample/{side}": array for name in ("fid_tf", "kid_tf") for side, array in sides.items()}
+        scores.commit(ImageScores(id=image_id, prediction_sha256=""), kept)
     monkeypatch.setattr(distances, "_BLOCK", 16)
     held: list[Any] = []
     most = 0
 
     def load(image_id: str) -> Any:
         nonlocal most
-        features = dict(spill.load(image_id))
+        features = dict(scores.image_features(image_id))
         held.extend(weakref.ref(a) for a in features.values())
         alive = [r for r in held if r() is not None]
         held[:] = alive
@@ -181,7 +180,7 @@ def test_sets_are_reduced_from_files_one_image_at_a_time(monkeypatch: Any, tmp_p
         return features
 
     for metric in (FidTf(), KidTf()):
-        kept = Kept(load, [*ids, "without"], "sample", metric.name)
+        kept = Kept(load, [*ids, "without"], f"{metric.name}/sample/")
         assert kept.ids == ids
         score = metric.combine(kept)
         assert isinstance(score, SetScore) and score.details == {"images": 300}
@@ -196,28 +195,28 @@ def test_features_are_written_in_parts_as_a_safetensors_file(tmp_path: Path) -> 
     random = np.random.default_rng(0)
     of_image: dict[str, dict[str, np.ndarray]] = {
         str(i): {
-            "sample/fid_tf/prediction": random.random(5, np.float32),
-            "sample/niqe_ref/blocks": random.random((i, 3)),
-            "sample/other/count": np.array([i], np.int64),
-            "sample/other/odd": np.array([i % 2 == 0] * 3),
+            "fid_tf/sample/prediction": random.random(5, np.float32),
+            "niqe_ref/sample/blocks": random.random((i, 3)),
+            "other/sample/count": np.array([i], np.int64),
+            "other/sample/odd": np.array([i % 2 == 0] * 3),
         }
         for i in (1, 2, 4)
     }
-    arrays: dict[str, Any] = {"sample/niqe_ref/fitted:mean": np.arange(3.0)}
+    arrays: dict[str, Any] = {"niqe_ref/sample/fitted:mean": np.arange(3.0)}
     for metric in ("fid_tf", "niqe_ref", "other"):
-        arrays |= Kept(of_image.__getitem__, list(of_image), "sample", metric).arrays()
-    run = RunFolder(tmp_path)
-    run.finish({"format": 1, "failed": ["x"], "rows": {}, "images": 3, "plan_sha256": ""}, arrays)
+        prefix = f"{metric}/sample/"
+        arrays |= Kept(of_image.__getitem__, list(of_image), prefix).arrays(prefix)
+    write_tensors(tmp_path / "features.safetensors", arrays)
     found = load_file(tmp_path / "features.safetensors")
-    assert set(found) == {*of_image["1"], "sample/niqe_ref/blocks:rows", "sample/niqe_ref/fitted:mean"}
-    assert found["sample/niqe_ref/blocks:rows"].tolist() == [1, 2, 4]
+    assert set(found) == {*of_image["1"], "niqe_ref/sample/blocks:rows", "niqe_ref/sample/fitted:mean"}
+    assert found["niqe_ref/sample/blocks:rows"].tolist() == [1, 2, 4]
     for i, (image_id, features) in enumerate(of_image.items()):
         start = [0, 1, 3][i]
-        assert (found["sample/fid_tf/prediction"][i] == features["sample/fid_tf/prediction"]).all()
-        blocks = found["sample/niqe_ref/blocks"][start : start + int(image_id)]
-        assert (blocks == features["sample/niqe_ref/blocks"]).all() and blocks.dtype == np.float64
-        assert found["sample/other/count"][i] == [int(image_id)]
-        assert (found["sample/other/odd"][i] == features["sample/other/odd"]).all()
-    assert [f["prediction"].tolist() for f in run.features("sample", "fid_tf")] == [
-        f["sample/fid_tf/prediction"].tolist() for f in of_image.values()
+        assert (found["fid_tf/sample/prediction"][i] == features["fid_tf/sample/prediction"]).all()
+        blocks = found["niqe_ref/sample/blocks"][start : start + int(image_id)]
+        assert (blocks == features["niqe_ref/sample/blocks"]).all() and blocks.dtype == np.float64
+        assert found["other/sample/count"][i] == [int(image_id)]
+        assert (found["other/sample/odd"][i] == features["other/sample/odd"]).all()
+    assert [f["prediction"].tolist() for f in read_features(tmp_path / "features.safetensors", "fid_tf/sample/")] == [
+        f["fid_tf/sample/prediction"].tolist() for f in of_image.values()
     ]

@@ -185,21 +185,20 @@ def test_a_deviation_of_zero_has_the_floor_or_a_reason(four: Any) -> None:
 
 
 def test_a_run_scores_its_draws_with_and_without_a_border(tmp_path: Path, plugin: Path) -> None:
-    from bench.predict.execute import execute
-    from bench.predict.plan import Request, make_plan
+    from tests.runs import run as run_models
 
     data = write_dataset(tmp_path / "data", count=2)
     names = ("crps_fair", "ece_fair", "cover_err_90", "spread_skill_err", "ece")
     for protocol in ("paired", "paired:border_px=4"):
-        request = Request(
+        request = dict(
             models=("noisy", "bicubic"), data=str(data), out=tmp_path / protocol[-4:], metrics=names, workers=0,
             protocol=protocol,
         )  # fmt: skip
-        noisy, bicubic = (f.summary()["rows"]["sample"]["metrics"] for f in execute(make_plan(request)).folders)
-        assert all(noisy[n]["value"] is not None for n in names), noisy
-        assert noisy["cover_err_90"]["details"]["coverage"] < 0.9 and noisy["spread_skill_err"]["details"]["ratio"] < 1
-        assert all("no predictive distribution" in bicubic[n]["reason"] for n in names)
-        assert ("border4" in noisy["crps_fair"]["identity"]) == ("border" in protocol)
+        noisy, bicubic = (f.summary().rows["sample"].metrics for f in run_models(**request).folders)
+        assert all(noisy[n].value is not None for n in names), noisy
+        assert noisy["cover_err_90"].details["coverage"] < 0.9 and noisy["spread_skill_err"].details["ratio"] < 1
+        assert all("no predictive distribution" in str(bicubic[n].reason) for n in names)
+        assert ("border4" in noisy["crps_fair"].identity) == ("border" in protocol)
 
 
 def test_the_default_numbers_are_what_they_were() -> None:

@@ -20,10 +20,11 @@ from bench import weights
 from bench.core.errors import RfbenchError
 from bench.models import call, randomise
 from bench.models.call import Model
-from bench.predict.plan import NotReady, Request, make_plan
+from bench.predict.plan import NotReady
 from bench.protocols.bicubic import Bicubic4x
 from bench.protocols.paired import Paired
 from tests.conftest import write_dataset
+from tests.runs import planned
 from tests.systems import answer, check_sizes, task
 
 SMALL = "opensr:weights=random,size=tiny,steps=2"
@@ -96,16 +97,16 @@ def test_data_without_nir_are_refused_before_anything_is_computed(
         with pytest.raises(
             NotReady, match=r"band NIR is needed; the LR image has R G B; choose .* by opensr:nir=copy_red"
         ):
-            make_plan(Request((SMALL,), protocol=protocol, data=str(data), metrics=("psnr_rgb",)))
-    plan = make_plan(Request(("bicubic", SMALL + ",nir=copy_red"), data=str(data), metrics=("psnr_rgb",)))
+            planned(models=(SMALL,), protocol=protocol, data=str(data), metrics=("psnr_rgb",))
+    plan = planned(models=("bicubic", SMALL + ",nir=copy_red"), data=str(data), metrics=("psnr_rgb",))
     assert not plan.not_ready
-    assert plan.runs["opensr-random-tiny"]["plan"]["model"]["options"]["nir"] == "copy_red"
-    plan = make_plan(Request(("bicubic", SMALL), data=str(data), metrics=("psnr_rgb",)))
+    assert plan.runs["opensr-random-tiny"].plan.model.options["nir"] == "copy_red"
+    plan = planned(models=("bicubic", SMALL), data=str(data), metrics=("psnr_rgb",))
     assert [m.label for m in plan.models] == ["bicubic"] and "NIR" in plan.not_ready["opensr-random-tiny"]
     side = {"unit": "display", "scale": 65535, "bands": "R G B NIR"}
     display = write_dataset(tmp_path / "display", count=1, info={"lr": side, "hr": side})
     with pytest.raises(NotReady, match="needs reflectance; the LR image is in unit 'display'"):
-        make_plan(Request((SMALL,), data=str(display), metrics=("psnr_rgb",)))
+        planned(models=(SMALL,), data=str(display), metrics=("psnr_rgb",))
 
 
 def test_what_is_missing_is_said_with_the_command_that_gets_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

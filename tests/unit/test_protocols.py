@@ -15,8 +15,8 @@ from bench.metrics.base import Setting
 from bench.metrics.fidelity import PsnrRgb
 from bench.metrics.physics import DLambda, SamRefl
 from bench.models.call import Model
-from bench.predict.plan import resolve_protocol
 from bench.protocols.bicubic import Bicubic4x
+from bench.protocols.find import resolve_protocol
 from bench.protocols.paired import Paired
 from bench.score.estimates import estimates
 from tests.conftest import picture

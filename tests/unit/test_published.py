@@ -30,8 +30,8 @@ from bench.models import (
 )
 from bench.models.call import Model
 from bench.models.ready import lacking, missing, next_step
-from bench.predict.plan import Request, make_plan
 from tests.conftest import write_dataset
+from tests.runs import planned
 
 WEIGHTS = {"theirs.pth": {"bytes": 2_000_000_000, "sha256": "", "licence": "MIT", "source": "https://x.y/theirs.pth"}}
 THEIRS = ModelSpec(
@@ -164,7 +164,7 @@ def test_a_run_leaves_out_what_is_not_ready_and_strict_stops_before_anything_is_
     assert sum(line.startswith("warning: left out: model ") for line in done.stderr.splitlines()) == 2
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["bicubic"]
     with pytest.raises(Unavailable, match=r"model theirs: weights missing.*\(2 of 2 models are not ready\)"):
-        make_plan(Request(("theirs", "others"), data=str(data)))
+        planned(models=("theirs", "others"), data=str(data))
 
 
 def test_ls_and_doctor_say_what_is_missing_and_how_large_it_is(specs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

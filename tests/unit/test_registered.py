@@ -13,13 +13,14 @@ import bench.data
 from bench.core.errors import RfbenchError
 from bench.core.image import RGB, Image, quantised
 from bench.core.resample import resize
+from bench.data.find import resolve_dataset
 from bench.metrics.base import Estimate, Reference, Setting
 from bench.metrics.fidelity import PsnrRgb
 from bench.metrics.registered import WINDOW_PX, find_shift, register, registered, scored
 from bench.metrics.scorer import Scorer, chosen, metric_class
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan, resolve_dataset, resolve_protocol
 from bench.protocols.base import Task
+from bench.protocols.find import resolve_protocol
+from tests.runs import run as run_models
 
 LUMA = np.array([0.299, 0.587, 0.114])
 EMBEDDED = Path(bench.data.__file__).parent / "embedded"
@@ -228,13 +229,13 @@ def test_what_is_registered_already_is_refused() -> None:
 
 def test_a_run_has_both_columns_and_keeps_what_was_taken_out(tmp_path: Path) -> None:
     metrics = ("psnr_rgb", "psnr_rgb_reg")
-    request = Request(models=("bicubic",), metrics=metrics, device="cpu", workers=0, limit=2, out=tmp_path / "out")
-    (run,) = execute(make_plan(request)).folders
+    request = dict(models=("bicubic",), metrics=metrics, device="cpu", workers=0, limit=2, out=tmp_path / "out")
+    (run,) = run_models(**request).folders
     scores = run.scores()
     assert (scores["psnr_rgb_reg"] > scores["psnr_rgb"]).all()
     drawn = json.loads((EMBEDDED / "sensors.json").read_text())
     for _, row in scores.iterrows():
         assert row["fact:reg_shift_row_px"] == pytest.approx(-drawn[row["id"]]["lr_shift_row_px"], abs=0.2)
         assert np.isfinite([row[f"fact:reg_{what}_{band}"] for what in ("gain", "bias") for band in RGB]).all()
-    cells = run.summary()["rows"]["sample"]["metrics"]
-    assert cells["psnr_rgb"]["identity"] != cells["psnr_rgb_reg"]["identity"]
+    cells = run.summary().rows["sample"].metrics
+    assert cells["psnr_rgb"].identity != cells["psnr_rgb_reg"].identity

@@ -9,7 +9,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 from bench.cli.score import command
+from bench.core import files
 from bench.core.errors import RfbenchError
 from bench.core.files import safe_name
 from bench.metrics import realism
-from bench.predict.execute import execute
-from bench.predict.plan import Request as RunRequest
-from bench.predict.plan import make_plan
 from bench.records.folder import RunFolder
 from bench.reports.pictures import export
-from bench.score.score import Request, score
-from bench.score.write import to_csv, to_json, to_markdown
+from bench.reports.scores import to_csv, to_json, to_markdown
 from tests.conftest import picture, write_dataset
+from tests.runs import run as run_models
+from tests.runs import scored as scored_images
 
 OF_IMAGES = ("psnr_rgb", "psnr_y", "ssim_rgb", "fsim", "fsimc", "logspec_l1", "sam_rgb", "de00")
 OTHERS = ("fid_tf", "kid_tf", "lpips_alex", "sam_refl", "d_lambda", "qnr", "nll", "ece")
@@ -52,8 +50,8 @@ def features_for_fid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_and_export(data: Path, out: Path, protocol: str) -> tuple[RunFolder, Path]:
     """A run of bicubic with every metric here, and the folder of its pictures (``hr`` beside it)."""
-    request = RunRequest(("bicubic",), protocol, str(data), metrics=(*OF_IMAGES, *OTHERS), device="cpu", workers=0)
-    (run,) = execute(make_plan(replace(request, out=out / "runs"))).folders
+    options = dict(metrics=(*OF_IMAGES, *OTHERS), device="cpu", workers=0, out=out / "runs")
+    (run,) = run_models(models=("bicubic",), protocol=protocol, data=str(data), **options).folders
     ((_, folder, _),) = export([run], out / "pictures", references=True)
     return run, folder
 
@@ -92,7 +90,7 @@ def run_command(*words: object) -> tuple[int, str, str]:
 
 def scored(pred: Path, ref: Path, **options: Any) -> dict[str, Any]:
     request = {"pred": pred, "ref": ref, "metrics": FAST, "device": "cpu", "workers": 0} | options
-    return score(Request(**request))
+    return scored_images(**request)
 
 
 def errors(document: dict[str, Any]) -> dict[str, str]:
@@ -117,21 +115,23 @@ def assert_like_run(run: RunFolder, document: dict[str, Any], metrics: tuple[str
     summary = run.summary()
     assert summary is not None
     for metric in metrics:
-        theirs = summary["rows"]["sample"]["metrics"][metric]
-        assert document["summary"][metric] == {k: v for k, v in theirs.items() if k != "identity"}
-        assert document["identities"][metric] == theirs["identity"]
+        theirs = summary.rows["sample"].metrics[metric]
+        found = document["summary"][metric]
+        assert (found["value"], found["n"], found.get("std")) == (theirs.value, theirs.n, theirs.std)
+        assert found["reason"] == (str(theirs.reason) if theirs.reason else None)
+        assert document["identities"][metric] == theirs.identity
 
 
 @pytest.mark.parametrize("protocol", ["paired", "paired:border_px=3,normalisation=percentile[2,98]", "bicubic-4x"])
 def test_a_run_s_own_pictures_have_its_scores(data: Path, tmp_path: Path, protocol: str) -> None:
     run, pred = run_and_export(data, tmp_path, protocol)
     options: dict[str, Any] = {"metrics": (*OF_IMAGES, *OTHERS), "device": "cpu", "workers": 0}
-    by_id = score(Request(pred, data=str(data), protocol=protocol, **options))
+    by_id = scored_images(pred=pred, data=str(data), protocol=protocol, **options)
     # What a picture cannot bring is a reason in both: the bands in reflectance and the distribution.
     assert_like_run(run, by_id, (*OF_IMAGES, "fid_tf", "kid_tf", "lpips_alex", "nll", "ece"), {})
-    assert by_id["inputs"]["data"]["fingerprint"] == run.run()["plan"]["data"]["fingerprint"]
-    assert by_id["inputs"]["protocol"] == run.run()["plan"]["protocol"]
-    by_name = score(Request(pred, pred.parent / "hr", **options))
+    assert by_id["inputs"]["data"]["fingerprint"] == run.record().plan.data.fingerprint
+    assert by_id["inputs"]["protocol"] == run.record().plan.protocol
+    by_name = scored_images(pred=pred, ref=pred.parent / "hr", **options)
     names = {i: safe_name(i) for i in ("im1/ü",)}
     if "border" in protocol:  # the pictures have lost theirs; the scores are the same, the identities say how
         by_name["identities"] = {k: v.replace("|r1", "|border3|r1") for k, v in by_name["identities"].items()}
@@ -147,7 +147,7 @@ def test_holes_of_the_dataset_are_left_out_as_in_a_run(data: Path, tmp_path: Pat
     hr[5:9, 10:14] = np.nan
     np.save(path, hr)
     run, pred = run_and_export(data, tmp_path, "paired")
-    document = score(Request(pred, data=str(data), metrics=(*OF_IMAGES, "fid_tf"), device="cpu", workers=0))
+    document = scored_images(pred=pred, data=str(data), metrics=(*OF_IMAGES, "fid_tf"), device="cpu", workers=0)
     assert_like_run(run, document, (*OF_IMAGES, "fid_tf"), {})
     (image,) = [i for i in document["images"] if i["id"] == "im2"]
     assert "psnr_rgb" in image["scores"] and "16 pixels without data" in image["reasons"]["fsim"]
@@ -157,8 +157,8 @@ def test_reflectance_has_the_scores_of_the_run_that_made_it(data: Path, tmp_path
     run, _ = run_and_export(data, tmp_path, "paired")
     pred = tmp_path / "reflectance"
     pred.mkdir()
-    for image_id in run.run()["plan"]["data"]["ids"]:
-        arrays, header = run.read_prediction(image_id)
+    for image_id in run.record().plan.data.ids:
+        arrays, header = run.predictions.read(image_id)
         assert header["unit"] == "reflectance" and header["bands"] == ["R", "G", "B", "NIR"]
         np.save(pred / f"{safe_name(image_id)}.npy", arrays["mean"])
     code, out, _ = run_command(
@@ -363,13 +363,13 @@ def test_names_with_an_affix(tmp_path: Path) -> None:
 
 def test_ids_of_a_dataset_that_nobody_predicted(data: Path, tmp_path: Path) -> None:
     pred = pictures(tmp_path / "pred", "im0 im7", size=(60, 80))
-    document = score(Request(pred, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0))
+    document = scored_images(pred=pred, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0)
     assert [i["id"] for i in document["images"]] == ["im0"]
     assert document["unmatched"] == {"pred": ["im7"], "ref": ["im1/ü", "im2", "im3"]}
     shutil.copy(pred / "im0.png", pred / "im1.png")
     (pred / "im0.png").unlink()
     with pytest.raises(RfbenchError, match=r"none of the 2 names in .* is an id of dataset tiny, split test"):
-        score(Request(pred, data=str(data), device="cpu"))
+        scored_images(pred=pred, data=str(data), device="cpu")
 
 
 # --- broken and hostile files ---------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ def test_hostile_names(tmp_path: Path) -> None:
     assert code == 1 and [i["id"] for i in document["images"]] == sorted(HOSTILE)
     assert document["unmatched"]["pred"] == ["only\n\x1b[31m"] and document["ignored"]["pred"] == 1
     assert "\x1b" not in err and "\u202e" not in err
-    assert all(line.startswith(("note:", "failed:", "pred: ", "1 of ")) for line in err.splitlines()), err
+    assert all(line.startswith(("note:", "failed:", "images: ", "pred: ", "1 of ")) for line in err.splitlines()), err
     rows = list(csv.DictReader(io.StringIO(to_csv(document) + "\n", newline="")))
     assert [r["id"] for r in rows if r["level"] == "image"] == sorted(HOSTILE)
     assert all(line.isprintable() for line in to_markdown(document).splitlines())
@@ -612,9 +612,9 @@ def test_sixteen_bits_and_floats_must_say_what_white_is(folders: tuple[Path, Pat
         (["--ref", "ref", "--bands", "B G R"], "found PNG and JPEG files alone, whose channels are R G B"),
         (["--ref", "ref", "--strict", "--metrics", "lpips_alex"], "--strict: 1 of 1 metrics cannot be computed"),
         (["--ref", "ref", "--device", "tpu"], "expected auto, cpu, cuda"),
-        (["--ref", "ref", "--out", "ref"], "is a folder, expected a file"),
-        (["--ref", "ref", "--out", "pred/a.png"], "is an image, expected a file"),
-        (["--ref", "ref", "--out", "pred/b.png/s.json"], "cannot be written in"),
+        (["--ref", "ref", "--save", "ref"], "is a folder, expected a file"),
+        (["--ref", "ref", "--save", "pred/a.png"], "is an image, expected a file"),
+        (["--ref", "ref", "--save", "pred/b.png/s.json"], "cannot be written in"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -646,7 +646,7 @@ def test_formats_and_the_file(folders: tuple[Path, Path], tmp_path: Path) -> Non
     pred, ref = folders
     words = ("--pred", pred, "--ref", ref, "--metrics", "psnr_rgb,fid_tf,nll")
     code, markdown, _ = run_command(*words)
-    assert code == 0 and "| **PSNR** (dB) ↑  |" in markdown and "- NLL: no predictive distribution" in markdown
+    assert code == 0 and "| PSNR (dB) ↑  |" in markdown and "- NLL: no predictive distribution" in markdown
     assert "3 of 3 images scored against a folder of references" in markdown and "fid_tf|inception" in markdown
     _, table, _ = run_command(*words, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(table)))
@@ -654,7 +654,7 @@ def test_formats_and_the_file(folders: tuple[Path, Path], tmp_path: Path) -> Non
         (level, metric) for level in ("image", "set") for metric in ("psnr_rgb", "fid_tf", "nll")
     ]
     out = tmp_path / "new" / "scores.json"
-    code, stdout, err = run_command(*words, "--format", "json", "--out", out)
+    code, stdout, err = run_command(*words, "--format", "json", "--save", out)
     assert code == 0 and stdout == "" and f"scores: {out}" in err
     document = json.loads(out.read_text(encoding="utf-8"))
     mean = np.mean([float(r["value"]) for r in rows if r["metric"] == "psnr_rgb" and r["level"] == "image"])
@@ -663,10 +663,14 @@ def test_formats_and_the_file(folders: tuple[Path, Path], tmp_path: Path) -> Non
 
 
 def test_a_full_disk_loses_nothing(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    write = files.write_bytes
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(path: Path, data: bytes, **more: object) -> None:
+        if path.name == "s.json":
+            raise RfbenchError(f"cannot write {path}: No space left on device; free space")
+        write(path, data, **more)
+
+    monkeypatch.setattr(files, "write_bytes", full)
     code, out, err = run_command(
         "--pred",
         folders[0],
@@ -676,7 +680,7 @@ def test_a_full_disk_loses_nothing(folders: tuple[Path, Path], tmp_path: Path, m
         "psnr_rgb",
         "--format",
         "json",
-        "--out",
+        "--save",
         tmp_path / "s.json",
     )
     assert code == 2 and "No space left on device; the result went to stdout instead" in err
@@ -686,12 +690,12 @@ def test_a_full_disk_loses_nothing(folders: tuple[Path, Path], tmp_path: Path, m
 def test_an_interruption_writes_nothing(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(request: Request, title: str) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.score.score.score", interrupted)
-    code, out, err = run_command("--pred", folders[0], "--ref", folders[1], "--out", tmp_path / "s.json")
-    assert code == 130 and out == "" and "nothing was written" in err and not (tmp_path / "s.json").exists()
+    monkeypatch.setattr("bench.score.execute.score", interrupted)
+    code, out, err = run_command("--pred", folders[0], "--ref", folders[1], "--save", tmp_path / "s.json")
+    assert code == 130 and out == "" and "nothing was kept" in err and not (tmp_path / "s.json").exists()
 
 
 @pytest.fixture
@@ -731,7 +735,7 @@ def test_a_dataset_s_image_that_cannot_be_read(data: Path, tmp_path: Path) -> No
     document = json.loads(out)
     assert code == 1 and "hr/im2.npy cannot be read" in errors(document)["im2"]
     Image.fromarray(GOOD).save(pred / "im0.png")
-    document = score(Request(pred, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0))
+    document = scored_images(pred=pred, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0)
     assert (
         "found 40x48 px, expected 60x80 px, the size of 'im0' under paired; make the image on that grid"
         in errors(document)["im0"]
@@ -744,5 +748,5 @@ def test_two_spellings_of_one_id(data: Path, tmp_path: Path) -> None:
     pred = pictures(tmp_path / "pred", "im0", size=(60, 80))
     for stem in ("im 1", safe_name("im 1")):
         shutil.copy(pred / "im0.png", pred / f"{stem}.png")
-    document = score(Request(pred, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0))
+    document = scored_images(pred=pred, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0)
     assert "for one name; keep one of them" in errors(document)["im 1"]

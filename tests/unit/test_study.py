@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from scipy import stats
 
 from bench.core.errors import RfbenchError
+from bench.stats.percentiles import auroc, auroc_interval, mean_interval
 from rareflow.errors import RareflowError
 from rareflow.experiments.cli import ood
 from rareflow.experiments.inputs import KINDS, corrupt
 from rareflow.experiments.run import ALL, KNOWN, Study, markdown, study
 from rareflow.experiments.scores import SCORES, Gaussian, Image, Measured, Reference, image_seed, measure_image, misfit
-from rareflow.experiments.statistics import auroc, auroc_interval, mean_interval
 from rareflow.model import RareFlow
 from rareflow.uncertainty import Scale
 from tests.conftest import write_dataset

@@ -17,26 +17,21 @@ from click.testing import CliRunner
 
 from bench.cli.table import command
 from bench.core.errors import NotComparable, RfbenchError
-from bench.core.files import write_json
-from bench.records.folder import RunFolder, plan_digest
-from bench.reports.table.build import ABSENT, build_table, protocol_label, ranks, shown
-from bench.reports.table.write import WRITERS, to_csv, to_json, to_latex, to_markdown
+from bench.core.reason import Reason
+from bench.core.typed import encode
+from bench.metrics.scorer import default_set
+from bench.records.folder import RunFolder
+from bench.records.types import FORMAT, Cell, Row, Software, Summary
+from bench.reports.document import Document, Grid, Section
+from bench.reports.numbers import decimals_of, shown
+from bench.reports.render import latex, markdown, terminal
+from bench.reports.render.latex import Style, lost_letters
+from bench.reports.table.build import ABSENT, build_table, build_tables, protocol_label, ranks
+from bench.reports.table.shape import parts, shaped, together, transposed, without_empty
+from bench.reports.table.write import WRITERS, document_of, to_csv, to_json, to_latex, to_markdown
+from tests.scored_runs import KNOWN, PROTOCOL, described, started
 
-# name: title, unit, direction, group, identity
-METRICS = {
-    "psnr_rgb": ("PSNR", "dB", "up", "fidelity", "psnr_rgb|rgb|peak1|cap100|q8|r1"),
-    "ssim_rgb": ("SSIM", "", "up", "fidelity", "ssim_rgb|gauss11,1.5|popcov|range1|q8|r1"),
-    "fsim": ("FSIM", "", "up", "fidelity", "fsim|luma|pool256|q8|r1"),
-    "lpips_alex": ("LPIPS", "", "down", "perceptual", "lpips_alex|v0.1|alex|w:7be5be79+df73285e|q8|r1"),
-    "dists": ("DISTS", "", "down", "perceptual", "dists|vgg|noresize|w:397923af+f5e65c96|q8|r1"),
-    "fid_tf": ("FID", "", "down", "realism", "fid_tf|inception-v3-compat|2048|tf1resize|w:6726825d|q8|r1"),
-    "niqe": ("NIQE", "", "down", "realism", "niqe|live|yiq|block96|w:fa2aa4d1|q8|r1"),
-    "maniqa_koniq": ("MANIQA", "", "up", "realism", "maniqa_koniq|koniq|scale0.8|crops20grid|w:a207f8ab|q8|r1"),
-    "sam_rgb": ("SAM", "degrees", "down", "physics", "sam_rgb|rgb|deg|skip0|q8|r1"),
-    "de00": ("ΔE00", "", "down", "physics", "de00|srgb|d65|2deg|k1,1,1|q8|r1"),
-    "nll": ("NLL", "nats", "down", "uncertainty", "nll|gauss|mean|floor1/255|r1"),
-    "ece": ("ECE", "", "down", "uncertainty", "ece|gauss|quantiles0.05..0.95/0.05|floor1/255|r1"),
-}
+METRICS = default_set()
 POINT = "no predictive distribution (a single deterministic image)"
 HOSTILE = "a|b`c`<i>*x* _y_ \\dollar{$1} 100% #1 & ~^ $x$ 模型 é\nnew line"
 Values = dict[str, float | None]
@@ -44,48 +39,30 @@ Values = dict[str, float | None]
 
 def fake(
     root: Path, name: str, values: Values, *, mean: Values | None = None, label: str | None = None,
-    reasons: dict[str, str] | None = None, failed: tuple[str, ...] = (), n: dict[str, int] | None = None,
-    finished: bool = True, **plan: Any,
+    reasons: dict[str, str] | None = None, kinds: dict[str, Reason] | None = None, failed: tuple[str, ...] = (),
+    n: dict[str, int] | None = None,
+    finished: bool = True, identities: dict[str, str] | None = None, **begun: Any,
 ) -> RunFolder:  # fmt: skip
-    """A finished run folder ``root/name`` of a model that scored ``values``."""
-    folder = RunFolder(root / name)
+    """A finished run folder ``root/name`` of a model that scored ``values``; tables read its summary alone."""
     label = label or name
-    ids = [f"scene-{i:02}" for i in range(24)]
+    folder, record = started(root, name, [f"scene-{i:02}" for i in range(24)], label=label, **begun)
+    metrics = described(values, identities)
 
-    def described(metric: str) -> dict[str, Any]:
-        keys = ("title", "unit", "direction", "group", "identity")
-        standard = (metric.removeprefix("pyiqa:").upper(), "", "up", "perceptual", f"{metric}|r1")
-        return dict(zip(keys, METRICS.get(metric, standard), strict=True))
+    def cell(metric: str, value: float | None) -> Cell:
+        identity = metrics[metric].identity
+        if value is None:
+            given = (kinds or {}).get(metric) or Reason("unfit", (reasons or {}).get(metric, POINT))
+            return Cell(identity=identity, reason=given)
+        return Cell(identity=identity, value=value, n=(n or {}).get(metric, 24 - len(failed)))
 
-    whole: dict[str, Any] = {
-        "model": {"label": label, "options": {}},
-        "protocol": {"name": "paired", "normalisation": "declared", "quantise": 8, "border_px": 0,
-                     "captions": "dataset", "policy": "post", "scale": None},
-        "data": {"name": "scenes", "split": "test", "fingerprint": "0123456789abcdef" * 4, "ids": ids},
-        "metrics": {m: described(m) for m in values},
-        "seed": 0, "draws": 4, "dtype": "float32", "device": "cpu", "batch_size": 1,
-    } | plan  # fmt: skip
-    digest = plan_digest(whole)
-    software = {"rfbench": "0.1.0", "python": "3.12.0", "packages": {"torch": "2.11.0"}, "commit": None}
-    record = {"format": 1, "plan": whole, "plan_sha256": digest, "software": software, "command": "rfbench run"}
-    write_json(folder.path / "run.json", record)
-
-    def cells(of: Values) -> dict[str, Any]:
-        found = {}
-        for metric in values:
-            value = of.get(metric)
-            count = (n or {}).get(metric, 24 - len(failed)) if value is not None else 0
-            reason = None if value is not None else (reasons or {}).get(metric, POINT)
-            identity = whole["metrics"][metric]["identity"]
-            found[metric] = {"value": value, "n": count, "reason": reason, "identity": identity}
-        return found
-
-    rows = {"sample": {"label": label, "metrics": cells(values)}}
+    rows = {"sample": Row(label=label, metrics={m: cell(m, v) for m, v in values.items()})}
     if mean is not None:
-        rows["mean"] = {"label": f"{label}@mean", "metrics": cells(mean)}
+        rows["mean"] = Row(label=f"{label}@mean", metrics={m: cell(m, mean.get(m)) for m in values})
     if finished:
-        summary = {"format": 1, "plan_sha256": digest, "images": 24, "failed": list(failed), "rows": rows}
-        write_json(folder.path / "summary.json", summary)
+        folder.finish(
+            Summary(format=FORMAT, plan_sha256=record.plan_sha256, status="complete", images=24, failed=failed,
+                    rows=rows, metrics=metrics)
+        )  # fmt: skip
     return folder
 
 
@@ -162,10 +139,7 @@ def test_means_of_fewer_images_say_so_and_are_not_ranked(four: list[RunFolder]) 
     assert any("2 of 24 images failed (scene-03, scene-07)" in note for note in table.notes)
 
 
-def test_fid_says_of_how_many_images_it_is_and_kid_stands_beside_it(
-    four: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(METRICS, "kid_tf", ("KID", "", "down", "realism", "kid_tf|all|r1"))
+def test_fid_says_of_how_many_images_it_is_and_kid_stands_beside_it(four: list[RunFolder], tmp_path: Path) -> None:
     told = (
         "FID is of 22 or 24 images and biased upwards for so few: compare it at equal numbers only; KID (kid_tf) is not"
     )
@@ -213,7 +187,8 @@ def test_a_metric_that_one_run_lacks(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_shown_texts(metric: str, value: float, text: str) -> None:
-    assert shown(metric, value) == text
+    (found,) = described([metric]).values()
+    assert shown(value, decimals_of(found)) == text
 
 
 def test_labels_say_what_differs(tmp_path: Path) -> None:
@@ -249,10 +224,8 @@ def test_protocol_labels() -> None:
 
 
 def test_other_versions_are_told(tmp_path: Path) -> None:
-    runs = [fake(tmp_path, name, {"psnr_rgb": 1.0}) for name in "ab"]
-    record = runs[1].run()
-    record["software"]["packages"]["torch"] = "2.12.0"
-    write_json(runs[1].path / "run.json", record)
+    newer = Software(rfbench="0.1.0", python="3.12.0", packages={"torch": "2.12.0"})
+    runs = [fake(tmp_path, "a", {"psnr_rgb": 1.0}), fake(tmp_path, "b", {"psnr_rgb": 1.0}, software=newer)]
     assert any("versions differ between the runs: torch 2.11.0 or 2.12.0" in n for n in build_table(runs).notes)
 
 
@@ -272,14 +245,11 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["data", "protocol", "metric"])
 def test_runs_that_must_not_be_mixed(tmp_path: Path, what: str) -> None:
     a = fake(tmp_path, "a", {"psnr_rgb": 1.0, "fsim": 1.0})
-    plan = a.run()["plan"]
-    if what == "data":
-        change = {"data": plan["data"] | {"fingerprint": "f" * 64}}
-    elif what == "protocol":
-        change = {"protocol": plan["protocol"] | {"border_px": 4}}
-    else:
-        fsim = plan["metrics"]["fsim"] | {"identity": "fsim|luma|pool256|q8|r2"}
-        change = {"metrics": plan["metrics"] | {"fsim": fsim}}
+    change: dict[str, Any] = {
+        "data": {"data": encode(a.record().plan.data) | {"fingerprint": "f" * 64}},
+        "protocol": {"protocol": PROTOCOL | {"border_px": 4}},
+        "metric": {"identities": {"fsim": "fsim|luma|pool256|q8|r2"}},
+    }[what]
     b = fake(tmp_path, "b", {"psnr_rgb": 1.0, "fsim": 1.0}, **change)
     with pytest.raises(NotComparable) as caught:
         build_table([a, b])
@@ -292,9 +262,7 @@ def test_runs_that_must_not_be_mixed(tmp_path: Path, what: str) -> None:
 def test_two_runs_that_disagree_on_what_the_first_lacks(tmp_path: Path) -> None:
     a = fake(tmp_path, "a", {"psnr_rgb": 1.0})
     b = fake(tmp_path, "b", {"psnr_rgb": 1.0, "fsim": 1.0})
-    metrics = b.run()["plan"]["metrics"]
-    changed = metrics | {"fsim": metrics["fsim"] | {"identity": "fsim|other"}}
-    c = fake(tmp_path, "c", {"psnr_rgb": 1.0, "fsim": 1.0}, metrics=changed)
+    c = fake(tmp_path, "c", {"psnr_rgb": 1.0, "fsim": 1.0}, identities={"fsim": "fsim|other"})
     with pytest.raises(NotComparable, match="fsim"):
         build_table([a, b, c])
 
@@ -325,7 +293,7 @@ def test_markdown_marks_and_shape(four: list[RunFolder]) -> None:
     text = "\n".join(lines)
     assert "- ᵃ MANIQA: takes minutes an image on a processor" in text
     assert "24 images, fingerprint 0123456789ab; protocol paired; captions: read by no model here" in text
-    assert all(identity in lines for *_, identity in METRICS.values())
+    assert all(identity in lines for identity in (KNOWN[m][4] for m in METRICS))
 
 
 def test_markdown_digits_stand_below_digits(four: list[RunFolder]) -> None:
@@ -334,9 +302,9 @@ def test_markdown_digits_stand_below_digits(four: list[RunFolder]) -> None:
         assert len({row.split("|")[j].index(".") for row in rows}) == 1
 
 
-def test_markdown_of_hostile_texts(tmp_path: Path) -> None:
-    fsim = {"title": "F|*", "unit": "|", "direction": "up", "group": "fidelity", "identity": "fsim|```\n</details>"}
-    run = fake(tmp_path, "x", {"fsim": None}, label=HOSTILE, reasons={"fsim": HOSTILE}, metrics={"fsim": fsim})
+def test_markdown_of_hostile_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KNOWN, "fsim", ("F|*", "|", "up", "fidelity", "fsim|```\n</details>"))
+    run = fake(tmp_path, "x", {"fsim": None}, label=HOSTILE, reasons={"fsim": HOSTILE})
     text = to_markdown(build_table([run]))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [len(split_row(r)) for r in rows] == [2] * 4
@@ -377,7 +345,7 @@ def test_latex_marks_groups_and_units(four: list[RunFolder]) -> None:
 def test_latex_is_one_table_where_the_page_is_wide(four: list[RunFolder]) -> None:
     table = build_table(four)
     assert to_latex(table).count("\\begin{tabular}") == 2
-    assert to_latex(table, 516).count("\\begin{tabular}") == 1
+    assert to_latex(table, Style(516)).count("\\begin{tabular}") == 1
     few = build_table(four, ["psnr_rgb", "ssim_rgb", "lpips_alex", "fid_tf"])
     assert to_latex(few).count("\\begin{tabular}") == 1 and "\\small" in to_latex(few)
 
@@ -403,6 +371,25 @@ def compiled(text: str, folder: Path) -> str:
 
 def test_latex_compiles_and_fits(four: list[RunFolder], tmp_path: Path) -> None:
     assert "Overfull" not in compiled(to_latex(build_table(four)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["[ours]", "*ours", "[a] (b)", "模型 ours", "\\\\[2ex] x", "a & b % c", "--x", "ours]{"]
+)
+def test_latex_compiles_whatever_rows_are_called(tmp_path: Path, name: str) -> None:
+    runs = [fake(tmp_path, f"r{i}", {"psnr_rgb": 20.0 + i}, label=n) for i, n in enumerate(("bicubic", name, name))]
+    for document in (document_of(build_table(runs)), shaped(build_table(runs), is_transposed=True)):
+        compiled(latex.to_latex(document), tmp_path)
+    assert lost_letters(document_of(build_table(runs))) == ("模型" if "模" in name else "")
+
+
+def test_latex_has_the_user_s_caption_and_label_and_as_many_notes_as_asked_for(four: list[RunFolder]) -> None:
+    text = to_latex(build_table(four), Style(caption="Ours, 50 % of it", label="ours x", notes="short"))
+    assert "\\caption{Ours, 50 \\% of it. Best in bold, second underlined.}" in text
+    assert "\\label{tab:ours-x}" in text
+    assert "no predictive distribution" in text and "\\texttt{" not in text and "seed 0" not in text
+    none = to_latex(build_table(four), Style(notes="none"))
+    assert "minipage" not in none and "makebox" not in none and "fingerprint" in none
 
 
 def test_latex_of_many_metrics_and_long_names_fits(tmp_path: Path) -> None:
@@ -436,7 +423,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     assert found == values
     nll = next(r for r in rows if r["metric"] == "nll")
     assert (nll["reason"], nll["n"], nll["unit"], nll["group"]) == ('why, "so"', "0", "nats", "uncertainty")
-    assert nll["identity"] == METRICS["nll"][4]
+    assert nll["identity"] == KNOWN["nll"][4]
 
 
 def test_json_is_whole_and_free_of_nan(four: list[RunFolder]) -> None:
@@ -461,6 +448,91 @@ def test_a_summary_with_a_number_that_is_not_finite_is_refused(tmp_path: Path) -
         build_table([run])
 
 
+# --- other shapes ---------------------------------------------------------------------------------------------
+
+
+def test_empty_columns_are_one_line_with_the_command_that_gets_them(tmp_path: Path) -> None:
+    values: Values = {"psnr_rgb": 20.0, "lpips_alex": None, "niqe": None, "nll": None}
+    of = {"lpips_alex": Reason("missing", "weights missing: a.pth", "'rfbench weights fetch a.pth' gets it"),
+          "niqe": Reason("missing", "weights missing: b.mat"), "nll": Reason("unfit", POINT)}  # fmt: skip
+    found = without_empty(build_table([fake(tmp_path, "a b", values, kinds=of)]), [tmp_path / "a b"])
+    assert [c.metric for c in found.columns] == ["psnr_rgb"] and found.footnotes == ()
+    assert found.notes[-1] == (
+        "not computed: LPIPS, NIQE (weights missing), NLL (no predictive distribution (a single deterministic image)); "
+        f"'rfbench weights fetch lpips_alex niqe && rfbench score '{tmp_path}/a b' --metrics lpips_alex,niqe' computes "
+        "what it can"
+    ).replace("), NLL", "); NLL")
+    whole = build_table([fake(tmp_path, "c", {"psnr_rgb": 1.0})])
+    assert without_empty(whole) is whole
+
+
+def test_text_leaves_empty_columns_out_and_keeps_footnotes_of_the_others(four: list[RunFolder]) -> None:
+    text = terminal.to_text(document_of(without_empty(build_table(four))))
+    assert "MANIQA" not in text.partition("not computed")[0] and "not computed: MANIQA (takes minutes an image" in text
+    used = set(re.findall(r"\[([a-z])\](?=  |\n)", text))
+    assert used == set(re.findall(r"(?m)^- \[([a-z])\]", text)) and len(used) > 1
+    lines = text.splitlines()
+    psnr = [line.index(".") for line in lines[2:7]]
+    assert len(set(psnr)) == 1  # digits stand below digits
+
+
+def test_a_transposed_table_has_the_same_cells(four: list[RunFolder]) -> None:
+    table = build_table(four)
+    turned = transposed(table.grid)
+    assert [c.title for c in turned.columns] == [r.label for r in table.rows]
+    assert [r.label for r in turned.rows][:2] == ["PSNR (dB) ↑", "SSIM ↑"]
+    assert transposed(transposed(table.grid)).rows[1].cells == table.rows[1].cells
+    assert "of each row" in to_document_markdown(turned)
+
+
+def to_document_markdown(grid: Grid) -> str:
+    return markdown.to_markdown(Document((Section(grid=grid),)))
+
+
+def test_two_datasets_stand_in_one_table_with_a_part_each(tmp_path: Path) -> None:
+    data = {"name": "other", "split": "test", "fingerprint": "f" * 64, "ids": ["x", "y"]}
+    first = [fake(tmp_path, n, {"psnr_rgb": v, "fsim": 0.5}, n={"psnr_rgb": 24}) for n, v in (("a", 20.0), ("b", 21.0))]
+    second = [fake(tmp_path, f"{n}2", {"psnr_rgb": v, "sam_rgb": 3.0}, label=n, data=data, n={"psnr_rgb": 2})
+              for n, v in (("a", 31.0), ("b", 30.0))]  # fmt: skip
+    with pytest.raises(NotComparable):
+        build_table([*first, *second])
+    tables = parts([table for table, _ in build_tables([first[0], second[0], first[1], second[1]])])
+    assert list(tables) == ["scenes", "other"]
+    (section,) = together(tables).sections
+    grid = section.grid
+    assert grid is not None and [c.metric for c in grid.columns] == ["psnr_rgb", "fsim", "sam_rgb"]
+    assert [(r.part, r.label, r.cells[0].rank) for r in grid.rows] == [
+        ("scenes", "a", "second"), ("scenes", "b", "best"), ("other", "a", "best"), ("other", "b", "second"),
+    ]  # fmt: skip
+    assert grid.rows[2].cells[1].value is None and grid.rows[0].cells[2].value is None
+    done = CliRunner().invoke(command, [str(tmp_path), "--together", "--format", "csv"])
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert {r["part"] for r in rows} == {"scenes", "other"} and len(rows) == 8
+    compiled(latex.to_latex(together(tables)), tmp_path)
+
+
+def test_tables_of_other_identities_are_not_put_together(tmp_path: Path) -> None:
+    data = {"name": "other", "split": "test", "fingerprint": "f" * 64, "ids": ["x", "y"]}
+    runs = [fake(tmp_path, "a", {"fsim": 0.5}), fake(tmp_path, "b", {"fsim": 0.5}, data=data, identities={"fsim": "z"})]
+    with pytest.raises(NotComparable, match="fsim: found values of two identities"):
+        together(parts([table for table, _ in build_tables(runs)]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--by", "scene", "--ci"], "--ci does not go with"),
+        (["--data", "x"], "give it with --by"),
+        (["--caption", "x"], "give --format latex"),
+        (["--format", "csv", "--transpose"], "csv holds all"),
+        (["--against", "paper", "--together"], "--together is for tables of our runs alone"),
+    ],
+)
+def test_options_that_do_nothing_together_are_refused(four: list[RunFolder], words: list[str], said: str) -> None:
+    done = CliRunner().invoke(command, [str(four[0].path), *words])
+    assert isinstance(done.exception, RfbenchError) and said in str(done.exception)
+
+
 # --- the command ----------------------------------------------------------------------------------------------
 
 
@@ -468,7 +540,7 @@ def test_a_summary_with_a_number_that_is_not_finite_is_refused(tmp_path: Path) -
 def test_command(four: list[RunFolder], tmp_path: Path, form: str) -> None:
     done = CliRunner().invoke(command, [str(tmp_path), "--format", form, "--metrics", "psnr_rgb, lpips_alex"])
     assert done.exit_code == 0, done.output
-    assert "psnr" in done.stdout and "sam_rgb" not in done.stdout
+    assert "psnr" in done.stdout.lower() and "sam_rgb" not in done.stdout
     out = tmp_path / "deep" / "table.txt"
     words = [str(f.path) for f in sorted(four, key=lambda f: f.path)]
     words += ["--format", form, "--metrics", "psnr_rgb,lpips_alex", "--out", str(out)]
@@ -485,7 +557,7 @@ def test_captions_are_named_where_a_model_reads_them(tmp_path: Path) -> None:
 def test_two_ways_to_bring_a_model_to_the_grid_stand_in_one_table_and_say_so(tmp_path: Path) -> None:
     """The sensitivity of an x4 model on the 5x task to ``post`` and ``pre``; what is asked of both is the same."""
     post = fake(tmp_path, "post", {"psnr_rgb": 20.0}, label="adcsr")
-    protocol = {**post.run()["plan"]["protocol"], "policy": "pre"}
+    protocol = {**PROTOCOL, "policy": "pre"}
     pre = fake(tmp_path, "pre", {"psnr_rgb": 21.0}, label="adcsr", protocol=protocol)
     table = build_table([post, pre])
     assert [row.label for row in table.rows] == ["adcsr (policy=post)", "adcsr (policy=pre)"]

@@ -13,8 +13,8 @@ from bench.cli.run import command as run_command
 from bench.cli.table import command as table_command
 from bench.core.errors import RfbenchError
 from bench.core.files import id_hash, write_json
-from bench.predict.execute import execute
-from bench.predict.plan import Request, make_plan
+from tests.runs import planned
+from tests.runs import run as run_models
 
 MATRIX = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0]]
 
@@ -46,24 +46,24 @@ def test_a_run_on_training_images_is_refused_before_anything_is_written(
 
 
 def test_only_the_images_of_the_run_count(dataset: Path, trained_on_two: str, tmp_path: Path) -> None:
-    plan = make_plan(Request((trained_on_two,), data=str(dataset), limit=1, metrics=("psnr_rgb",)))
+    plan = planned(models=(trained_on_two,), data=str(dataset), limit=1, metrics=("psnr_rgb",))
     (record,) = plan.runs.values()
-    assert "allow_train" not in record and "--allow-train" not in record["command"]
+    assert not record.allow_train and "--allow-train" not in record.command
 
 
 def test_an_allowed_run_is_recorded_and_marked(dataset: Path, trained_on_two: str, tmp_path: Path) -> None:
-    request = Request(
-        ("bicubic", trained_on_two), data=str(dataset), metrics=("psnr_rgb",), workers=0, out=tmp_path / "out",
+    request = dict(
+        models=("bicubic", trained_on_two), data=str(dataset), metrics=("psnr_rgb",), workers=0, out=tmp_path / "out",
         allow_train=True,
     )  # fmt: skip
-    runs = {f.path.name: f.run() for f in execute(make_plan(request)).folders}
+    runs = {f.path.name: f.record() for f in run_models(**request).folders}
     fitted, bicubic = runs["bicubic-affine"], runs["bicubic"]
-    assert fitted["allow_train"] is True and fitted["seen_in_training"] == 2
-    assert bicubic["allow_train"] is True and bicubic["seen_in_training"] == 0
-    assert "--allow-train" in fitted["command"] and "--allow-train" not in bicubic["command"]
+    assert fitted.allow_train and fitted.seen_in_training == 2
+    assert bicubic.allow_train and bicubic.seen_in_training == 0
+    assert "--allow-train" in fitted.command and "--allow-train" not in bicubic.command
     # The numbers are those of the plan: to insist changes none of them.
-    alone = make_plan(Request(("bicubic",), data=str(dataset), metrics=("psnr_rgb",)))
-    assert alone.runs["bicubic"]["plan_sha256"] == bicubic["plan_sha256"]
+    alone = planned(models=("bicubic",), data=str(dataset), metrics=("psnr_rgb",))
+    assert alone.runs["bicubic"].plan_sha256 == bicubic.plan_sha256
     text = CliRunner().invoke(table_command, [str(tmp_path / "out")], catch_exceptions=False).stdout
     (row,) = [line for line in text.splitlines() if line.startswith("| bicubic-affine")]
     assert row.startswith("| bicubic-affine (trained on 2 of these) ")

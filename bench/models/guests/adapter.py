@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import sha256
 from bench.core.image import Array
 from bench.models.guests import checkout, environment
 from bench.models.guests.environment import Environment
@@ -56,7 +55,6 @@ class GuestAdapter(Adapter):
             "environment": {
                 "requirements_sha256": asked.requirements_sha256(),
                 "python": asked.python_version,
-                "shim_sha256": sha256(asked.shim_file()),
             }
         }
 

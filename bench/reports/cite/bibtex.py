@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from bench.core.errors import one_line
-from bench.reports.table.write import latex_text
+from bench.reports.render.latex import latex_text
 
 _FIELD = re.compile(r"[a-z][\w-]{0,40}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_:.+/-]{0,79}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.core.errors import one_line
 from bench.reports.cite.bibtex import plain
 from bench.reports.cite.collect import Cite, Code, Methods
-from bench.reports.table.write import latex_identity, latex_text, markdown_text
+from bench.reports.document import Cell, Document, Grid, Row, Section, words
+from bench.reports.render import data, markdown, terminal
+from bench.reports.render.latex import latex_identity, latex_text
+from bench.reports.render.markdown import fenced, markdown_code, markdown_text
 
 FORMAT = 1
 
@@ -30,12 +33,24 @@ def to_text(methods: Methods) -> str:
     paragraph = "".join(
         cite(p.keys) if isinstance(p, Cite) else p.text if isinstance(p, Code) else p for p in methods.paragraph
     )
-    parts = [_wrapped(paragraph), "Identities", *_columns([(i.kind, i.name, i.signature) for i in methods.identities])]
-    parts += ["", "Licences", *_columns([(x.what, x.licence, x.restricts) for x in methods.licences])]
-    if methods.notes:
-        parts += ["", "For the author", *(f"  {note}" for note in methods.notes)]
-    parts += ["", "BibTeX", "", to_bibtex(methods)]
-    return "\n".join([parts[0], "", *parts[1:]])
+    lists = [terminal.to_text(Document((dataclasses.replace(section, title=title),)))
+             for section, title in zip(_lists(methods), ("Identities", "Licences"), strict=True)]  # fmt: skip
+    notes = ["\n".join(["For the author", *(f"  {note}" for note in methods.notes)])] if methods.notes else []
+    return "\n\n".join([_wrapped(paragraph), *lists, *notes, "BibTeX", to_bibtex(methods)])
+
+
+def _lists(methods: Methods) -> tuple[Section, Section]:
+    """Identities and licences."""
+    identities = [Row(i.kind, (Cell(text=i.name), Cell(text=i.signature, is_code=True))) for i in methods.identities]
+    licences = [Row(x.what, (Cell(text=x.licence), Cell(text=x.restricts))) for x in methods.licences]
+
+    def listed(corner: str, columns: Sequence[str], rows: Sequence[Row]) -> Section:
+        return Section(grid=Grid(corner, tuple(map(words, columns)), tuple(rows)))
+
+    return (
+        listed("what", ("name", "identity"), identities),
+        listed("used", ("licence", "restricts"), licences),
+    )
 
 
 def to_markdown(methods: Methods) -> str:
@@ -43,20 +58,14 @@ def to_markdown(methods: Methods) -> str:
     paragraph = "".join(
         f"[{'; '.join(f'@{k}' for k in p.keys)}]"
         if isinstance(p, Cite)
-        else _markdown_code(p.text)
+        else markdown_code(p.text)
         if isinstance(p, Code)
         else _edges(p, lambda t: markdown_text(t).replace("@", "\\@"))
         for p in methods.paragraph
     )
-    rows = [(markdown_text(i.kind), markdown_text(i.name), _markdown_code(i.signature)) for i in methods.identities]
-    licences = [tuple(markdown_text(t) for t in (x.what, x.licence, x.restricts or "–")) for x in methods.licences]
-    lines = [paragraph, "", *_pipes(("what", "name", "identity"), rows)]
-    lines += ["", *_pipes(("used", "licence", "restricts"), licences)]
-    if methods.notes:
-        lines += ["", *(f"- {markdown_text(note)}" for note in methods.notes)]
-    entries = to_bibtex(methods)
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", entries)), default=0))
-    return "\n".join([*lines, "", f"{fence}bibtex", entries, fence])
+    notes = ["\n".join(f"- {markdown_text(note)}" for note in methods.notes)] if methods.notes else []
+    entries = "\n".join(fenced([to_bibtex(methods)], "bibtex"))
+    return "\n\n".join([paragraph, markdown.to_markdown(Document(_lists(methods))), *notes, entries])
 
 
 def to_latex(methods: Methods) -> str:
@@ -101,7 +110,7 @@ def to_json(methods: Methods) -> str:
         "works": [{"key": e.key, "title": plain(e.field("title")), "bibtex": e.text()} for e in methods.works],
         "notes": list(methods.notes),
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return data.to_json(document)
 
 
 WRITERS: Mapping[str, Callable[[Methods], str]] = {
@@ -148,25 +157,6 @@ def _latex_table(
         "\\end{tabular}",
         "\\end{table}",
         "",
-    ]
-
-
-def _markdown_code(text: str) -> str:
-    """Text in backquotes, of which it may hold some itself; a bar would end a cell."""
-    shown = one_line(text, 500).replace("|", "\\|")
-    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    space = " " if "`" in shown else ""
-    return f"{fence}{space}{shown}{space}{fence}"
-
-
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return [
-        "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
     ]
 
 

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.core.errors import NotComparable, RfbenchError, unknown
-from bench.records.folder import RunFolder, refuse_to_mix
-from bench.reports.table.build import Column, Table, build_table, resolution
+from bench.records.folder import RunFolder
+from bench.records.run import read_run, refuse_to_mix
+from bench.reports.document import Column
+from bench.reports.numbers import resolution
+from bench.reports.table.build import Table, build_table
 from bench.stats.means import LEAST_SCENES, LEVEL, holm
-from bench.stats.pairing import Estimates, Paired, estimates, pair
+from bench.stats.pairing import Paired, RowScores, pair, row_scores
 
 ALPHA = round(1.0 - LEVEL, 6)
 
@@ -85,7 +88,7 @@ def compare(
         raise RfbenchError(f"--alpha: found {alpha:g}, expected a number between 0 and 1, such as 0.05")
     refuse_unpaired(runs, metrics)
     table = build_table(runs, metrics)
-    rows = list(zip(table.rows, itertools.chain.from_iterable(map(estimates, runs)), strict=True))
+    rows = list(zip(table.rows, itertools.chain.from_iterable(map(row_scores, runs)), strict=True))
     labels = [row.label for row in table.rows]
     if len(rows) < 2:
         raise RfbenchError(f"found one row ({labels[0]}), expected at least two to compare; give another run folder")
@@ -109,24 +112,19 @@ def refuse_unpaired(
 ) -> None:
     """Raise NotComparable unless all runs are of the same data and protocol (its ``policy`` may differ unless
     ``same_policy``), and of one identity of each metric."""
-    plans = []
-    for folder in runs:
-        plan = folder.run()["plan"]
-        shown = {m: d for m, d in plan["metrics"].items() if metrics is None or m in metrics}
-        plans.append((folder.path.name, plan | {"metrics": shown}))
-    for (name_a, a), (name_b, b) in itertools.combinations(plans, 2):
+    for a, b in itertools.combinations([read_run(folder) for folder in runs], 2):
         refuse_to_mix(
-            a, b, name_a, name_b, "these runs cannot be paired", advice or "run both again alike, or leave one out",
-            same_policy,
+            a, b, metrics, verdict="these runs cannot be paired", same_policy=same_policy, names=(a.name, b.name),
+            advice=advice or "run both again alike, or leave one out",
         )  # fmt: skip
 
 
-def _findings(table: Table, a: Estimates, b: Estimates, top: int) -> Iterator[Finding]:
+def _findings(table: Table, a: RowScores, b: RowScores, top: int) -> Iterator[Finding]:
     for column in table.columns:
         found = pair(a, b, column.metric)
         sign = 1.0 if column.direction == "up" else -1.0
         better = [sign * d for d in found.differences]
-        slack = resolution(column.metric) / 2.0
+        slack = resolution(column.decimals) / 2.0
         wins, losses = sum(d > slack for d in better), sum(d < -slack for d in better)
         deviation = found.inference.std if found.inference else None
         ahead, behind = moved(found.ids, found.differences, column.direction, top)

@@ -2,74 +2,80 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.core.errors import one_line
 from bench.reports.compare.build import Comparison, Finding, Pair
-from bench.reports.table.build import Column, shown
-from bench.reports.table.write import about, columns_wide, markdown_text
+from bench.reports.document import Cell, Column, Document, Grid, Row, Section, figures, grouped, words
+from bench.reports.numbers import p_text, shown, signed
+from bench.reports.render import data, markdown, terminal
+from bench.reports.table.write import about, described, head_of
 from bench.stats.means import POWER, Inference
 
-FORMAT = 1
-_HEADS = ("metric", "a", "b", "a - b", "95 % interval", "p", "p (Holm)", "better", "d", "+/=/-", "detectable")
+NOT_SEPARATED = "not separated"
+_BETTER = words("better")
+_COLUMNS = (
+    *map(figures, ("a", "b", "a - b", "95 % interval", "p", "p (Holm)")), _BETTER,
+    *map(figures, ("d", "+/=/-", "detectable")),
+)  # fmt: skip
 
 
-def p_text(p: float | None) -> str:
-    """A p-value at two significant digits."""
-    return "" if p is None else f"{p:.1e}" if p < 1e-3 else f"{p:.2g}" if p < 0.0995 else f"{p:.2f}"
-
-
-def titled(column: Column) -> str:
-    """``PSNR (dB) ↑``"""
-    unit = "°" if column.unit == "degrees" else column.unit
-    return f"{column.title}{f' ({unit})' if unit else ''} {'↑' if column.direction == 'up' else '↓'}"
-
-
-def difference_text(metric: str, value: float) -> str:
-    """A difference with its sign, at a decimal more than values."""
-    text = shown(metric, value, more=1)
-    return text if text.startswith("-") or float(text) == 0 else f"+{text}"
-
-
-def interval_text(metric: str, inference: Inference) -> str:
+def interval_text(column: Column, inference: Inference) -> str:
     """``[-4.93, -3.10]``, or nothing."""
     if inference.low is None or inference.high is None:
         return ""
-    return f"[{difference_text(metric, inference.low)}, {difference_text(metric, inference.high)}]"
+    return f"[{signed(inference.low, column.decimals)}, {signed(inference.high, column.decimals)}]"
 
 
-def _cells(pair: Pair, finding: Finding) -> list[str] | None:
-    """A line of a pair's table; None where there is no number."""
-    name, found = finding.column.metric, finding.paired
+def _row(pair: Pair, finding: Finding) -> Row | None:
+    """A line of a pair's grid; None where there is no number."""
+    decimals, found = finding.column.decimals, finding.paired
     if found.inference is None or found.a is None or found.b is None:
         return None
     inference = found.inference
-    better = {"a": pair.a, "b": pair.b, None: "tie" if inference.p is not None else "–"}[finding.better]
-    counts = f"{finding.wins}/{finding.ties}/{finding.losses}" if found.differences else "–"
-    return [
-        titled(finding.column), shown(name, found.a), shown(name, found.b), difference_text(name, inference.value),
-        interval_text(name, inference) or "–", p_text(inference.p) or "–", p_text(finding.p_holm) or "–", better,
-        f"{finding.effect:+.2f}" if finding.effect is not None else "–", counts,
-        shown(name, inference.smallest, more=1) if inference.smallest is not None else "–",
+    better = {"a": pair.a, "b": pair.b, None: NOT_SEPARATED if inference.p is not None else ""}[finding.better]
+    texts = [
+        shown(found.a, decimals), shown(found.b, decimals), signed(inference.value, decimals),
+        interval_text(finding.column, inference), p_text(inference.p), p_text(finding.p_holm), better,
+        f"{finding.effect:+.2f}" if finding.effect is not None else "",
+        f"{finding.wins}/{finding.ties}/{finding.losses}" if found.differences else "",
+        shown(inference.smallest, decimals, more=1) if inference.smallest is not None else "",
     ]  # fmt: skip
+    cells = [Cell(text=text, is_strong=bool(finding.better) and c is _BETTER)
+             for text, c in zip(texts, _COLUMNS, strict=True)]  # fmt: skip
+    return Row(finding.column.heading, tuple(cells))
 
 
-def _remarks(pair: Pair, images: int, everywhere: Sequence[str]) -> list[str]:
-    """Below a pair: reasons, images left out, biases, and the images that differ most."""
+def _remarks(pair: Pair, comparison: Comparison, everywhere: Sequence[str]) -> list[str]:
+    """Below a pair: why rows are not separated, reasons, images left out, biases, and the images that differ most."""
     reasons: dict[str, list[str]] = {}
     for finding in pair.findings:
-        for text in _said(finding, images):
+        for text in (*_not_separated(finding, comparison), *_said(finding, comparison.table.images)):
             reasons.setdefault(text, []).append(finding.column.title)
-    lines = [line for line in _grouped(reasons) if line not in everywhere]
+    lines = [line for line in grouped(reasons) if line not in everywhere]
     for finding in pair.findings:
         if finding.ahead or finding.behind:
-            name = finding.column.metric
-            ahead = f"most ahead on {_images(name, finding.ahead)}" if finding.ahead else "ahead on none"
-            behind = f"most behind on {_images(name, finding.behind)}" if finding.behind else "behind on none"
+            ahead = f"most ahead on {_images(finding.column, finding.ahead)}" if finding.ahead else "ahead on none"
+            behind = f"most behind on {_images(finding.column, finding.behind)}" if finding.behind else "behind on none"
             lines.append(f"{finding.column.title}: {pair.a} {ahead}; {behind}")
     return lines
+
+
+def _not_separated(finding: Finding, comparison: Comparison) -> list[str]:
+    """Why the data call neither better, where they were asked: too small a difference for them, or too many tests."""
+    inference = finding.paired.inference
+    if finding.better is not None or inference is None or inference.p is None:
+        return []
+    if inference.p < comparison.alpha:
+        return [
+            f"{NOT_SEPARATED}: p is below {comparison.alpha:g}, but not among {comparison.tests} tests (Holm); fewer "
+            "metrics (--metrics) or pairs (--against) ask less"
+        ]
+    return [
+        f"{NOT_SEPARATED}: a difference this small is no more than {inference.scenes} scenes give by chance; they show "
+        "what is detectable"
+    ]
 
 
 def _said(finding: Finding, images: int) -> list[str]:
@@ -81,16 +87,12 @@ def _said(finding: Finding, images: int) -> list[str]:
         some = "; ".join(f"{n}: {one_line(why, 160)}" for why, n in (found.left_out or {}).items())
         said.append(f"over {len(found.ids)} of {images} images ({some})")
     if found.inference.bias is not None:
-        bias = difference_text(finding.column.metric, found.inference.bias)
+        bias = signed(found.inference.bias, finding.column.decimals)
         said.append(
             f"one number of the set, at {len(found.ids)} images; by the jackknife {bias} of the difference is the bias "
             "of so few; interval from scenes left out in turn, p from scenes that change sides"
         )
     return said
-
-
-def _grouped(reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    return [f"{', '.join(titles)}: {text}" for text, titles in reasons.items()]
 
 
 def _everywhere(comparison: Comparison) -> list[str]:
@@ -100,11 +102,11 @@ def _everywhere(comparison: Comparison) -> list[str]:
         texts = {tuple(_said(f, comparison.table.images)) for f in findings if f.paired.inference is None}
         if len(texts) == 1 and all(f.paired.inference is None for f in findings):
             reasons.setdefault(next(iter(texts))[0], []).append(findings[0].column.title)
-    return _grouped(reasons)
+    return grouped(reasons)
 
 
-def _images(metric: str, images: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{one_line(i, 40)} ({difference_text(metric, d)})" for i, d in images)
+def _images(column: Column, images: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{one_line(i, 40)} ({signed(d, column.decimals)})" for i, d in images)
 
 
 def _legend(comparison: Comparison) -> list[str]:
@@ -118,61 +120,45 @@ def _legend(comparison: Comparison) -> list[str]:
     ]
 
 
+def document_of(comparison: Comparison) -> Document:
+    """A comparison as a document: a section for each pair."""
+    everywhere = _everywhere(comparison)
+    sections = []
+    for pair in comparison.pairs:
+        rows = [row for finding in pair.findings if (row := _row(pair, finding)) is not None]
+        notes = _remarks(pair, comparison, everywhere)
+        grid = Grid("metric", _COLUMNS, tuple(rows))
+        sections.append(Section(f"a = {pair.a}, b = {pair.b}", grid, notes=tuple(notes)))
+    said = (*everywhere, *_legend(comparison), *comparison.notes)
+    return Document(tuple(sections), about(comparison.table), said)
+
+
 def to_text(comparison: Comparison) -> str:
     """Aligned columns for a terminal."""
-    lines, everywhere = [about(comparison.table)], _everywhere(comparison)
-    for pair in comparison.pairs:
-        lines += ["", f"a = {pair.a}, b = {pair.b}"]
-        rows = [list(_HEADS), *filter(None, (_cells(pair, f) for f in pair.findings))]
-        widths = [max(columns_wide(row[j]) for row in rows) for j in range(len(_HEADS))]
-        for row in rows:
-            padded = [
-                c + " " * (w - columns_wide(c)) if j in (0, 7) else " " * (w - columns_wide(c)) + c
-                for j, (c, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  " + "  ".join(padded).rstrip())
-        lines += [f"  - {text}" for text in _remarks(pair, comparison.table.images, everywhere)]
-    return "\n".join([*lines, "", *everywhere, *_legend(comparison), *comparison.notes])
+    return terminal.to_text(document_of(comparison))
 
 
 def to_markdown(comparison: Comparison) -> str:
     """A heading and a pipe table for each pair."""
-    lines, everywhere = [markdown_text(about(comparison.table)), ""], _everywhere(comparison)
-    for pair in comparison.pairs:
-        lines += [f"### {markdown_text(pair.a)} (a) and {markdown_text(pair.b)} (b)", ""]
-        lines += ["| " + " | ".join(_HEADS) + " |"]
-        lines += ["|:--|" + "--:|" * 6 + ":--|" + "--:|" * 3]
-        for finding in pair.findings:
-            cells = [markdown_text(c) for c in _cells(pair, finding) or ()]
-            if not cells:
-                continue
-            if finding.better:
-                cells[7] = f"**{cells[7]}**"
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", *(f"- {markdown_text(text)}" for text in _remarks(pair, comparison.table.images, everywhere)), ""]
-    return "\n".join(
-        [*lines, *(f"- {markdown_text(t)}" for t in (*everywhere, *_legend(comparison), *comparison.notes))]
-    )
+    return markdown.to_markdown(document_of(comparison))
 
 
 def to_json(comparison: Comparison) -> str:
     """All at full precision; ``format`` counts the versions of this document. There is no NaN in it."""
     table = comparison.table
-    document = {
-        "format": FORMAT,
-        "protocol": {"label": table.protocol, **table.protocol_options},
-        "dataset": {"name": table.dataset, "split": table.split, "fingerprint": table.fingerprint,
-                    "images": table.images, "scenes": comparison.scenes},
+    head = head_of(table)
+    head["dataset"]["scenes"] = comparison.scenes
+    document = head | {
         "alpha": comparison.alpha,
         "tests": comparison.tests,
-        "columns": [vars(column) for column in table.columns],
+        "columns": [described(column) for column in table.columns],
         "pairs": [
             {"a": pair.a, "b": pair.b, "metrics": {f.column.metric: _document(f) for f in pair.findings}}
             for pair in comparison.pairs
         ],
         "notes": list(comparison.notes),
-    }  # fmt: skip
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    }
+    return data.to_json(document)
 
 
 def _document(finding: Finding) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import Array
 from bench.records.folder import RunFolder
+from bench.records.run import read_run
 from bench.reports.figures.style import DPI, GREY, INK, TEXT_PT
 from bench.reports.pictures import eight_bit
 from bench.reports.table.build import build_table
@@ -160,13 +161,14 @@ def draw_panel(content: Panel) -> Figure:
 
 
 def _common(runs: Sequence[RunFolder]) -> list[str]:
-    failed = {i for run in runs for i in (run.summary() or {"failed": []})["failed"]}
-    return [i for i in runs[0].run()["plan"]["data"]["ids"] if i not in failed]
+    found = [read_run(run) for run in runs]
+    failed = {i for run in found for i in run.summary.failed}
+    return [i for i in found[0].plan.data.ids if i not in failed]
 
 
 def _psnr(run: RunFolder) -> dict[str, float]:
     """The PSNR of each image's draw 0 as it was scored; empty where the run did not ask for it."""
-    if _CAPTION_METRIC not in run.run()["plan"]["metrics"]:
+    if _CAPTION_METRIC not in read_run(run).metrics:
         return {}
     frame = run.scores()
     frame = frame[frame["estimate"] == "sample"]

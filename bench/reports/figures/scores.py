@@ -12,10 +12,11 @@ import numpy as np
 
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.records.folder import RunFolder
+from bench.records.run import read_run
 from bench.reports.figures.style import COLOURS, GREY, INK, MARKERS, TEXT_PT, bare, legend, plot, short
 from bench.reports.table.build import Column, build_table
 from bench.stats.means import Inference
-from bench.stats.pairing import Estimates, Paired, estimates, one_of, pair
+from bench.stats.pairing import Paired, RowScores, one_of, pair, row_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -237,17 +238,17 @@ def draw_scenes(column: Column, a: str, b: str, found: Paired) -> Figure:
 # --- parts ----------------------------------------------------------------------------------------------------
 
 
-def _rows(runs: Sequence[RunFolder], metrics: Sequence[str]) -> tuple[list[tuple[str, Estimates]], tuple[Column, ...]]:
+def _rows(runs: Sequence[RunFolder], metrics: Sequence[str]) -> tuple[list[tuple[str, RowScores]], tuple[Column, ...]]:
     """Every row of the runs' table, by label, and the columns; refuses what a table refuses."""
     table = build_table(runs, metrics)
-    found = [one for run in runs for one in estimates(run)]
+    found = [one for run in runs for one in row_scores(run)]
     return [(row.label, one) for row, one in zip(table.rows, found, strict=True)], table.columns
 
 
 def _first(runs: Sequence[RunFolder], metrics: Sequence[str]) -> str:
-    of_runs = [{m for e in estimates(run) for m in e.numbers} for run in runs]
+    of_runs = [{m for e in row_scores(run) for m in e.numbers} for run in runs]
     for metric in metrics:
-        if any(metric in one for one in of_runs) and all(metric in run.run()["plan"]["metrics"] for run in runs):
+        if any(metric in one for one in of_runs) and all(metric in read_run(run).metrics for run in runs):
             return metric
     raise RfbenchError(
         f"no run has a number of {', '.join(metrics)}; give --perception METRIC, or run with --metrics "

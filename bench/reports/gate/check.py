@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from bench.core.errors import NotComparable, one_line
-from bench.records.folder import RunFolder, differences
+from bench.core.typed import encode
+from bench.records.folder import RunFolder
+from bench.records.run import differences, read_run
+from bench.records.types import Plan, RunRecord, Software
 from bench.reports.compare.build import moved, refuse_unpaired
+from bench.reports.document import Cell, Column
 from bench.reports.gate.golden import machine
 from bench.reports.gate.rules import Rule, Rules
-from bench.reports.table.build import Cell, Column, Table, build_table
+from bench.reports.table.build import Table, build_table
 from bench.stats.means import Inference, holm
-from bench.stats.pairing import Estimates, Paired, estimates, pair
+from bench.stats.pairing import Paired, RowScores, pair, row_scores
 
 Status = Literal["held", "moved", "missing", "undecided", "not judged"]
-_APART = ("protocol", "data", "metrics")  # of a plan: what has to be equal, and is refused elsewhere
+_APART = ("protocol", "data")  # of a plan: what has to be equal, and is refused elsewhere
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,11 @@ def check(run: RunFolder, golden: RunFolder, rules: Rules, *, top: int = 3) -> G
     """
     advice = "choose the golden run of these data, or renew it (--update --reason WHY)"
     refuse_unpaired([run, golden], None, advice, same_policy=True)
-    mine, theirs = ({e.kind: e for e in estimates(folder)} for folder in (run, golden))
+    mine, theirs = ({e.kind: e for e in row_scores(folder)} for folder in (run, golden))
     table = build_table([golden])
     ours = _cells(build_table([run]))
     _refuse_other_fits(ours, _cells(table))
-    failed = sorted(set((run.summary() or {})["failed"]) - set((golden.summary() or {})["failed"]))
+    failed = sorted(set(read_run(run).summary.failed) - set(read_run(golden).summary.failed))
     found: list[_Judged] = []
     for row in table.rows:
         for column in table.columns:
@@ -133,7 +137,7 @@ def _refuse_other_fits(run: Mapping[tuple[str, str], Cell], golden: Mapping[tupl
 
 
 def _judged(
-    label: str, column: Column, applied: tuple[Rule, ...], run: Estimates | None, golden: Estimates, cell: Cell | None,
+    label: str, column: Column, applied: tuple[Rule, ...], run: RowScores | None, golden: RowScores, cell: Cell | None,
     failed: Sequence[str], top: int,
 ) -> _Judged:  # fmt: skip
     name = column.metric
@@ -160,7 +164,7 @@ def _judged(
     return _Judged(verdict, applied, paired, _lost(lost, len(before_it), run, name) if lost else "")
 
 
-def _lost(lost: Sequence[str], of: int, run: Estimates, metric: str) -> str:
+def _lost(lost: Sequence[str], of: int, run: RowScores, metric: str) -> str:
     why = run.reasons[metric].get(lost[0], "it is not in the run")
     return f"{len(lost)} of {of} images have no number any more, such as {one_line(lost[0], 40)} ({why})"
 
@@ -240,8 +244,8 @@ def _limits(rule: Rule) -> Iterator[str]:
 
 def _differs(run: RunFolder, golden: RunFolder) -> Iterator[str]:
     """Versions, machine, model, weights, seeds: one short line each, golden first."""
-    mine, theirs = run.run(), golden.run()
-    before, after = _versions(theirs["software"]), _versions(mine["software"])
+    mine, theirs = run.record(), golden.record()
+    before, after = _versions(theirs.software), _versions(mine.software)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             yield one_line(f"{name} {before.get(name) or 'absent'} -> {after.get(name) or 'absent'}", 120)
@@ -249,39 +253,45 @@ def _differs(run: RunFolder, golden: RunFolder) -> Iterator[str]:
     for part in sorted({*old, *new}):
         if old.get(part) != new.get(part):
             yield f"{part} {old.get(part, 'unknown')} -> {new.get(part, 'unknown')}"
-    plans = [{k: v for k, v in record["plan"].items() if k not in _APART} for record in (theirs, mine)]
-    names = [_model_name(plan) for plan in plans]
+    plans = [_settings(record, with_code=bool(mine.plan.model.code and theirs.plan.model.code))
+             for record in (theirs, mine)]  # fmt: skip
+    names = [_model_name(record.plan) for record in (theirs, mine)]
     if names[0] != names[1]:  # of another model everything differs
         yield one_line(f"model {names[0]} -> {names[1]}", 120)
         plans = [{k: v for k, v in plan.items() if k != "model"} for plan in plans]
     yield from differences(plans[0], plans[1], "golden", "run")
 
 
-def _model_name(plan: Mapping[str, Any]) -> str:
+def _settings(record: RunRecord, *, with_code: bool) -> dict[str, object]:
+    """What may differ between a run and its golden run; ``with_code`` where both were made by versions that hash it."""
+    plan = {key: value for key, value in encode(record.plan).items() if key not in _APART}
+    if not with_code:
+        plan["model"].pop("code")
+        plan.pop("revision")
+    return plan
+
+
+def _model_name(plan: Plan) -> str:
     """The model behind a label, as far as the record names one."""
-    spec = plan["model"].get("spec")
-    return str(spec.get("name", "")) if isinstance(spec, dict) else ""
+    return str(plan.model.spec.get("name", ""))
 
 
-def _versions(software: Mapping[str, Any]) -> dict[str, str]:
-    packages = software.get("packages")
-    flat = {"rfbench": software.get("rfbench"), "Python": software.get("python"),
-            **(packages if isinstance(packages, dict) else {})}  # fmt: skip
-    commit = software.get("commit")
-    flat["commit"] = f"{str(commit)[:10]}{' with changes' if software.get('dirty') else ''}" if commit else None
-    return {str(name): str(version) for name, version in flat.items() if version}
+def _versions(software: Software) -> dict[str, str]:
+    commit = f"{software.commit[:10]}{' with changes' if software.dirty else ''}" if software.commit else None
+    flat = {"rfbench": software.rfbench, "Python": software.python, **software.packages, "commit": commit}
+    return {name: version for name, version in flat.items() if version}
 
 
 def lines_moved(run: RunFolder, golden: RunFolder) -> list[str]:
     """What a renewal changes of the numbers: ``psnr_rgb 23.49 -> 23.52`` for each row and metric that differs."""
     if not golden.is_run or golden.summary() is None:
         return []
-    before, after = ((folder.summary() or {})["rows"] for folder in (golden, run))
+    before, after = (read_run(folder).summary.rows for folder in (golden, run))
     lines = []
     for kind in sorted({*before, *after}):
-        old, new = (rows.get(kind, {}).get("metrics", {}) for rows in (before, after))
+        old, new = (rows[kind].metrics if kind in rows else {} for rows in (before, after))
         for metric in sorted({*old, *new}):
-            values = [side.get(metric, {}).get("value") for side in (old, new)]
+            values = [side[metric].value if metric in side else None for side in (old, new)]
             if values[0] != values[1]:
                 shown = " -> ".join("none" if v is None else f"{v:.7g}" for v in values)
                 lines.append(one_line(f"{kind} {metric} {shown}", 120))

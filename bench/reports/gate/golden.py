@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import read_json, safe_name, write_bytes, write_json
-from bench.records.folder import RunFolder, find_runs
+from bench.records.folder import RunFolder
+from bench.records.run import Run, find_runs, read_run
 
 FORMAT = 1
-_KEPT = ("run.json", "summary.json", "scores.parquet")
 _FEATURES = "features.safetensors"
 _FEATURES_BYTES = 2**20  # of ECE some kB; FID's of many images do not belong beside code
 HISTORY = "golden.json"
+_WHOLE = ("images.parquet", "scores.parquet", _FEATURES)  # beside run.json and summary.json, by the run's format
 
 
 def pairs(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
@@ -41,7 +42,7 @@ def pairs(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
 
 def label_of(folder: RunFolder) -> str:
     """What a run's model is called."""
-    return one_line(folder.run()["plan"]["model"].get("label") or folder.path.resolve().name, 80)
+    return one_line(folder.record().plan.model.label or folder.path.resolve().name, 80)
 
 
 def _by_label(folders: Sequence[RunFolder]) -> dict[str, RunFolder]:
@@ -71,30 +72,51 @@ def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) 
             f"{golden.path} is a run with all its files, which a golden run would overwrite; give --against another "
             "folder"
         )
-    summary = run.summary()
-    if summary is None or summary["failed"]:
-        what = "no summary.json" if summary is None else f"{len(summary['failed'])} failed images"
-        raise RfbenchError(f"{run.path}: found {what}, expected a complete run; run the same command again")
-    files = {name: (run.path / name).read_bytes() for name in _KEPT}
-    features = run.path / _FEATURES
-    if features.is_file() and features.stat().st_size <= _FEATURES_BYTES:
-        files[_FEATURES] = features.read_bytes()
-    record, last = run.run(), last_session(run)
+    found = read_run(run)
+    if found.summary.failed:
+        raise RfbenchError(
+            f"{run.path}: found {len(found.summary.failed)} failed images, expected a complete run; run the same "
+            "command again"
+        )
+    files = _kept(found)
+    last = (run.sessions() or [{}])[-1]
     entry = {
         "reason": one_line(reason, 1000),
         "date": one_line(last.get("started", ""), 40)[:10],
-        "rfbench": record["software"].get("rfbench"),
-        "commit": record["software"].get("commit"),
+        "rfbench": found.record.software.rfbench,
+        "commit": found.record.software.commit,
         **machine(run),
         "moved": list(moved),
     }
     renewals = [*history(golden), entry]
-    for name in (*_KEPT, _FEATURES):
-        if name in files:
-            write_bytes(golden.path / name, files[name])
-        else:
-            (golden.path / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_bytes(golden.path / name, content)
+    for path in [*golden.path.glob("scores/*/*"), *(golden.path / name for name in _WHOLE)]:
+        if path.is_file() and path.relative_to(golden.path).as_posix() not in files:
+            path.unlink()
+    for folder in golden.path.glob("scores/*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     write_json(golden.path / HISTORY, {"format": FORMAT, "renewals": renewals})
+
+
+def _kept(run: Run) -> dict[str, bytes]:
+    """The files of a run that a golden run has, by their paths in it: all numbers, small features of metrics of the
+    set, and no image."""
+    files = ["run.json", "summary.json"]
+    if run.folder.is_format1:
+        files += ["scores.parquet", _FEATURES]
+    else:
+        files += ["images.parquet"]
+        for metric in run.metrics.values():
+            folder = run.folder.scored.metric(metric.identity, metric.name).path.relative_to(run.folder.path)
+            files += [f"{folder.as_posix()}/{name}" for name in ("metric.json", "scores.parquet", _FEATURES)]
+    paths = {name: run.folder.path / name for name in files}
+    return {
+        name: path.read_bytes()
+        for name, path in paths.items()
+        if path.is_file() and (path.name != _FEATURES or path.stat().st_size <= _FEATURES_BYTES)
+    }
 
 
 def history(golden: RunFolder) -> list[dict[str, Any]]:
@@ -110,17 +132,7 @@ def history(golden: RunFolder) -> list[dict[str, Any]]:
 
 def machine(folder: RunFolder) -> dict[str, str]:
     """The processor and the accelerator that a run was made on, as far as it is known."""
-    renewals = history(folder)
-    found: Mapping[str, Any] = renewals[-1] if renewals else last_session(folder).get("machine") or {}
+    renewals, sessions = history(folder), folder.sessions()
+    found = renewals[-1] if renewals else sessions[-1].get("machine") if sessions else None
     parts = ("processor", "accelerator")
     return {part: one_line(found[part], 80) for part in parts if isinstance(found, dict) and found.get(part)}
-
-
-def last_session(folder: RunFolder) -> dict[str, Any]:
-    """The last session of ``host.json``; empty where there is none, for no number depends on it."""
-    try:
-        found = read_json(folder.path / "host.json")
-    except RfbenchError:
-        return {}
-    sessions = found.get("sessions") if isinstance(found, dict) else None
-    return sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else {}

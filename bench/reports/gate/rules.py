@@ -29,7 +29,8 @@ from typing import Any, Literal
 
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.core.files import read_text
-from bench.reports.table.build import resolution
+from bench.records.types import MetricRecord
+from bench.reports.numbers import decimals_of, resolution
 
 FILE = "rules.toml"
 FORMAT = 1
@@ -86,10 +87,10 @@ class Rules:
                 raise unknown("metric", name, names, hint=f"{self.source} names it, no golden run has it")
 
 
-def built_in(metrics: Iterable[str]) -> Rules:
+def built_in(metrics: Mapping[str, MetricRecord]) -> Rules:
     """One unit of the last decimal that tables show, on both sides; a thousandth where decimals are not fixed."""
-    names = sorted(metrics)
-    fixed = tuple(Rule((n,), absolute=resolution(n), why=BUILT_IN) for n in names if resolution(n))
+    steps = {name: resolution(decimals_of(metric)) for name, metric in sorted(metrics.items())}
+    fixed = tuple(Rule((name,), absolute=step, why=BUILT_IN) for name, step in steps.items() if step)
     return Rules((*fixed, Rule((EVERY,), relative=0.001, why=BUILT_IN)), "the built-in rules")
 
 

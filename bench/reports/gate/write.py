@@ -6,13 +6,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from bench.core.errors import one_line
-from bench.reports.compare.write import difference_text, interval_text, titled
+from bench.reports.compare.write import interval_text
+from bench.reports.document import Cell, Document, Grid, Row, Section, figures, words
 from bench.reports.gate.check import Gate, Verdict
 from bench.reports.gate.golden import label_of
-from bench.reports.table.build import shown
-from bench.reports.table.write import columns_wide, markdown_text
+from bench.reports.numbers import shown, signed
+from bench.reports.render import markdown, terminal
 
-_HEADS = ("metric", "golden", "run", "run - golden", "allowed", "verdict")
+_COLUMNS = (*map(figures, ("golden", "run", "run - golden", "allowed")), words("verdict"))
 _CODES = {0: "held", 1: "regressed", 2: "something is missing"}
 _LEFT_OUT = 6  # metrics without a number that are named
 
@@ -39,14 +40,15 @@ def _judged(gate: Gate) -> list[Verdict]:
 
 def _name(verdict: Verdict, gate: Gate) -> str:
     row = "" if verdict.row == gate.label else f" of {verdict.row}"
-    return f"{titled(verdict.column)}{row}"
+    return f"{verdict.column.heading}{row}"
 
 
-def _cells(verdict: Verdict, gate: Gate) -> list[str]:
-    metric = verdict.column.metric
-    numbers = ["–" if v is None else shown(metric, v, more=1) for v in (verdict.golden, verdict.run)]
-    moved = "–" if verdict.difference is None else "0" if verdict.difference == 0 else f"{verdict.difference:+.2g}"
-    return [_name(verdict, gate), *numbers, moved, ", ".join(verdict.limits) or "–", verdict.status]
+def _row(verdict: Verdict, gate: Gate) -> Row:
+    decimals = verdict.column.decimals
+    numbers = ["" if v is None else shown(v, decimals, more=1) for v in (verdict.golden, verdict.run)]
+    moved = "" if verdict.difference is None else "0" if verdict.difference == 0 else f"{verdict.difference:+.2g}"
+    cells = [Cell(text=text) for text in (*numbers, moved, ", ".join(verdict.limits))]
+    return Row(_name(verdict, gate), (*cells, Cell(text=verdict.status, is_strong=verdict.status != "held")))
 
 
 def _remarks(gate: Gate) -> list[str]:
@@ -72,45 +74,31 @@ def _remarks(gate: Gate) -> list[str]:
 
 def _images(verdict: Verdict) -> str:
     """``22 images moved; most to the worse scene_0003 (-0.31), ...``"""
-    metric, parts = verdict.column.metric, [f"{verdict.images} image{'s' * (verdict.images != 1)} moved"]
+    column, parts = verdict.column, [f"{verdict.images} image{'s' * (verdict.images != 1)} moved"]
     for word, images in (("worse", verdict.behind), ("better", verdict.ahead)):
         if images:
-            named = ", ".join(f"{one_line(i, 40)} ({difference_text(metric, d)})" for i, d in images)
+            named = ", ".join(f"{one_line(i, 40)} ({signed(d, column.decimals)})" for i, d in images)
             parts.append(f"most to the {word} {named}")
-    if verdict.inference is not None and interval_text(metric, verdict.inference):
-        parts.append(f"95 % interval of the mean {interval_text(metric, verdict.inference)}")
+    if verdict.inference is not None and interval_text(column, verdict.inference):
+        parts.append(f"95 % interval of the mean {interval_text(column, verdict.inference)}")
     return "; ".join(parts)
+
+
+def _section(gate: Gate, sign: str = "") -> Section:
+    grid = Grid("metric", _COLUMNS, tuple(_row(verdict, gate) for verdict in _judged(gate)))
+    return Section(f"{sign}{headline(gate)}", grid, notes=tuple(_remarks(gate)))
 
 
 def to_text(gates: Sequence[Gate]) -> str:
     """Aligned columns for a terminal."""
-    lines: list[str] = []
-    for gate in gates:
-        rows = [list(_HEADS), *(_cells(v, gate) for v in _judged(gate))]
-        widths = [max(columns_wide(row[j]) for row in rows) for j in range(len(_HEADS))]
-        lines += [*([""] if lines else []), headline(gate)]
-        for row in rows:
-            padded = [
-                c + " " * (w - columns_wide(c)) if j in (0, 5) else " " * (w - columns_wide(c)) + c
-                for j, (c, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  " + "  ".join(padded).rstrip())
-        lines += [f"  - {text}" for text in _remarks(gate)]
-    return "\n".join(lines)
+    return terminal.to_text(Document(tuple(map(_section, gates))))
 
 
 def to_markdown(gates: Sequence[Gate]) -> str:
     """A heading, a table and remarks for each run."""
-    lines: list[str] = []
-    for gate in gates:
-        lines += [f"### {'✅' if gate.exit_code == 0 else '❌'} {markdown_text(headline(gate))}", ""]
-        lines += ["| " + " | ".join(_HEADS) + " |", "|:--|--:|--:|--:|--:|:--|"]
-        for verdict in _judged(gate):
-            cells = [markdown_text(c) for c in _cells(verdict, gate)]
-            cells[5] = cells[5] if verdict.status == "held" else f"**{cells[5]}**"
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", *(f"- {markdown_text(text)}" for text in _remarks(gate)), ""]
-    return "\n".join(lines).rstrip()
+    return markdown.to_markdown(
+        Document(tuple(_section(gate, "✅ " if gate.exit_code == 0 else "❌ ") for gate in gates))
+    )
 
 
 def to_junit(gates: Sequence[Gate]) -> str:

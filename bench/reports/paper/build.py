@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.core.errors import NotComparable, RfbenchError, one_line, unknown
-from bench.records.folder import FinishedRun, RunFolder, read_finished
+from bench.records.folder import RunFolder
+from bench.records.run import Run, read_run
+from bench.reports.document import Cell, Row
 from bench.reports.paper.paper import (
     CLAIMED,
     DATA,
     DECLARABLE,
     KERNEL,
-    METHOD,
     NORMALISATION,
     SCALE,
     WEIGHTS_OF_BASELINE,
@@ -26,10 +27,11 @@ from bench.reports.paper.paper import (
     PaperTable,
     decimals,
     matters,
+    method,
     plain,
     tables,
 )
-from bench.reports.table.build import Cell, Row, Table, build_table
+from bench.reports.table.build import Table, build_table
 
 Status = Literal["reproduced", "differs", "not comparable", "not run"]
 STATUSES: tuple[Status, ...] = ("reproduced", "differs", "not comparable", "not run")
@@ -128,27 +130,27 @@ def build_ledger(
             raise RfbenchError(f"{name}: found no word on how that is known, expected some; write --same {name}=TEXT")
     if not runs:
         raise RfbenchError("found no run, expected at least one run folder; make one with 'rfbench run'")
-    found = [read_finished(folder) for folder in runs]
+    found = [read_run(folder) for folder in runs]
     for run in found:
-        if _protocol(run) not in {t.protocol for t in tables()}:
+        if run.plan.protocol_name not in {t.protocol for t in tables()}:
             raise NotComparable(
-                f"{run.folder.path} is of protocol {one_line(_protocol(run), 40)}, the paper's tables are of "
+                f"{run.folder.path} is of protocol {one_line(run.plan.protocol_name, 40)}, the paper's tables are of "
                 f"{' and '.join(dict.fromkeys(t.protocol for t in tables()))}; leave the run out"
             )
     sections = []
     for protocol in dict.fromkeys(t.protocol for t in tables()):
-        group = [run for run in found if _protocol(run) == protocol]
+        group = [run for run in found if run.plan.protocol_name == protocol]
         if group:
             sections += _sections([t for t in tables() if t.protocol == protocol], group, metrics, declared)
     return Ledger(tuple(sections), declared)
 
 
 def _sections(
-    of: Sequence[PaperTable], runs: Sequence[FinishedRun], metrics: Sequence[str] | None, declared: Mapping[str, str]
+    of: Sequence[PaperTable], runs: Sequence[Run], metrics: Sequence[str] | None, declared: Mapping[str, str]
 ) -> list[Section]:
     ours = build_table([run.folder for run in runs], metrics)
     # One row of the table for each estimate of each run, in this order.
-    owners = [run for run in runs for _ in run.summary["rows"]]
+    owners = [run for run in runs for _ in run.kinds]
     draws = [(run, row) for run, row in zip(owners, ours.rows, strict=True) if row.estimate == "sample"]
     places = [_place(run, of) for run, _ in draws]
     measures = _measures(ours, every=metrics is None)
@@ -172,23 +174,12 @@ def _sections(
     return sections
 
 
-def _protocol(run: FinishedRun) -> str:
-    return str(run.plan["protocol"]["name"])
-
-
-def _spec(run: FinishedRun) -> Mapping[str, Any]:
-    found = run.plan["model"].get("spec")
-    return found if isinstance(found, dict) else {}
-
-
-def _place(run: FinishedRun, of: Sequence[PaperTable]) -> PaperRow | None:
+def _place(run: Run, of: Sequence[PaperTable]) -> PaperRow | None:
     """The row that a run stands for: an ablation's before its model's."""
-    name, label = (
-        plain(str(found.get(key, ""))) for found, key in ((_spec(run), "name"), (run.plan["model"], "label"))
-    )
-    whole = str(run.plan["model"].get("label", ""))
+    whole = run.plan.model.label
+    name, label = plain(str(run.plan.model.spec.get("name", ""))), plain(whole)
     rows = [row for table in of for row in table.rows]
-    if plain(METHOD) in (name, label):
+    if plain(method()) in (name, label):
         # The longest name first: 'caption-gate' ends in no other, but nothing should hang on that.
         for row in sorted((r for r in rows if r.variant), key=lambda r: -len(r.variant)):
             if whole.endswith(f"-{row.variant}"):
@@ -209,7 +200,7 @@ def _measures(ours: Table, *, every: bool) -> tuple[Measure, ...]:
 
 
 def _entry(
-    table: PaperTable, row: PaperRow, run: FinishedRun, shown: Row, ours: Table, measures: Sequence[Measure],
+    table: PaperTable, row: PaperRow, run: Run, shown: Row, ours: Table, measures: Sequence[Measure],
     declared: Mapping[str, str],
 ) -> Entry:  # fmt: skip
     reasons = _obstacles(table, row, run, declared)
@@ -254,25 +245,20 @@ def _tolerance(printed: str) -> float:
     return 10.0 ** -decimals(printed)
 
 
-def _obstacles(table: PaperTable, row: PaperRow, run: FinishedRun, declared: Mapping[str, str]) -> list[str]:
+def _obstacles(table: PaperTable, row: PaperRow, run: Run, declared: Mapping[str, str]) -> list[str]:
     """Why no number of a run can be held against the paper's."""
-    spec, protocol = _spec(run), run.plan["protocol"]
-    sources = run.record.get("sources")
-    data = sources.get("data") if isinstance(sources, dict) else None
-    unlike = run.record.get("unlike_paper")
-    seen = run.record.get("seen_in_training")
+    spec, protocol, unlike = run.plan.model.spec, run.plan.protocol, run.record.unlike_paper
+    data = run.record.sources.get("data")
     known, left_open = [], {}
     if isinstance(data, dict) and data.get("citation") == _PROCEDURAL:
         known.append("procedural scenes, not the paper's images")
     else:
         left_open["data"] = DATA
-    if unlike is None:
-        known.append("an older run that does not say whether it is the paper's model; run it again")
-    elif unlike:
+    if unlike:
         known.append(one_line(unlike))
     else:
-        left_open["weights"] = WEIGHTS_OF_METHOD if row.variant or row.name == METHOD else WEIGHTS_OF_BASELINE
-    if seen:
+        left_open["weights"] = WEIGHTS_OF_METHOD if row.variant or row.name == method() else WEIGHTS_OF_BASELINE
+    if run.record.seen_in_training:
         known.append("trained on some of these images")
     if spec.get("supports_prompt") and protocol.get("captions", "dataset") != "dataset":
         known.append(f"other captions than a dataset's own ({one_line(protocol['captions'], 40)})")

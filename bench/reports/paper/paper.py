@@ -1,20 +1,24 @@
 """Tables 1 to 3 of the RareFlow paper as data, and what the paper does not say of them.
 
 Source: Fallah et al., RareFlow: Physics-Aware Flow-Matching for Cross-Sensor Super-Resolution of Rare-Earth Features,
-arXiv:2510.23816. The numbers are in ``printed/*.csv`` as they are printed there.
+arXiv:2510.23816. The numbers of a system stand in its spec (``ModelSpec.paper``), those of the ablation in
+``printed/table3_ablation.csv``; all of them are printed with two decimals.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bench.core import registry
+from bench.reports.render.data import to_csv
+
 CITATION = "arXiv:2510.23816"
-FOLDER = Path(__file__).with_name("printed")
+ABLATION = Path(__file__).with_name("printed") / "table3_ablation.csv"
 
 
 @dataclass(frozen=True)
@@ -83,37 +87,56 @@ class PaperTable:
     rows: tuple[PaperRow, ...]
 
 
-METHOD = "RareFlow"
+# The rows of Tables 1 and 2 in their order, as the paper writes the systems' names.
+_SYSTEMS = {
+    1: ("ZoomLDM", "SeeSR", "AdcSR", "MISR-S2", "SAMSR", "OpenSR", "RareFlow"),
+    2: ("AdcSR", "SeeSR", "ZoomLDM", "SAMSR", "RareFlow"),
+}
 VARIANTS = {
     "1": "from-scratch", "2": "pretrained-control", "3": "caption", "4": "caption-gate", "5": "caption-loss",
     "6": "full",
 }  # fmt: skip
 """Rows of Table 3 by their printed number: the variants of ``rfbench ablate``, whose labels end with these names."""
 
-_FILES = (
-    (1, "Sentinel-2 to Maxar, real pairs", "paired", "table1_paired.csv"),
-    (2, "HR reduced 4 times by bicubic", "bicubic-4x", "table2_bicubic4x.csv"),
-    (3, "ablation", "paired", "table3_ablation.csv"),
+_TABLES = (
+    (1, "Sentinel-2 to Maxar, real pairs", "paired"),
+    (2, "HR reduced 4 times by bicubic", "bicubic-4x"),
+    (3, "ablation", "paired"),
 )
 
 
 @cache
 def tables() -> tuple[PaperTable, ...]:
     """The three tables, in order."""
-    return tuple(PaperTable(n, subject, protocol, _rows(FOLDER / file)) for n, subject, protocol, file in _FILES)
+    rows = {number: tuple(_row_of(name, number) for name in names) for number, names in _SYSTEMS.items()}
+    rows[3] = tuple(_ablation())
+    return tuple(PaperTable(number, subject, protocol, rows[number]) for number, subject, protocol in _TABLES)
 
 
-def _rows(path: Path) -> tuple[PaperRow, ...]:
-    with path.open(encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
-    return tuple(
-        PaperRow(
-            name=f"{row['id']} {row['variant']}" if "variant" in row else row["model"],
-            printed={column: row[column] for column in CLAIMED},
-            variant=VARIANTS[row["id"]] if "variant" in row else "",
-        )
-        for row in found
-    )
+@cache
+def method() -> str:
+    """The paper's own method: the system of Table 1 whose numbers the ablation's full model repeats."""
+    whole = next(row for row in tables()[2].rows if row.variant == "full")
+    return next(row.name for row in tables()[0].rows if row.printed == whole.printed)
+
+
+def _row_of(system: str, number: int) -> PaperRow:
+    """A system's row of a table, from its spec."""
+    names = {plain(name): name for name in registry.points("models")}
+    claimed = registry.load("models", names[plain(system)]).paper[f"table {number}"]
+    return PaperRow(system, {column: f"{claimed[of.title]:.2f}" for column, of in CLAIMED.items()})
+
+
+def _ablation() -> Iterator[PaperRow]:
+    with ABLATION.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = {column: row[column] for column in CLAIMED}
+            yield PaperRow(f"{row['id']} {row['variant']}", numbers, VARIANTS[row["id"]])
+
+
+def as_csv(table: PaperTable) -> str:
+    """A table of systems as ``results/paper`` has it."""
+    return to_csv(["model", *CLAIMED], [[row.name, *row.printed.values()] for row in table.rows]) + "\n"
 
 
 def matters(name: str, table: PaperTable) -> bool:

@@ -1,21 +1,18 @@
-"""A ledger as Markdown, LaTeX, CSV or JSON. Markdown and LaTeX are set by the writers of tables."""
+"""A ledger as a document, and its CSV and JSON."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.core.errors import one_line
+from bench.reports import document
+from bench.reports.document import Cell, Column, Footnote, Grid, Row
 from bench.reports.paper.build import STATUSES, Entry, Ledger, Line, Section
 from bench.reports.paper.paper import CITATION, CLAIMED, decimals, matters
-from bench.reports.table.build import Cell, Column, Footnote, Row, Table
-from bench.reports.table.write import ARTICLE_PT, markdown_text
-from bench.reports.table.write import to_latex as table_to_latex
-from bench.reports.table.write import to_markdown as table_to_markdown
+from bench.reports.render import data, latex, markdown, terminal
+from bench.reports.table.write import about, head_of
 
 FORMAT = 1
 _LINES_A_PAGE = 46  # of article's letter page, below a caption of three lines
@@ -33,31 +30,31 @@ def title(section: Section) -> str:
     return f"Table {section.table.number} of the paper ({CITATION}), {section.table.subject}, and ours"
 
 
-def as_table(section: Section, declared: Mapping[str, str]) -> Table:
-    """A section as a table: below each row of the paper our run of it, and the difference where it means something."""
+def part_of(section: Section, declared: Mapping[str, str]) -> document.Section:
+    """A section as a part of a document: below each row of the paper our run of it, and the difference where it means
+    something."""
     notes: dict[str, dict[str, None]] = {}  # text: the titles that it concerns
     rows: list[Row] = []
     last = None
     for entry in section.entries:
         if entry.row is not last:
-            cells = [Cell(float(line.printed), 0, None, "", line.printed) for line in entry.lines]
+            cells = [Cell(float(line.printed), text=line.printed) for line in entry.lines]
             rows.append(_row(f"{entry.row.name}, paper{'' if entry.label else ' (not run)'}", cells))
         last = entry.row
         if entry.label:
             rows.append(_row(f"ours: {entry.label}", [_ours(line, notes) for line in entry.lines]))
             word = "not comparable" if entry.reasons else "difference"
             rows.append(_row(word, [_difference(line, notes) for line in entry.lines]))
-    return dataclasses.replace(
-        section.ours,
-        columns=tuple(_column(section, j) for j in range(len(section.measures))),
-        rows=tuple(rows),
-        footnotes=tuple(Footnote(text, tuple(titles)) for text, titles in notes.items()),
-        notes=tuple(_remarks(section, declared)),
-    )
+    columns = tuple(_column(section, j) for j in range(len(section.measures)))
+    footnotes = tuple(Footnote(text, tuple(titles)) for text, titles in notes.items())
+    return document.Section(
+        title(section), Grid("model", columns, tuple(rows), footnotes), about(section.ours),
+        tuple(note for note in _remarks(section, declared) if note), tuple(column.identity for column in columns),
+    )  # fmt: skip
 
 
 def _row(label: str, cells: list[Cell]) -> Row:
-    return Row(label, "sample", tuple(cells), {})
+    return Row(label, tuple(cells))
 
 
 def _column(section: Section, j: int) -> Column:
@@ -74,17 +71,17 @@ def _noted(line: Line, text: str, notes: dict[str, dict[str, None]]) -> int:
 
 def _ours(line: Line, notes: dict[str, dict[str, None]]) -> Cell:
     note = None if line.text else _noted(line, line.reasons[0], notes)
-    return Cell(line.ours, 0, None, "", line.text, note=note)
+    return Cell(line.ours, text=line.text, note=note)
 
 
 def _difference(line: Line, notes: dict[str, dict[str, None]]) -> Cell:
     if line.difference is not None:
         text = f"{line.difference:+.{decimals(line.printed) + 1}f}"
         text = text[1:] if float(text) == 0 else text
-        return Cell(line.difference, 0, None, "", f"{text}*" if line.status == "reproduced" else text)
+        return Cell(line.difference, text=f"{text}*" if line.status == "reproduced" else text)
     reasons = line.reasons if line.text else line.reasons[1:]  # why there is no number stands with our number
     note = _noted(line, f"not comparable: {'; '.join(reasons)}", notes) if reasons else None
-    return Cell(None, 0, None, "", "", note=note)
+    return Cell(note=note)
 
 
 def _remarks(section: Section, declared: Mapping[str, str]) -> list[str]:
@@ -108,43 +105,52 @@ def _remarks(section: Section, declared: Mapping[str, str]) -> list[str]:
     return [*lines, *section.ours.notes]
 
 
+def document_of(ledger: Ledger) -> document.Document:
+    """The ledger as a document: a section for each table of the paper."""
+    return document.Document(tuple(part_of(section, ledger.declared) for section in ledger.sections))
+
+
+def to_text(ledger: Ledger) -> str:
+    """Aligned columns for a terminal."""
+    return terminal.to_text(document_of(ledger))
+
+
 def to_markdown(ledger: Ledger) -> str:
     """A heading and a table for each table of the paper."""
-    parts = []
-    for section in ledger.sections:
-        parts += [f"### {markdown_text(title(section))}", table_to_markdown(as_table(section, ledger.declared))]
-    return "\n\n".join(parts)
+    return markdown.to_markdown(document_of(ledger))
 
 
-def to_latex(ledger: Ledger, width_pt: float = ARTICLE_PT) -> str:
+def to_latex(ledger: Ledger, style: latex.Style = latex.Style()) -> str:
     """Floats for each table of the paper, several where one would be taller than a page; needs booktabs."""
     floats = []
     for section in ledger.sections:
-        parts = _on_pages(section, ledger.declared, width_pt)
+        parts = _on_pages(section, ledger.declared, style)
         for i, part in enumerate(parts, 1):
             more = f", part {i} of {len(parts)}" if len(parts) > 1 else ""
-            label = f"rfbench-paper-{section.table.number}{f'-{i}' if more else ''}"
-            table = as_table(part, ledger.declared)
-            floats.append(table_to_latex(table, width_pt, title=title(section) + more, label=label))
+            label = f"{style.label}-paper-{section.table.number}{f'-{i}' if more else ''}"
+            found = part_of(part, ledger.declared)
+            found = dataclasses.replace(found, title=found.title + more)
+            one = dataclasses.replace(style, label=label, caption=style.caption and style.caption + more)
+            floats.append(latex.to_latex(document.Document((found,)), one))
     return "\n\n".join(floats)
 
 
-def _on_pages(section: Section, declared: Mapping[str, str], width_pt: float) -> list[Section]:
+def _on_pages(section: Section, declared: Mapping[str, str], style: latex.Style) -> list[Section]:
     """The section, or parts of it by rows of the paper, each of which fits a page with its notes."""
-    table = as_table(section, declared)
-    stacks = table_to_latex(table, width_pt).count("\\begin{tabular}")
+    part = part_of(section, declared)
+    grid = part.grid
+    assert grid is not None
+    stacks = latex.to_latex(document.Document((part,)), style).count("\\begin{tabular}")
     names = list(dict.fromkeys(entry.row.name for entry in section.entries))
-    rows = sum(1 + (len(row.label) > _LONGEST_ON_A_LINE) for row in table.rows)
+    rows = sum(1 + (len(row.label) > _LONGEST_ON_A_LINE) for row in grid.rows)
     small, width = _SMALL_PRINT
-    notes = [*map(str, table.footnotes), *table.notes, "".join(column.identity for column in table.columns)]
+    notes = [*map(str, grid.footnotes), *part.notes, "".join(part.identities)]
     height = stacks * (rows + 4) + small * sum(1 + len(note) // width for note in notes)
     if height <= _LINES_A_PAGE or len(names) == 1:
         return [section]
     first = set(names[: (len(names) + 1) // 2])
     halves = [tuple(e for e in section.entries if (e.row.name in first) is here) for here in (True, False)]
-    return [
-        part for half in halves for part in _on_pages(dataclasses.replace(section, entries=half), declared, width_pt)
-    ]
+    return [part for half in halves for part in _on_pages(dataclasses.replace(section, entries=half), declared, style)]
 
 
 def _reasons(entry: Entry, line: Line) -> list[str]:
@@ -153,18 +159,29 @@ def _reasons(entry: Entry, line: Line) -> list[str]:
 
 def to_csv(ledger: Ledger) -> str:
     """One line for each number of the paper and run of it; numbers at full precision, empty where there is none."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["table", "row", "run", "metric", "claimed", "ours", "difference", "tolerance", "status",
-                     "reasons", "identity"])  # fmt: skip
-    for section in ledger.sections:
-        for entry in section.entries:
-            for line in entry.lines:
-                numbers = ["" if n is None else repr(n) for n in (line.ours, line.difference, line.tolerance)]
-                place = [section.table.number, entry.row.name, entry.label or "", line.measure.metric, line.printed]
-                reasons = "; ".join(_reasons(entry, line))
-                writer.writerow([*place, *numbers, line.status, reasons, line.measure.identity])
-    return buffer.getvalue().rstrip("\n")
+    head = [
+        "table",
+        "row",
+        "run",
+        "metric",
+        "claimed",
+        "ours",
+        "difference",
+        "tolerance",
+        "status",
+        "reasons",
+        "identity",
+    ]
+    return data.to_csv(
+        head,
+        (
+            [section.table.number, entry.row.name, entry.label, line.measure.metric, line.printed, line.ours,
+             line.difference, line.tolerance, line.status, "; ".join(_reasons(entry, line)), line.measure.identity]
+            for section in ledger.sections
+            for entry in section.entries
+            for line in entry.lines
+        ),
+    )  # fmt: skip
 
 
 def to_json(ledger: Ledger) -> str:
@@ -175,9 +192,7 @@ def to_json(ledger: Ledger) -> str:
         return {
             "table": section.table.number,
             "subject": section.table.subject,
-            "protocol": {"label": ours.protocol, **ours.protocol_options},
-            "dataset": {"name": ours.dataset, "split": ours.split, "fingerprint": ours.fingerprint,
-                        "images": ours.images},
+            **{key: value for key, value in head_of(ours).items() if key != "format"},
             "rows": [
                 {
                     "row": entry.row.name,
@@ -204,16 +219,17 @@ def to_json(ledger: Ledger) -> str:
             "notes": [text for text in ours.notes if text],
         }  # fmt: skip
 
-    document = {
+    whole = {
         "format": FORMAT,
         "paper": CITATION,
         "declared": dict(ledger.declared),
         "tables": [described(section) for section in ledger.sections],
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return data.to_json(whole)
 
 
 WRITERS: Mapping[str, Callable[[Ledger], str]] = {
+    "text": to_text,
     "markdown": to_markdown,
     "latex": to_latex,
     "csv": to_csv,

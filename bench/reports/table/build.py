@@ -8,90 +8,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from bench.core import registry
 from bench.core.errors import NotComparable, RfbenchError, one_line, unknown
+from bench.core.files import digest
+from bench.core.typed import encode
 from bench.metrics.base import GROUPS
-from bench.metrics.scorer import default_set, metric_class
-from bench.records.folder import FinishedRun, RunFolder, read_finished, refuse_to_mix
+from bench.metrics.scorer import default_set
+from bench.records import types as records
+from bench.records.folder import RunFolder
+from bench.records.run import PICTURES, Run, read_run, refuse_to_mix
+from bench.records.types import MetricRecord, Software, Summary
+from bench.reports.document import AS_SHOWN, Cell, Column, Footnote, Grid, Rank, Row
+from bench.reports.numbers import decimals_of, shown
 
-Rank = Literal["best", "second", None]
 ABSENT = "not part of this run"
-AS_SHOWN = "as shown"
 
 _ENOUGH_FOR_FID = 10_000  # what its authors' code advises at the least (bioinf-jku/TTUR, README)
 # What may tell two runs of one model apart, and how a label says it.
 _SETTINGS = {"seed": "seed {}", "draws": "{} draws", "dtype": "{}", "device": "{}", "batch_size": "batch {}"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table, or why there is none.
-
-    Attributes
-    ----------
-    value : finite, at full precision; None where there is no number.
-    n : the images behind it.
-    reason : why there is no value.
-    identity : the metric's signature.
-    text : the value as it is shown, empty where there is none.
-    rank : best or second of its column, as ``Table.marking`` says.
-    std : the standard deviation over images, where the metric has a value for each.
-    note : index of the cell's footnote in ``Table.footnotes``: it is empty, or stands for fewer images than the
-        table has.
-    low, high : the 95 % interval of the mean, where the table has intervals; ``interval`` as it is shown.
-    """
-
-    value: float | None
-    n: int
-    reason: str | None
-    identity: str
-    text: str
-    rank: Rank = None
-    std: float | None = None
-    note: int | None = None
-    low: float | None = None
-    high: float | None = None
-    interval: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric: its name (``psnr_rgb``), title (``PSNR``), unit (``dB``), direction (``up``, ``down``), group
-    (``fidelity``) and identity."""
-
-    metric: str
-    title: str
-    unit: str
-    direction: str
-    group: str
-    identity: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """An estimate of a run: its label, its cells in the order of the columns, and the run's ``facts`` (folder name,
-    plan's hash, seed, draws, dtype, device, batch size, command, licences, failed ids, images seen in training)."""
-
-    label: str
-    estimate: str
-    cells: tuple[Cell, ...]
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Footnote:
-    """Why cells are empty or incomplete, and what it concerns: metrics by title or rows by label, whichever are
-    fewer."""
-
-    text: str
-    concerns: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.concerns)}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +52,11 @@ class Table:
     footnotes: tuple[Footnote, ...] = ()
     notes: tuple[str, ...] = ()
     marking: str = AS_SHOWN
+
+    @property
+    def grid(self) -> Grid:
+        """What is shown of it."""
+        return Grid("model", self.columns, self.rows, self.footnotes, self.marking)
 
 
 def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None) -> Table:
@@ -141,36 +83,37 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     """
     if not runs:
         raise RfbenchError("found no run, expected at least one run folder; make one with 'rfbench run'")
-    found = [read_finished(folder) for folder in runs]
+    found = [read_run(folder) for folder in runs]
     order = _order(found, metrics)
-    _refuse_to_mix(found, order)
+    for a, b in itertools.combinations(found, 2):  # every pair: two may share a metric that the first does not have
+        refuse_to_mix(a, b, order, same_policy=False)
     columns = tuple(_column(found, name) for name in order)
-    first = found[0].plan
-    data = first["data"]
-    images = len(data["ids"])
+    first = _knowing(found).plan
+    images = len(first.data.ids)
     labels = _labels(found)
-    protocol = dict(first["protocol"])
+    protocol = dict(first.protocol)
     if len(_policies(found)) > 1:
         protocol.pop("policy", None)  # each row says its own
-    owners = [(i, run, kind) for i, run in enumerate(found) for kind in _kinds(run)]  # as bench.stats.pairing has them
+    owners = [(i, run, kind) for i, run in enumerate(found) for kind in run.kinds]  # as bench.stats.pairing has them
     rows = [
         Row(
-            label=one_line(run.summary["rows"][kind]["label"], 80) + labels[i],
+            label=one_line(run.summary.rows[kind].label, 80) + labels[i],
             estimate=kind,
-            cells=tuple(_cell(run.summary["rows"][kind]["metrics"].get(c.metric), c) for c in columns),
+            cells=tuple(_cell(run.summary.rows[kind].metrics.get(c.metric), c) for c in columns),
             facts=_facts(run),
         )
         for i, run, kind in owners
     ]
     summaries = [run.summary for _, run, _ in owners]
-    rows, footnotes = _annotated(_ranked(_numbered(rows), columns), columns, summaries, images)
+    rows = ranked(_numbered(rows), columns)
+    rows, footnotes = annotated(rows, columns, _said(rows, columns, summaries, images))
     return Table(
         protocol=protocol_label(protocol),
         protocol_options=protocol,
-        reads_captions=any(_reads_captions(run) for run in found),
-        dataset=one_line(data["name"], 80),
-        split=one_line(data["split"], 40),
-        fingerprint=one_line(data["fingerprint"], 64),
+        reads_captions=any(run.plan.reads_captions for run in found),
+        dataset=one_line(first.data.name, 80),
+        split=one_line(first.data.split, 40),
+        fingerprint=one_line(first.data.fingerprint, 64),
         images=images,
         columns=columns,
         rows=tuple(rows),
@@ -179,27 +122,25 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
     )
 
 
-def shown(metric: str, value: float, more: int = 0) -> str:
-    """The text of a value: decimals by metric, four significant digits for others and for giants.
+def build_tables(
+    runs: Sequence[RunFolder], metrics: Sequence[str] | None = None
+) -> list[tuple[Table, list[RunFolder]]]:
+    """A table for each dataset and protocol of these runs, with its runs, in the order in which they come.
 
-    ``more`` adds decimals where they are fixed, for differences.
+    Raises as ``build_table``, but for runs of different data or protocols; a metric that is asked for must be in one.
     """
-    decimals = _decimals(metric)
-    text = f"{value:#.4g}".rstrip(".") if decimals is None or abs(value) >= 1e6 else f"{value:.{decimals + more}f}"
-    return text.lstrip("-") if float(text) == 0 else text
-
-
-def resolution(metric: str) -> float:
-    """One unit of the last decimal that is shown of a metric; 0 where the decimals depend on the value."""
-    decimals = _decimals(metric)
-    return 0.0 if decimals is None else 10.0**-decimals
-
-
-def _decimals(metric: str) -> int | None:
-    """As the metric's class says; None for a metric that is not installed here."""
-    with suppress(RfbenchError):
-        return metric_class(metric).decimals
-    return None
+    together: dict[str, list[RunFolder]] = {}
+    known: dict[str, set[str]] = {}
+    for folder in runs:
+        run = read_run(folder)
+        key = digest([encode(run.plan.data), {**run.plan.protocol, "policy": None}])
+        together.setdefault(key, []).append(folder)
+        known.setdefault(key, set()).update(run.metrics)
+    for name in metrics or ():
+        if not any(name in names for names in known.values()):
+            raise unknown("metric of these runs", name, set().union(*known.values()))
+    chosen = {key: None if metrics is None else [m for m in metrics if m in names] for key, names in known.items()}
+    return [(build_table(folders, chosen[key]), folders) for key, folders in together.items()]
 
 
 def ranks(texts: Sequence[str], direction: str) -> list[Rank]:
@@ -228,12 +169,17 @@ def protocol_label(options: Mapping[str, Any]) -> str:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
-def _label(run: FinishedRun) -> str:
-    return one_line(run.summary["rows"][_kinds(run)[0]]["label"], 80)
+def _label(run: Run) -> str:
+    return one_line(run.summary.rows[run.kinds[0]].label, 80)
 
 
-def _order(runs: Sequence[FinishedRun], asked: Sequence[str] | None) -> list[str]:
-    known = dict.fromkeys(name for run in runs for name in run.plan["metrics"])
+def _knowing(runs: Sequence[Run]) -> Run:
+    """A run that knows the dataset and the protocol, where one does: foreign pictures know neither."""
+    return next((run for run in runs if run.plan.protocol_name != PICTURES), runs[0])
+
+
+def _order(runs: Sequence[Run], asked: Sequence[str] | None) -> list[str]:
+    known = dict.fromkeys(name for run in runs for name in run.metrics)
     if asked is not None:
         for name in asked:
             if name not in known:
@@ -247,90 +193,62 @@ def _order(runs: Sequence[FinishedRun], asked: Sequence[str] | None) -> list[str
     groups: list[str] = [*GROUPS]
 
     def group(name: str) -> int:
-        of = _described(runs, name)["group"]
+        of = _recorded(runs, name).group
         return groups.index(of) if of in groups else len(groups)
 
     return sorted(names, key=group)
 
 
-def _described(runs: Sequence[FinishedRun], name: str) -> Mapping[str, Any]:
-    described: Mapping[str, Any] = next(r.plan["metrics"][name] for r in runs if name in r.plan["metrics"])
-    return described
+def _recorded(runs: Sequence[Run], name: str) -> MetricRecord:
+    return next(r.metrics[name] for r in runs if name in r.metrics)
 
 
-def _refuse_to_mix(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> None:
-    """Every pair, since two runs may share a metric that the first does not have."""
-
-    def part(run: FinishedRun) -> dict[str, Any]:
-        return {**run.plan, "metrics": {m: d for m, d in run.plan["metrics"].items() if m in metrics}}
-
-    for a, b in itertools.combinations(runs, 2):
-        refuse_to_mix(part(a), part(b), str(a.folder.path), str(b.folder.path), same_policy=False)
-
-
-def _column(runs: Sequence[FinishedRun], name: str) -> Column:
-    found = _described(runs, name)
-    title, unit, direction, group = (one_line(found[k], 40) for k in ("title", "unit", "direction", "group"))
+def _column(runs: Sequence[Run], name: str) -> Column:
+    found = _recorded(runs, name)
+    title, unit, direction, group = (one_line(t, 40) for t in (found.title, found.unit, found.direction, found.group))
     # What was fitted on a dataset's references is known at a run's end only, and stands with the value.
-    cells = [row["metrics"].get(name) for run in runs for row in run.summary["rows"].values()]
-    made = sorted({one_line(c["identity"], 600) for c in cells if c and c["value"] is not None})
+    cells = [row.metrics.get(name) for run in runs for row in run.summary.rows.values()]
+    made = sorted({one_line(c.identity, 600) for c in cells if c and c.value is not None})
     if len(made) > 1:
         raise NotComparable(
             f"{name}: found values of two identities, {made[0]} and {made[1]}, expected one; leave the metric out "
             "(--metrics), or run the models again with one set of versions"
         )
-    return Column(name, title, unit, direction, group, made[0] if made else one_line(found["identity"]))
+    identity = made[0] if made else one_line(found.identity)
+    return Column(name, title, unit, direction, group, identity, decimals_of(found))
 
 
-def _kinds(run: FinishedRun) -> list[str]:
-    """The draw before the mean: JSON objects are stored sorted by name."""
-    return sorted(run.summary["rows"], key=lambda kind: (kind != "sample", kind))
-
-
-def _facts(run: FinishedRun) -> dict[str, Any]:
+def _facts(run: Run) -> dict[str, Any]:
     return {
         "folder": run.folder.path.resolve().name,
-        "plan_sha256": run.record["plan_sha256"],
-        **{key: run.plan.get(key) for key in _SETTINGS},
-        "command": run.record.get("command"),
-        "licences": run.record.get("licences"),
-        "failed": list(run.summary["failed"]),
-        "seen_in_training": _seen(run),
+        "plan_sha256": run.record.plan_sha256,
+        **{key: getattr(run.plan, key) for key in _SETTINGS},
+        "command": run.record.command,
+        "licences": run.record.licences,
+        "failed": list(run.summary.failed),
+        "seen_in_training": run.record.seen_in_training,
     }
 
 
-def _seen(run: FinishedRun) -> int:
-    """How many of the run's images its model was trained on; such a run needs ``--allow-train``."""
-    found = run.record.get("seen_in_training", 0)
-    return found if isinstance(found, int) else 0
-
-
-def _options(run: FinishedRun) -> Mapping[str, Any]:
-    """The model's options, as far as the record names any."""
-    found = run.plan["model"].get("options")
-    return found if isinstance(found, dict) else {}
-
-
-def _reads_captions(run: FinishedRun) -> bool:
-    spec = run.plan["model"].get("spec")
-    return isinstance(spec, dict) and bool(spec.get("supports_prompt"))
-
-
-def _labels(runs: Sequence[FinishedRun]) -> list[str]:
+def _labels(runs: Sequence[Run]) -> list[str]:
     """What to add to each run's label: what tells it from other runs of the model, and what makes it no fair row."""
     added = []
     for run in runs:
         same = [r for r in runs if _label(r) == _label(run)]
         words = [
-            form.format(run.plan.get(key))
+            form.format(getattr(run.plan, key))
             for key, form in _SETTINGS.items()
-            if any(r.plan.get(key) != run.plan.get(key) for r in same)
+            if any(getattr(r.plan, key) != getattr(run.plan, key) for r in same)
         ]
         words += [
-            f"{key}={value}" for key, value in _options(run).items() if any(_options(r).get(key) != value for r in same)
+            f"{key}={value}"
+            for key, value in run.plan.model.options.items()
+            if any(r.plan.model.options.get(key) != value for r in same)
         ]
-        words += [f"policy={run.plan['protocol'].get('policy')}"] if len(_policies(runs)) > 1 else []
-        words += [f"trained on {_seen(run)} of these"] if _seen(run) else []
+        is_other = len(_policies(runs)) > 1 and run.plan.protocol_name != PICTURES
+        words += [f"policy={run.plan.protocol.get('policy')}"] if is_other else []
+        seen = run.record.seen_in_training
+        words += [f"trained on {seen} of these"] if seen else []
         added.append(f" ({one_line(', '.join(words), 80)})" if words else "")
     # Equal plans (one run on two machines, say) are told apart by their folders, if those have different names.
     whole = [(_label(run), more) for run, more in zip(runs, added, strict=True)]
@@ -343,9 +261,9 @@ def _labels(runs: Sequence[FinishedRun]) -> list[str]:
     ]
 
 
-def _policies(runs: Sequence[FinishedRun]) -> set[str]:
+def _policies(runs: Sequence[Run]) -> set[str]:
     """How models of another scale were brought to the grid."""
-    return {str(run.plan["protocol"].get("policy")) for run in runs}
+    return {str(run.plan.protocol.get("policy")) for run in runs if run.plan.protocol_name != PICTURES}
 
 
 def _numbered(rows: Sequence[Row]) -> list[Row]:
@@ -362,16 +280,18 @@ def _numbered(rows: Sequence[Row]) -> list[Row]:
 # --- cells ----------------------------------------------------------------------------------------------------
 
 
-def _cell(found: Mapping[str, Any] | None, column: Column) -> Cell:
+def _cell(found: records.Cell | None, column: Column) -> Cell:
     if found is None:
-        return Cell(None, 0, ABSENT, column.identity, "")
-    value, n, identity = found["value"], int(found["n"]), one_line(found["identity"])
-    if value is None:
-        return Cell(None, n, one_line(found.get("reason") or "no reason was given"), identity, "")
-    return Cell(float(value), n, None, identity, shown(column.metric, value), std=found.get("std"))
+        return Cell(None, 0, ABSENT, column.identity)
+    identity = one_line(found.identity)
+    if found.value is None:
+        kind = found.reason.kind if found.reason else ""
+        return Cell(None, found.n, one_line(found.reason or "no reason was given"), identity, kind=kind)
+    return Cell(found.value, found.n, None, identity, shown(found.value, column.decimals), std=found.std)
 
 
-def _ranked(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+def ranked(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """Rows with their ranks; of a column only the cells with the most images are ranked."""
     by_column = []
     for j, column in enumerate(columns):
         cells = [row.cells[j] for row in rows]
@@ -385,31 +305,44 @@ def _ranked(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     ]
 
 
-def _annotated(
-    rows: Sequence[Row], columns: Sequence[Column], summaries: Sequence[Mapping[str, Any]], images: int
-) -> tuple[list[Row], tuple[Footnote, ...]]:
-    """Rows whose empty and incomplete cells point to footnotes; cells with the same text share one."""
+def _said(
+    rows: Sequence[Row], columns: Sequence[Column], summaries: Sequence[Summary], images: int
+) -> dict[tuple[int, int], str]:
+    """What is to be said of cells that are empty or stand for fewer images, by row and column."""
     most = [max(row.cells[j].n for row in rows) for j in range(len(columns))]
-    concerned: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    annotated = []
-    for row, summary in zip(rows, summaries, strict=True):
-        cells = []
-        for column, cell, largest in zip(columns, row.cells, most, strict=True):
+    said = {}
+    for i, (row, summary) in enumerate(zip(rows, summaries, strict=True)):
+        for j, (column, cell) in enumerate(zip(columns, row.cells, strict=True)):
             text = cell.reason
             if cell.value is not None and cell.n < images:
-                reasons = summary["rows"][row.estimate]["metrics"][column.metric].get("reasons", {})
-                text = _incomplete(cell.n, images, largest, len(summary["failed"]), reasons)
+                reasons = summary.rows[row.estimate].metrics[column.metric].reasons
+                text = _incomplete(cell.n, images, most[j], len(summary.failed), reasons)
             if text is not None:
-                titles, labels = concerned.setdefault(text, ({}, {}))
-                titles[column.title] = labels[row.label] = None
-                cell = dataclasses.replace(cell, note=list(concerned).index(text))
-            cells.append(cell)
-        annotated.append(dataclasses.replace(row, cells=tuple(cells)))
+                said[i, j] = text
+    return said
+
+
+def annotated(
+    rows: Sequence[Row], columns: Sequence[Column], said: Mapping[tuple[int, int], str]
+) -> tuple[list[Row], tuple[Footnote, ...]]:
+    """Rows whose cells point to footnotes; cells of which the same is said, by row and column, share one."""
+    concerned: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    notes: dict[tuple[int, int], int] = {}
+    for (i, j), text in said.items():
+        titles, labels = concerned.setdefault(text, ({}, {}))
+        titles[columns[j].title] = labels[rows[i].label] = None
+        notes[i, j] = list(concerned).index(text)
+    found = [
+        dataclasses.replace(
+            row, cells=tuple(dataclasses.replace(c, note=notes.get((i, j))) for j, c in enumerate(row.cells))
+        )
+        for i, row in enumerate(rows)
+    ]
     footnotes = [
         Footnote(text, tuple(titles if len(titles) <= len(labels) else labels))
         for text, (titles, labels) in concerned.items()
     ]
-    return annotated, tuple(footnotes)
+    return found, tuple(footnotes)
 
 
 def _incomplete(n: int, images: int, most: int, failed: int, reasons: Mapping[str, int]) -> str:
@@ -422,22 +355,22 @@ def _incomplete(n: int, images: int, most: int, failed: int, reasons: Mapping[st
 # --- notes ----------------------------------------------------------------------------------------------------
 
 
-def _notes(runs: Sequence[FinishedRun]) -> Iterable[str]:
+def _notes(runs: Sequence[Run]) -> Iterable[str]:
     words = []
     for key, form in _SETTINGS.items():
-        values = dict.fromkeys(str(r.plan[key]) for r in runs if key in r.plan)
-        if key != "batch_size" and values:
+        values = dict.fromkeys(str(getattr(r.plan, key)) for r in runs)
+        if key != "batch_size":
             words.append(one_line(form.format(" or ".join(values)), 60))
     yield "; ".join(words)
-    yield _software([r.record.get("software", {}) for r in runs])
+    yield _software([r.record.software for r in runs])
     for run in runs:
-        failed = run.summary["failed"]
+        failed, seen = run.summary.failed, run.record.seen_in_training
         if failed:
             some = ", ".join(one_line(i, 40) for i in failed[:4]) + (", ..." if len(failed) > 4 else "")
-            yield f"{_label(run)}: {len(failed)} of {run.summary['images']} images failed ({some})"
-        if _seen(run):
+            yield f"{_label(run)}: {len(failed)} of {run.summary.images} images failed ({some})"
+        if seen:
             yield (
-                f"{_label(run)}: {_seen(run)} of the {len(run.plan['data']['ids'])} images were among those it was "
+                f"{_label(run)}: {seen} of the {len(run.plan.data.ids)} images were among those it was "
                 "trained on (--allow-train); its row says nothing about new images"
             )
 
@@ -454,17 +387,11 @@ def _on_fid(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
         yield f"FID is of {' or '.join(map(str, counts))} images{few}: compare it at equal numbers only; {kid}"
 
 
-def _packages(software: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = software.get("packages")
-    return found if isinstance(found, dict) else {}
-
-
-def _software(found: Sequence[Mapping[str, Any]]) -> str:
+def _software(found: Sequence[Software]) -> str:
     """The versions behind the runs; where they differ, each. A difference is told, not refused."""
-    flat = [{"rfbench": s.get("rfbench"), "Python": s.get("python"), **_packages(s)} for s in found]
+    flat = [{"rfbench": s.rfbench, "Python": s.python, **s.packages} for s in found]
     commits = [
-        f"commit {str(s['commit'])[:10]}{' with changes' if s.get('dirty') else ''}" if s.get("commit") else "no commit"
-        for s in found
+        f"commit {s.commit[:10]}{' with changes' if s.dirty else ''}" if s.commit else "no commit" for s in found
     ]
     keys = dict.fromkeys(k for s in flat for k in s)
     versions = {k: list(dict.fromkeys(str(s.get(k) or "absent") for s in flat)) for k in keys}

@@ -7,9 +7,11 @@ import itertools
 from collections.abc import Sequence
 
 from bench.records.folder import RunFolder
-from bench.reports.table.build import Cell, Column, Rank, Table, shown
+from bench.reports.document import ALIKE, Cell, Column, Rank
+from bench.reports.numbers import shown
+from bench.reports.table.build import Table
 from bench.stats.means import LEAST_SCENES, LEVEL, Inference, holm
-from bench.stats.pairing import Estimates, estimates, one_of, pair
+from bench.stats.pairing import RowScores, one_of, pair, row_scores
 
 ALPHA = round(1.0 - LEVEL, 6)
 _ABOUT = (
@@ -22,7 +24,7 @@ _Place = tuple[int, int]  # of a cell: row, column
 def with_intervals(table: Table, runs: Sequence[RunFolder]) -> Table:
     """The table with the 95 % interval of each mean over images, scenes as clusters; notes where there is none."""
     rows, missing = [], dict[str, dict[str, None]]()
-    for row, of in zip(table.rows, _estimates(runs), strict=True):
+    for row, of in zip(table.rows, _scores_of(runs), strict=True):
         cells = []
         for column, cell in zip(table.columns, row.cells, strict=True):
             inference = one_of(of, column.metric) if cell.value is not None else None
@@ -36,16 +38,17 @@ def with_intervals(table: Table, runs: Sequence[RunFolder]) -> Table:
 
 
 def with_separated_marks(table: Table, runs: Sequence[RunFolder]) -> Table:
-    """The table with ``best`` for the best of a column and every row that the data cannot tell from it, ``second`` for
-    the best of the others and what cannot be told from that.
+    """The table with ``best`` for the best of a column, ``second`` for the best of those that the data tell from it,
+    and ``is_level`` for every row that they cannot tell from one of these, which has its rank.
 
     Rows are compared in pairs of the same images. Holm's method goes over the comparisons of all columns with their
     best, then over those with their second. A row that cannot be tested has no mark, nor a column in which none can.
     """
-    found = _estimates(runs)
+    found = _scores_of(runs)
     open_rows = {j: _candidates(table, j) for j in range(len(table.columns))}
     untested = dict[str, dict[str, None]]()
     ranks: dict[_Place, Rank] = {}
+    level: set[_Place] = set()
     for rank in ("best", "second"):
         leaders = {j: _leader(table, j, rows) for j, rows in open_rows.items() if rows}
         p, why_not = dict[_Place, float](), dict[_Place, str]()
@@ -65,16 +68,24 @@ def with_separated_marks(table: Table, runs: Sequence[RunFolder]) -> Table:
                 of = f" of {table.rows[i].label}" if tested or rank == "second" else ""
                 untested.setdefault(why_not[i, j], {})[table.columns[j].title + of] = None
             if tested or not others:
-                ranks.update({(i, j): rank for i in (leader, *tested) if (i, j) not in separated})
+                same = [i for i in tested if (i, j) not in separated]
+                ranks.update({(i, j): rank for i in (leader, *same)})
+                level |= {(i, j) for i in same if table.rows[i].cells[j].text != table.rows[leader].cells[j].text}
             open_rows[j] = [i for i in tested if (i, j) in separated]
     rows = tuple(
         dataclasses.replace(
-            row, cells=tuple(dataclasses.replace(c, rank=ranks.get((i, j))) for j, c in enumerate(row.cells))
+            row,
+            cells=tuple(
+                dataclasses.replace(c, rank=ranks.get((i, j)), is_level=(i, j) in level)
+                for j, c in enumerate(row.cells)
+            ),
         )
         for i, row in enumerate(table.rows)
     )
     scenes = len(set(found[0].scenes.values()))
-    marking = f"with all that {scenes} scenes cannot tell from it (paired by image, p < {ALPHA:g} by Holm's method)"
+    marking = (
+        f"{ALIKE} beside what {scenes} scenes cannot tell from it (paired by image, p < {ALPHA:g} by Holm's method)"
+    )
     notes = [f"{', '.join(titles)}: not marked, {why}" for why, titles in untested.items()]
     if scenes < LEAST_SCENES:
         notes = [
@@ -83,15 +94,15 @@ def with_separated_marks(table: Table, runs: Sequence[RunFolder]) -> Table:
     return dataclasses.replace(table, rows=rows, marking=marking, notes=(*table.notes, *notes))
 
 
-def _estimates(runs: Sequence[RunFolder]) -> list[Estimates]:
+def _scores_of(runs: Sequence[RunFolder]) -> list[RowScores]:
     """One for each row of a table of these runs."""
-    return list(itertools.chain.from_iterable(map(estimates, runs)))
+    return list(itertools.chain.from_iterable(map(row_scores, runs)))
 
 
 def _bounded(cell: Cell, column: Column, inference: Inference | None) -> Cell:
     if inference is None or inference.low is None or inference.high is None:
         return cell
-    text = f"[{shown(column.metric, inference.low)}, {shown(column.metric, inference.high)}]"
+    text = f"[{shown(inference.low, column.decimals)}, {shown(inference.high, column.decimals)}]"
     return dataclasses.replace(cell, low=inference.low, high=inference.high, interval=text)
 
 

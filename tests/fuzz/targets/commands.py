@@ -88,13 +88,13 @@ def make_plan(rng: random.Random) -> Case:
 
 def run_plan(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
     from bench.core.errors import ItemError
+    from bench.metrics.base import Setting
     from bench.predict.execute import prepare_task
     from bench.predict.plan import Request, make_plan
+    from bench.score.choice import choose_metrics
 
-    given = args | {
-        "models": tuple(args["models"]),
-        "metrics": None if args["metrics"] is None else tuple(args["metrics"]),
-    }
+    metrics = None if args["metrics"] is None else tuple(args["metrics"])
+    given = {k: v for k, v in args.items() if k != "metrics"} | {"models": tuple(args["models"])}
     try:
         plan = make_plan(Request(**({"data": str(folder), "device": "cpu", "out": out / "runs"} | given)))
     except OSError as error:
@@ -102,7 +102,8 @@ def run_plan(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
             raise
         raise RfbenchError(f"{error.strerror}, as bench.cli.main says it") from None
     tasks = [prepare_task(plan.protocol, plan.dataset, record) for record in plan.records[:2]]
-    return [*(str(t) for t in tasks if isinstance(t, ItemError)), *plan.skipped.values()]
+    choice = choose_metrics(metrics, Setting("cpu"), strict=bool(args.get("strict")))
+    return [*(str(t) for t in tasks if isinstance(t, ItemError)), *map(str, choice.skipped.values())]
 
 
 _COMMANDS: tuple[tuple[str, ...], ...] = (

@@ -69,7 +69,7 @@ def run_dataset(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
     from bench.core.errors import ItemError
     from bench.data.dataset import FolderDataset
     from bench.predict.execute import prepare_task
-    from bench.predict.plan import resolve_protocol
+    from bench.protocols.find import resolve_protocol
 
     dataset, protocol = FolderDataset(folder), resolve_protocol(args["protocol"])
     records = dataset.records("test")

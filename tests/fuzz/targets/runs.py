@@ -56,7 +56,7 @@ def _parquet(rng: random.Random) -> bytes:
 
 
 def run_table(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
     from bench.reports.table.build import build_table
     from bench.reports.table.write import WRITERS
 
@@ -69,7 +69,7 @@ def run_table(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
 
 
 def run_cite(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
     from bench.reports.cite.collect import collect
     from bench.reports.cite.write import WRITERS
 
@@ -82,18 +82,24 @@ def run_cite(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
 
 
 def run_files_of_runs(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.records.folder import find_runs
+    from bench.records.run import find_runs
 
     errors = []
     ids = [f"scene-{i:02}" for i in range(3)]
     for run in find_runs([folder]):
-        run.is_intact(ids)
-        run._sessions()
-        calls: list[Callable[[], object]] = [run.scores]
+        run.sessions()
+        calls: list[Callable[[], object]] = [run.is_intact, run.scores, run.images, run.predictions.table]
         for i in ids:
             calls += [
-                functools.partial(f, i) for f in (run.read_prediction, run.committed, run.is_done, run.item_features)
+                functools.partial(f, i)
+                for f in (
+                    run.predictions.read,
+                    run.predictions.item,
+                    run.predictions.is_done,
+                    run.scored.image_features,
+                )
             ]
+            calls.append(functools.partial(run.scored.image, i, "0" * 64))
         for call in calls:
             try:
                 call()
@@ -122,13 +128,15 @@ def make_score(rng: random.Random) -> Case:
 
 
 def run_score(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
-    from bench.score.score import Request, score
-    from bench.score.write import WRITERS
+    from bench.records.run import read_run
+    from bench.reports.scores import WRITERS, document
+    from bench.score import execute, foreign
 
     metrics = tuple(args.get("metrics", ("psnr_rgb", "sam_rgb")))
     given = {k: v for k, v in args.items() if k != "metrics"}
-    request = Request(folder / "pred", folder / "ref", metrics=metrics, workers=0, device="cpu", **given)
-    found = score(request)
+    run = foreign.import_images(foreign.Request(folder / "pred", folder / "ref", **given), out / "run")
+    outcome = execute.score([run], execute.Request(metrics, "cpu", 0))
+    found = document(read_run(run), outcome.names)
     for write in WRITERS.values():
         write(found).encode()
     return [image["error"] for image in found["images"] if image["error"]] + [

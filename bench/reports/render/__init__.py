@@ -1,0 +1,1 @@
+"""What documents look like: in a terminal, in Markdown, in LaTeX, and as data (CSV, JSON)."""
