@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +170,7 @@ def _score_runs(runs: tuple[Path, ...], scoring: Any, data: str | None, form: st
 
 
 def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, save: Path | None) -> int:
+    from bench.core.places import scratch
     from bench.metrics.scorer import chosen
     from bench.records.run import read_run
     from bench.reports.scores import WRITERS, document
@@ -182,9 +182,9 @@ def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, 
     if out is not None:
         _check_out(out)
     request = Request(pred, strict=scoring.strict, **{k: v for k, v in options.items() if v is not None})
-    with tempfile.TemporaryDirectory(prefix="rfbench-") as place:
+    with scratch("score") as place:
         try:
-            folder = import_images(request, out or Path(place) / "run", sys.argv)
+            folder = import_images(request, out or place / "run", sys.argv)
             outcome = score([folder], scoring, sys.argv)
         except KeyboardInterrupt:
             if out is not None:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,11 +31,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.core.claims import read_frame
 from bench.core.errors import RfbenchError
 from bench.core.files import is_temporary, read_json, sweep_temporary, write_json
+from bench.core.lock import lock
 from bench.core.typed import decode, encode
 from bench.records import format1
-from bench.records.parquet import read_table
 from bench.records.predictions import Predictions
 from bench.records.scores import OF_THE_SET, MetricFolder, Scores, read_features
 from bench.records.types import FORMAT, ItemRecord, RunRecord, Summary
@@ -131,25 +131,9 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes out of the folder; RfbenchError at once if one is in it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RfbenchError(f"cannot make {self.path}: {error.strerror}; choose another --out") from None
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system; atomic writes still keep files whole
+        remedy = "wait for it, or choose another --out"
+        with lock(self.path, "runs", remedy=remedy, elsewhere="choose another --out"):
             yield
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise RfbenchError(f"another process runs in {self.path}; wait for it, or choose another --out") from None
-        try:
-            yield
-        finally:
-            os.close(handle)
 
     def set_aside(self) -> Path:
         """Move the folder to ``superseded/NAME-KEY`` beside it, where it is no run of its neighbours any more."""
@@ -179,7 +163,7 @@ class RunFolder:
         ``NAME:reason`` (why); ``fact:NAME`` for what else was said of an image.
         """
         if self.is_format1:
-            return read_table(self.path / "scores.parquet")
+            return read_frame(self.path / "scores.parquet")
         import pandas as pd
 
         summary = self.summary()

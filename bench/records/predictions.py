@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.core.claims import look_at_tensors, read_frame
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import digest, read_json, safe_name, sha256, stem_of, write_bytes, write_json
 from bench.core.typed import decode, encode
-from bench.records.parquet import read_table, write_table
+from bench.records.parquet import write_table
 from bench.records.types import ItemRecord
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Predictions:
 
         path = self.path(image_id)
         try:
+            look_at_tensors(path)
             with safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {})["rfbench"])
                 return {k: file.get_tensor(k) for k in file.keys()}, header  # noqa: SIM118 (no iterator)
@@ -121,7 +123,7 @@ class Predictions:
     def _finished(self) -> dict[str, ItemRecord]:
         if not self.is_complete:
             return {}
-        frame = read_table(self.table_path)
+        frame = read_frame(self.table_path)
         try:
             items = [_item(row, self.table_path) for row in frame.to_dict("records")]
         except (KeyError, TypeError, ValueError) as error:

@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.core.claims import look_at_tensors, read_frame
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import atomic_path, digest, read_json, safe_name, sha256, write_bytes, write_json
 from bench.core.reason import Reason
 from bench.core.typed import decode, encode
-from bench.records.parquet import read_table, write_table
+from bench.records.parquet import write_table
 from bench.records.predictions import hash_of
 from bench.records.types import MetricScores, ScoreRecord
 
@@ -95,7 +96,10 @@ class Scores:
 
         path = self._image_path(image_id).with_suffix(".safetensors")
         try:
-            return load_file(path) if path.is_file() else {}
+            if not path.is_file():
+                return {}
+            look_at_tensors(path)
+            return load_file(path)
         except Exception as error:  # safetensors has errors of its own
             raise RfbenchError(
                 f"{path} cannot be read: {one_line(error, 100)}; remove {path.with_suffix('.json').name} beside it, "
@@ -179,13 +183,13 @@ class MetricFolder:
 
     def prediction_hashes(self) -> dict[str, str | None]:
         """The prediction of each image that was scored."""
-        frame = read_table(self.path / "scores.parquet")
+        frame = read_frame(self.path / "scores.parquet")
         return dict(zip(frame["id"], frame["prediction_sha256"], strict=True))
 
     @functools.cached_property
     def _rows(self) -> dict[tuple[str, str], tuple[ScoreRecord, dict[str, float]]]:
         path = self.path / "scores.parquet"
-        frame = read_table(path)
+        frame = read_frame(path)
         try:
             return {(str(r["id"]), str(r["estimate"])): _score(r) for r in frame.to_dict("records")}
         except (KeyError, TypeError, ValueError) as error:
@@ -224,6 +228,7 @@ def read_features(path: Path, prefix: str) -> list[dict[str, np.ndarray]]:
     if not path.is_file():
         return []
     try:
+        look_at_tensors(path)
         with safe_open(path, framework="numpy") as file:
             found = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
         found = {k: v for k, v in found.items() if not k.startswith("fitted:")}
