@@ -68,7 +68,7 @@ def test_show_prints_a_page_and_the_same_as_json(capsys: pytest.CaptureFixture[s
     for text in (
         "ssim_rgb (SSIM): Structural similarity of RGB", "C1 = 0.01^2", "-1 to 1; higher is better; 1 for an image",
         "doi:10.1109/TIP.2003.819861", "7x7 uniform window", "ssim_rgb|gauss11,1.5|popcov|range1|q8|r2",
-        "11 px on the shorter side", "an image; of a set the mean over its images", "scikit-image",
+        "11 px on the shorter side", "an image; of a set the mean over its images",
     ):  # fmt: skip
         assert text in flat, text
     assert max(map(len, page.splitlines())) <= 110
