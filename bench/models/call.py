@@ -198,7 +198,7 @@ class Model:
         """
         self._check_packages()
         try:
-            with contained(f"model {self.label}: loading", Unavailable):
+            with contained(f"model {self.label}: loading"):
                 self.adapter.load(self.device, self.dtype)
         except (MemoryError, PluginFailed) as error:
             cause = error.__cause__ or error
@@ -211,7 +211,7 @@ class Model:
 
     def prepare(self, captions: Sequence[str]) -> None:
         """Tell the model of the captions to come, if it reads any."""
-        with contained(f"model {self.label}: captions", Unavailable):
+        with contained(f"model {self.label}: captions"):
             self.adapter.prepare(captions)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.core import provenance
 from bench.core.contain import PluginFailed, described, kept_traceback
-from bench.core.errors import ItemError, RfbenchError, Unavailable, one_line
+from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.progress import Progress
 from bench.core.typed import decode
 from bench.data.captions import NONE, TEMPLATE
@@ -32,6 +32,11 @@ from bench.predict.plan import Prepared, make_room
 from bench.protocols.base import Protocol, Task
 from bench.records.folder import RunFolder
 from bench.records.types import ItemRecord, Software
+
+
+class _LeftOut(PluginFailed):
+    """A model that cannot be loaded after all; the others go on."""
+
 
 _TRACEBACKS = 5  # kept of a session; the images after them fail alike
 
@@ -87,9 +92,9 @@ def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
                 if pending:
                     facts = _run(prepared, model, folder, pending)
                     outcome.new[model.label] = len(pending)
-            except (Unavailable, PluginFailed) as error:
+            except _LeftOut as error:
                 outcome.left_out[model.label] = str(error)
-                facts = {"error": str(error), "traceback": getattr(error, "traceback", "")}
+                facts = {"error": str(error), "traceback": error.traceback}
             else:
                 if pending or not folder.predictions.is_complete:
                     folder.predictions.finish(r.id for r in prepared.records)
@@ -126,9 +131,13 @@ def _run(prepared: Prepared, model: Model, folder: RunFolder, pending: set[str])
     spent = 0.0
     started = time.perf_counter()
     try:
-        model.load()
-        if model.spec.supports_prompt and prepared.protocol.captions not in (NONE, TEMPLATE):
-            model.prepare(sorted({r.caption for batch in work for r in batch}))
+        try:
+            model.load()
+            if model.spec.supports_prompt and prepared.protocol.captions not in (NONE, TEMPLATE):
+                model.prepare(sorted({r.caption for batch in work for r in batch}))
+        except RfbenchError as error:
+            words = str(error) if str(error).startswith("model ") else f"model {model.label}: {error}"
+            raise _LeftOut(words, getattr(error, "traceback", "")) from None
         loaded = time.perf_counter() - started
         with Progress(total, total - left, model.label, ("predict",)) as progress:
             for records, tasks in prefetched(prepared.protocol, prepared.dataset, work):

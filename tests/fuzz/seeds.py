@@ -97,6 +97,8 @@ def _dataset(folder: Path) -> None:
 
 def _run(folder: Path) -> None:
     """Two finished runs of one plan with all their files, written by the store itself."""
+    from bench.records.scores import ImageScores
+    from bench.records.types import ItemRecord
     from tests.unit.test_tables import fake
 
     for name, label in (("a", "bicubic"), ("b", "rareflow-tiny")):
@@ -104,12 +106,13 @@ def _run(folder: Path) -> None:
         values = {"psnr_rgb": 23.5, "sam_rgb": 3.8, "nll": None if name == "a" else -1.2}
         run = fake(folder, name, values, mean=mean, label=label)
         ids = [f"scene-{i:02}" for i in range(3)]
-        rows = [{"id": i, "estimate": "sample", "psnr_rgb": 23.5, "nll": None, "nll:reason": "no draws"} for i in ids]
-        run.write_scores(rows, rows[0])
         for i in ids:
             arrays = {"mean": np.zeros((6, 8, 3), np.float32)}
-            sha = run.write_prediction(i, arrays, {"unit": "display", "bands": ["R", "G", "B"], "normalised": True})
-            run.write_item({"id": i, "scores": {}, "prediction_sha256": sha}, {"fid_tf": np.ones(8, np.float32)})
+            header = {"unit": "display", "bands": ["R", "G", "B"], "normalised": True}
+            sha = run.predictions.write(i, arrays, header)
+            run.predictions.commit(ItemRecord(id=i, scene_id=i, prediction_sha256=sha))
+            kept = {"fid_tf|r1/sample/prediction": np.ones(8, np.float32)}
+            run.scored.commit(ImageScores(id=i, prediction_sha256=sha), kept)
 
 
 def _pictures(folder: Path) -> None:

@@ -293,7 +293,7 @@ def test_hostile_records_are_one_line_or_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_run_of_an_older_version_does_not_say_whether_it_is_the_paper_s_model() -> None:
-    found = entry(build_ledger([RunFolder(ROOT / "results/golden/rareflow-tiny")], declared=ALL), "rareflow-tiny")
+    found = entry(build_ledger([RunFolder(ROOT / "tests/format1/rareflow-tiny")], declared=ALL), "rareflow-tiny")
     assert any("an older run that does not say" in reason for reason in found.reasons)
 
 

@@ -329,7 +329,7 @@ def test_a_prompt_file_that_misses_an_image_is_an_error_of_that_image(tmp_path: 
     write_tags(tmp_path, "here", tags_of(1))
     model = Model(f"seesr:weights=random,size=tiny,steps=1,process_px=64,tags=files,prompts={tmp_path}")
     model.load()
-    assert "prompts_sha256" in model.identity() and str(tmp_path) not in json.dumps(model.identity())
+    assert "prompts_sha256" in model.identity()["adapter"] and str(tmp_path) not in json.dumps(model.identity())
     found = model.predict([task(Paired(), (6, 7), n) for n in ("here", "gone")], run_seed=0, draws=1)
     assert not isinstance(found[0], ItemError) and isinstance(found[1], ItemError)
     assert "found no file gone.safetensors" in str(found[1]) and "tags=tagger" in str(found[1])

@@ -416,7 +416,7 @@ def test_a_folder_stopped_before_its_first_state_may_be_corrected(tmp_path: Path
 
 @pytest.mark.parametrize("control", [{"layers": 5}, {"init": "nowhere"}])
 def test_a_control_that_cannot_be_is_said_before_anything_is_taken(tmp_path: Path, control: dict[str, Any]) -> None:
-    with pytest.raises(RareflowError, match=r"found 5, expected 1 to 4|nowhere: found no such folder") as error:
+    with pytest.raises(RareflowError, match=r"found 5, expected 1 to 4|'nowhere': found no such folder") as error:
         train_small(tmp_path / "out", small_config({"control": control}))
     one_line(error)
     assert not (tmp_path / "out").exists()

@@ -411,7 +411,7 @@ def test_guidance_and_condition_count() -> None:
         each = Model(f"zoomldm:weights=random,size=tiny,stride=1000,inner=0,finish=0,{options}")
         each.load()
         found.append(answer(each, task(Paired(), (6, 7))).arrays["samples"])
-        assert "settings" in each.identity() and json.dumps(each.identity())
+        assert "settings" in each.identity()["adapter"] and json.dumps(each.identity())
     same = [(i, j) for i, a in enumerate(found) for j, b in enumerate(found[:i]) if np.array_equal(a, b)]
     assert same == [(6, 3)]  # without a condition or a constraint nothing depends on the LR's zoom
 

@@ -18,8 +18,14 @@ def about(table: Table) -> str:
     """What the numbers were measured on, in one sentence."""
     captions = table.protocol_options.get("captions")
     # A dataset's captions were written by somebody who saw the HR: a reader must know whether a model was told.
-    source = {"dataset": "the dataset's (as a rule written from HR)", "template": "a template's (from LR)"}
-    words = one_line(source.get(str(captions), captions), 60) if table.reads_captions else "read by no model here"
+    source = {
+        "dataset": "the dataset's (as a rule written from HR)",
+        "template": "a template's (from LR)",
+        "shuffled": "another scene's (a control)",
+        "none": "none",
+    }
+    named = source.get(str(captions), f"the frozen file {one_line(captions, 60)}")
+    words = named if table.reads_captions else "read by no model here"
     return (
         f"Dataset {table.dataset}, split {table.split}, {counted(table.images)}, fingerprint "
         f"{table.fingerprint[:12]}; protocol {table.protocol}"
