@@ -101,9 +101,11 @@ def finish(code: int) -> None:
 
 def promise() -> str:
     """What is true after the command that runs now."""
-    context = click.get_current_context(silent=True)
-    name = context.command_path.partition(" ")[2] if context else ""
-    return _AFTER.get(name, _OTHERWISE)
+    context, words = click.get_current_context(silent=True), list[str]()
+    while context is not None and context.parent is not None:  # without the program's own name, whatever it was
+        words.insert(0, context.info_name or "")
+        context = context.parent
+    return _AFTER.get(" ".join(words), _OTHERWISE)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -272,12 +272,16 @@ def test_what_is_missing_is_told_before_anything_runs(guests: Path, monkeypatch:
 
 def test_the_identity_has_what_can_change_a_number_and_no_more(guests: Path) -> None:
     first = Model("guest-noisy").identity()
-    assert first["environment"].keys() == {"requirements_sha256", "python", "shim_sha256"}
+    one = first["adapter"]["environment"]
+    assert one.keys() == {"requirements_sha256", "python"}
     assert str(guests) not in repr(first)
     (guests / "site" / "rfbench_guests" / "requirements.txt").write_text("numpy==1.0\n")
     second = Model("guest-noisy").identity()
-    assert first["environment"]["requirements_sha256"] != second["environment"]["requirements_sha256"]
-    assert first["environment"]["shim_sha256"] == second["environment"]["shim_sha256"]
+    assert one["requirements_sha256"] != second["adapter"]["environment"]["requirements_sha256"]
+    assert first["code"] == second["code"]  # of the shim, too: what it computes
+    (shim,) = (guests / "site" / "rfbench_guests").glob("shim.py")
+    shim.write_text(shim.read_text() + "\nONE_MORE = 1\n")
+    assert Model("guest-noisy").identity()["code"] != first["code"]
     assert registry.load("models", "guest-noisy").environment is not None and "environment" not in first["spec"]
 
 

@@ -64,12 +64,13 @@ def score(*names: str) -> Any:
 
 def test_a_metric_is_one_file(register: Register) -> None:
     """Decimals, a place in the default set, software and citation come from the class; nothing is edited elsewhere."""
-    from bench.reports.table.build import resolution
+    from bench.reports.numbers import decimals_of
+    from bench.score.choice import described
 
     register(Mine)
     assert default_set()[-1] == "mine" and chosen(None)[-1] == "mine"
     assert distributions(["mine", "psnr_rgb"])[0] == "mine-iqa"
-    assert resolution("mine") == 1e-5 == resolution("mine_reg") and resolution("unheard_of") == 0.0
+    assert {decimals_of(described(built(name, Setting()))) for name in ("mine", "mine_reg")} == {5}
 
 
 def raising(error: BaseException) -> Any:
