@@ -166,7 +166,7 @@ def test_a_finished_variant_is_not_trained_again_and_a_new_one_is(ablation: dict
 
 
 def test_the_command_prints_table_3_and_goes_on(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.predict.execute._workers", lambda plan: 0)
+    monkeypatch.setattr("bench.score.execute.usual_workers", lambda **_: 0)
     # 'train' has other scenes than 'test', as it must
     data = write_dataset(tmp_path / "data", count=6, hr_px=(105, 110), factor=5)
     rows = (data / "pairs.csv").read_text().splitlines()

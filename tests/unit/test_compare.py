@@ -267,19 +267,19 @@ def test_the_command_and_its_json(two: list[RunFolder], tmp_path: Path) -> None:
 
 
 def test_runs_of_format_1_are_read() -> None:
-    runs = [RunFolder(ROOT / "results/golden" / name) for name in ("bicubic", "bicubic-affine")]
+    runs = [RunFolder(ROOT / "tests/format1" / name) for name in ("bicubic", "bicubic-affine")]
     found = finding(compare(runs), "psnr_rgb").paired
     assert found.inference is not None and found.inference.scenes == len(found.ids) == 24
     assert len({*found.scenes}) == 24 and not found.left_out
 
 
 def test_changed_scores_of_format_1_are_refused(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "results/golden/bicubic", tmp_path / "a")
+    shutil.copytree(ROOT / "tests/format1/bicubic", tmp_path / "a")
     frame = pd.read_parquet(tmp_path / "a/scores.parquet")
     frame.loc[0, "psnr_rgb"] = 99.0
     frame.to_parquet(tmp_path / "a/scores.parquet")
     with pytest.raises(RfbenchError, match=r"scores\.parquet is not the file that summary\.json was made of"):
-        compare([RunFolder(tmp_path / "a"), RunFolder(ROOT / "results/golden/bicubic-affine")])
+        compare([RunFolder(tmp_path / "a"), RunFolder(ROOT / "tests/format1/bicubic-affine")])
 
 
 def test_foreign_pictures_get_the_ids_and_scenes_of_the_run_beside_them(tmp_path: Path) -> None:
