@@ -142,9 +142,8 @@ def _needs(about: dict[str, Any]) -> str:
 
 def _package(about: dict[str, Any]) -> str:
     package = about["package"]
-    if package["version"] is None:
-        return package["import"]
-    return f"{package['name']} {package['version']}"
+    here = package["import"] if package["version"] is None else f"{package['name']} {package['version']}"
+    return f"{here}, as {about['library']} has it" if about["library"] else here
 
 
 def _weights(file: dict[str, Any]) -> str:

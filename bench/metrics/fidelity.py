@@ -224,7 +224,7 @@ class Fsim(Metric):
     min_side_px = 8
     package = "torch"
     software = (TORCH,)
-    library = Library("pyiqa", PYIQA, 1e-5, "PolyForm Noncommercial (pyiqa)")
+    library = Library("pyiqa", PYIQA, 5e-5, "PolyForm Noncommercial (pyiqa)")
     revision = 2
     parameters = ("luma", "pool256")
     summary = "Feature similarity of the luma"

@@ -53,6 +53,7 @@ def metric_page(metric: Metric) -> dict[str, Any]:
         "min_images": kind.min_images,
         "fits_references": kind.fits_references,
         "package": {"import": kind.package, **_distribution(kind)},
+        "library": kind.library.software.distribution if kind.library is not None else None,
         "licence": one_line(kind.licence, 160),
         "weights": [_weights(file) for file in kind.weights_files],
         "source": _section(kind, "Source"),
