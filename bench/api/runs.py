@@ -247,7 +247,7 @@ def read_run(path: str | Path) -> Run:
     >>> round(one.summary.rows["sample"].metrics["psnr_rgb"].value, 2)
     24.44
     >>> one.metrics["psnr_rgb"].identity
-    'psnr_rgb|rgb|peak1|cap100|q8|r1'
+    'psnr_rgb|rgb|peak1|cap100|q8|r2'
     """
     return _read_run(RunFolder(Path(path)))
 

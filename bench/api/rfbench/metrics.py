@@ -6,7 +6,7 @@
 >>> round(metrics.psnr_rgb(np.full((32, 32, 3), 0.6), ref), 2)
 20.17
 >>> metrics.psnr_rgb.identity
-'psnr_rgb|rgb|peak1|cap100|q8|r1'
+'psnr_rgb|rgb|peak1|cap100|q8|r2'
 """
 
 from __future__ import annotations
