@@ -14,10 +14,9 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import pandas as pd
 import pytest
 import rasterio
 import torch
@@ -30,7 +29,8 @@ from diffusers import (
 )
 from safetensors.torch import load_file
 
-from bench.cli import main
+from bench.cli import interruption, main
+from bench.records.run import find_runs
 from rareflow.base import CheckedBase, controlnet_from_transformer, load_controlnet, open_base
 from rareflow.checkpoint import load
 from rareflow.images import upsample
@@ -109,10 +109,21 @@ def rfbench(*words: object) -> Done:
     before, shown, threads = sys.argv, warnings.showwarning, torch.get_num_threads()
     AcceleratorState._reset_state(True)  # it holds a process to one precision
     sys.argv = ["rfbench", *map(str, words)]
+
+    def leave() -> NoReturn:
+        """As the command does it, but not with this process."""
+        print(f"error: interrupted; {interruption.promise()}", file=sys.stderr)
+        sys.exit(130)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(interruption, "prepare", lambda: None)
+    patch.setattr(interruption, "finish", lambda code: None)
+    patch.setattr(interruption, "leave", leave)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             main()
     finally:
+        patch.undo()
         AcceleratorState._reset_state(True)
         sys.argv, warnings.showwarning = before, shown
         torch.set_num_threads(threads)
@@ -346,8 +357,8 @@ def test_run_and_upscale_read_captions_once_and_write_nothing_into_the_checkpoin
     assert one.shape == (2, 2, 110, 120, 3) and one.min() >= 0 and one.max() <= 1
     assert np.abs(one[:, 0] - one[:, 1]).mean() > 0.01 < np.abs(one[0] - one[1]).mean(), "draws and images differ"
     assert np.abs(one - two).max() > 1e-3, "guidance does something"
-    (scores,) = (world.folder / "run1").glob("**/scores.parquet")
-    assert pd.read_parquet(scores)["fact:u"].between(0, 1).all()
+    (folder,) = find_runs([world.folder / "run1"])
+    assert folder.scores()["fact:u"].between(0, 1).all()
 
     elsewhere = world.folder / "elsewhere"
     again = run(world, world.folder / "run3", f",guidance=1,captions_dir={elsewhere}")
