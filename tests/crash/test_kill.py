@@ -124,7 +124,7 @@ def test_a_killed_scoring_process_is_one_line_and_the_run_goes_on(tmp_path: Path
         command(data, tmp_path / "out"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("*/items/*.json")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob("*/scoring/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     for child in psutil.Process(process.pid).children():
         if "spawn_main" in " ".join(child.cmdline()):
