@@ -329,7 +329,7 @@ class _MetricChecks:
             raise Broken(
                 f"{_values([self.value, found])} by our own kernel and by {library.software.distribution}",
                 f"numbers within {library.tolerance:g}",
-                "report it, with the versions that 'rfbench doctor' prints; --exact-libraries computes by the library",
+                "report it, with the versions that 'rfbench doctor' prints; Setting.exact computes by the library",
             )
         return f"{abs(self.value - found):.1e} from {library.software.distribution}, allowed {library.tolerance:g}"
 
