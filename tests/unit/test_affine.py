@@ -102,7 +102,7 @@ def test_the_file_s_hash_is_the_identity_and_its_place_is_not(tmp_path: Path) ->
     other = fit_file(tmp_path / "other.json", training_ids="00ff00ff00ff00ff")
     identities = [Model(f"bicubic-affine:fit={path}").identity() for path in (one, same, other)]
     assert identities[0] == identities[1] != identities[2]
-    assert identities[0]["fit_sha256"] == sha256(one) and str(tmp_path) not in json.dumps(identities)
+    assert identities[0]["adapter"]["fit_sha256"] == sha256(one) and str(tmp_path) not in json.dumps(identities)
 
 
 def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,19 +150,27 @@ def test_a_reason_is_data_and_prints_as_words(tmp_path: Path, monkeypatch: pytes
         assert str(why) == f"{why.text}; {why.remedy}"
 
 
-def test_a_scoring_process_keeps_libraries_to_itself(capfd: Any) -> None:
+LOUD = """
+import os, warnings
+
+def loud(scorer):
+    'What a library does in a scoring process: it warns, prints, and writes to the stream under Python.'
+    warnings.warn_explicit("of a library", UserWarning, "/site-packages/pyiqa/archs/x.py", 1)
+    os.write(1, b"printed")
+    return 1
+"""
+
+
+def test_a_scoring_process_keeps_libraries_to_itself(
+    capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bench.score.pool import Scoring
 
+    (tmp_path / "loud_library.py").write_text(LOUD)
+    monkeypatch.syspath_prepend(tmp_path)  # where the scoring process finds it, too
     identities = {"psnr_rgb": metric_class("psnr_rgb")(Setting()).identity()}
     with Scoring[str, int](identities, Setting(), 1) as pool:
-        done = [*pool.submit("a", loud), *pool.drain()]
+        done = [*pool.submit("a", importlib.import_module("loud_library").loud), *pool.drain()]
     said = capfd.readouterr()
     assert done == [("a", 1)] and said.out == "" and "of a library" not in said.err
     assert "printed" in said.err
-
-
-def loud(scorer: Scorer) -> int:
-    """What a library does in a scoring process: it warns, prints, and writes to the stream under Python's."""
-    warnings.warn_explicit("of a library", UserWarning, "/site-packages/pyiqa/archs/x.py", 1)
-    os.write(1, b"printed\n")
-    return 1
