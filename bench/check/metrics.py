@@ -18,6 +18,7 @@ from bench.check.randomness import global_seed
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
 from bench.core.image import Image
+from bench.core.resample import resize
 from bench.metrics.base import GROUPS, Estimate, Library, Metric, Need, Reference, Score, Setting
 from bench.metrics.identity import rebuild
 from bench.metrics.registered import SUFFIX
@@ -29,6 +30,7 @@ _SIZES = ((1, 1), (6, 6), (30, 40), (161, 243))
 # Sums in another order differ by rounding; float32 networks by a little more.
 _RTOL = 1e-5
 _NOISE = 0.05
+_DESCRIBES = "it says what a prediction is like, not how good it is"
 _MOST = 40  # images of a set, for metrics that fit a distribution
 
 
@@ -54,7 +56,7 @@ def scene(height: int, width: int, seed: int = 0, noise: float = _NOISE, spread:
     hr = Image(truth, "reflectance", _BANDS, valid)
     pan = Image(truth.mean(axis=2, keepdims=True), "reflectance", ("PAN",), valid)
     n = (max(1, height // 4), max(1, width // 4))
-    lr = Image(np.ascontiguousarray(truth[: n[0], : n[1]]), "reflectance", _BANDS, np.ones(n, bool))
+    lr = Image(resize(truth, n), "reflectance", _BANDS, np.ones(n, bool))
     reference = Reference(f"check_{seed}", f"check_{seed}", rounded, truth[:, :, :3], hr, pan, lr, valid)
     image = Image(guess, "reflectance", _BANDS, valid)
     estimate = Estimate(guessed, guess[:, :, :3], image, guess[:, :, :3])
@@ -329,7 +331,7 @@ class _MetricChecks:
             raise Broken(
                 f"{_values([self.value, found])} by our own kernel and by {library.software.distribution}",
                 f"numbers within {library.tolerance:g}",
-                "report it, with the versions that 'rfbench doctor' prints; Setting.exact computes by the library",
+                "report it, with the versions that 'rfbench doctor' prints; --exact-libraries computes by the library",
             )
         return f"{abs(self.value - found):.1e} from {library.software.distribution}, allowed {library.tolerance:g}"
 
@@ -368,6 +370,8 @@ class _MetricChecks:
     def direction(self) -> str:
         if self.kind.level == "set" and "distribution" in self.kind.needs:
             raise Skipped("calibration of a set: as good with more noise, if as much was predicted")
+        if self.kind.describes:
+            raise Skipped(_DESCRIBES)
         worse, better = (self._measure(self._new(), *self._pairs(noise)).value for noise in (0.15, 0.02))
         self._clear = better
         if "reference" not in self.kind.needs:
@@ -391,6 +395,8 @@ class _MetricChecks:
             raise Skipped("needs no reference")
         if self.kind.level == "set" and "distribution" in self.kind.needs:
             raise Skipped("calibration of a set: an error of zero everywhere is badly calibrated")
+        if self.kind.describes:
+            raise Skipped(_DESCRIBES)
         values = {0.0: self._measure(self._new(), *map(_equal_spread, self._pairs(0.0))).value, 0.02: self._clear}
         if "distribution" in self.kind.needs:
             values[0.02] = self._measure(self._new(), *map(_equal_spread, self._pairs(0.02))).value

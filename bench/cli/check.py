@@ -82,15 +82,16 @@ def model(
 @command.command("metric", short_help="Identity, direction, order, sizes, ... of a metric.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME")
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
+@click.option("--exact-libraries", is_flag=True, help="As the library that defines it computes it.")
 @_device
 @_json
-def metric(name: str, weights_dir: Path | None, device: str, as_json: bool) -> int:
+def metric(name: str, weights_dir: Path | None, exact_libraries: bool, device: str, as_json: bool) -> int:
     """Identity, direction, order, sizes, flat images and missing pixels of a metric (pyiqa:NAME included)."""
     from bench.check.metrics import check_metric
     from bench.core.device import resolve_device
     from bench.metrics.base import Setting
 
-    setting = Setting(resolve_device(device), weights_dir)
+    setting = Setting(resolve_device(device), weights_dir, exact=exact_libraries)
     return _report(lambda tell: check_metric(name, setting, tell), as_json)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bench.cli.shared import (
+    exact_option,
     metrics_option,
     predicting_options,
     say_failed,
@@ -29,13 +30,16 @@ Examples:
 @click.command("run", epilog=_EPILOG)
 @predicting_options
 @metrics_option
+@exact_option
 @workers_option
 @click.option(
     "--strict",
     is_flag=True,
     help="Stop before anything is computed if a model lacks packages or weights, or a metric cannot be computed.",
 )
-def command(metrics: tuple[str, ...] | None, workers: int | None, strict: bool, **options: Any) -> int:
+def command(
+    metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool, **options: Any
+) -> int:
     """Run models on a dataset under a protocol, score them, and print the table.
 
     It is 'rfbench predict' and 'rfbench score' in one: what is there already is not computed again, so the same command
@@ -54,12 +58,15 @@ def command(metrics: tuple[str, ...] | None, workers: int | None, strict: bool, 
     from bench.score.run import run
 
     request = Request(workers=workers, strict=strict, **options)
-    scoring = execute.Request(metrics, request.device, workers, strict, request.weights_dir)
+    scoring = execute.Request(
+        metrics, request.device, workers, strict, request.weights_dir, exact_libraries=exact_libraries
+    )
     try:
         prepared = make_plan(request)
         # What is misspelt or missing is told before anything is predicted.
         protocol = resolve_protocol(request.protocol)
-        setting = Setting(resolve_device(request.device), request.weights_dir, protocol.quantise, protocol.border_px)
+        device = resolve_device(request.device)
+        setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px, exact_libraries)
         choice = choose_metrics(metrics, setting, strict=strict)
         say_prepared(prepared)
         say_skipped(choice.skipped, choice.lacking_weights)

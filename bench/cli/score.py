@@ -11,6 +11,7 @@ import click
 
 from bench.cli.shared import (
     device_option,
+    exact_option,
     metrics_option,
     say_failed,
     say_skipped,
@@ -101,6 +102,7 @@ _OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_sc
 @click.option(
     "--quantise", type=click.Choice(["8", "none"]), help="With --ref: round both to 8 bit before metrics.  [default: 8]"
 )
+@exact_option
 @device_option
 @workers_option
 @click.option(
@@ -141,7 +143,8 @@ def command(runs: tuple[Path, ...], pred: Path | None, form: str, save: Path | N
         raise RfbenchError(f"found {found} a run and --pred, expected one: rfbench score RUN, or --pred DIR --ref DIR")
     if save is not None:
         _check_save(save)
-    shared = {key: options.pop(key) for key in ("metrics", "device", "workers", "strict", "weights_dir")}
+    names = ("metrics", "exact_libraries", "device", "workers", "strict", "weights_dir")
+    shared = {key: options.pop(key) for key in names}
     if shared["workers"] is not None and shared["workers"] < 0:
         raise RfbenchError(f"--workers: found {shared['workers']}, expected 0 or more")
     scoring = execute.Request(**shared)

@@ -31,13 +31,19 @@ metrics_option = click.option(
     "--metrics",
     metavar="NAMES",
     callback=_names,
-    help="Comma-separated; 'default' and 'all' are understood, as is pyiqa:NAME.  [default: the paper's columns]",
+    help="Comma-separated; 'default', 'all', families such as 'opensr', and pyiqa:NAME are understood.  "
+    "[default: the paper's columns]",
 )
 weights_option = click.option(
     "--weights-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where pretrained files lie (also: $RFBENCH_WEIGHTS, ~/.cache/rfbench/weights).",
+)
+exact_option = click.option(
+    "--exact-libraries",
+    is_flag=True,
+    help="Compute metrics by the libraries that define them, not by our own kernels: slower; identities say which.",
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."

@@ -167,6 +167,8 @@ class Metric(ABC):
     title : the column's title in tables (``PSNR``).
     unit : of the value (``dB``, ``degrees``), empty for a pure number.
     direction : ``up`` where more is better, ``down`` where less is.
+    describes : whether it says what a prediction is like rather than how good it is, so that noise may raise or lower
+        it; ``direction`` is then the one in which papers read it.
     group : the family under which tables show it.
     level : ``image`` (``value``) or ``set`` (``features`` and ``reduce``).
     display : whether it looks at the rounded display images; then ``q8`` is part of its identity.
@@ -179,11 +181,12 @@ class Metric(ABC):
     package : the Python package that computes it; a metric without it is a reason.
     software : the installable packages that compute it, first the one that brings ``package``: a run records their
         versions, and a methods section cites them.
-    library : of a metric that our own kernels compute, the library that defines it: what ``Setting.exact`` asks for,
-        and ``rfbench check metric`` compares with.
+    library : of a metric that our own kernels compute, the library that defines it: what ``--exact-libraries``
+        (``Setting.exact``) asks for, and ``rfbench check metric`` compares with.
     licence : where use is restricted.
     citation : whose work it is: keys of ``bench/reports/cite/citations.bib``, BibTeX entries, or plain words.
     decimals : how many tables show: what 24 images can tell apart, and a little more; None for four significant digits.
+    family : the name by which ``--metrics`` asks for it together with others, and its place among them; None for none.
     default : its place among the columns of the default set, the lowest first; None where it is computed only when it
         is asked for by name. The paper's columns are 1 to 12.
     slow_on_cpu : takes minutes an image on a processor, and is left out there unless it is asked for by name.
@@ -202,6 +205,7 @@ class Metric(ABC):
     title: ClassVar[str]
     unit: ClassVar[str] = ""
     direction: ClassVar[Literal["up", "down"]]
+    describes: ClassVar[bool] = False
     group: ClassVar[Group]
     level: ClassVar[Literal["image", "set"]] = "image"
     display: ClassVar[bool] = True
@@ -216,6 +220,7 @@ class Metric(ABC):
     library: ClassVar[Library | None] = None
     licence: ClassVar[str] = ""
     decimals: ClassVar[int | None] = None
+    family: ClassVar[tuple[str, int] | None] = None
     default: ClassVar[int | None] = None
     slow_on_cpu: ClassVar[bool] = False
     revision: ClassVar[int] = 1
@@ -403,7 +408,7 @@ class Metric(ABC):
         if "reflectance" in self.needs:
             if estimate.image is None or estimate.image.unit != "reflectance":
                 return "the model does not predict reflectance"
-            if reference.hr is None or reference.hr.unit != "reflectance":
+            if "reference" in self.needs and (reference.hr is None or reference.hr.unit != "reflectance"):
                 return "the reference is not in reflectance"
         if not self._large_enough(*estimate.size):
             return self._too_small(*estimate.size)

@@ -1,7 +1,7 @@
 """What metrics of pixels compute, on whatever device is there, in double precision and in a fixed order.
 
-Written from the papers' equations. The libraries that define these metrics stay selectable (``Setting.exact``) and are
-what the tests hold this against. A sum is taken row by row on the device and then over the rows by numpy, so it does
+Written from the papers' equations. The libraries that define these metrics stay selectable (``--exact-libraries``), and
+the tests hold this against them. A sum is taken row by row on the device and then over the rows by numpy, so it does
 not depend on the number of threads, nor on what else is computed. An image is brought to the device once for all
 metrics (``image_of``).
 """

@@ -2,7 +2,7 @@
 
 Three questions. *Consistency*: what the prediction, brought back to LR, has lost of it. *Synthesis*: how much was
 added. *Correctness*: of what was added, how much lies towards the HR image (improvement), was left out (omission), or
-is neither in the LR nor in the HR image (hallucination). All from images in reflectance, in the bands that all three have.
+is neither in the LR nor in the HR image (hallucination). All from images in reflectance, in the bands that all have.
 
 Beside the package's own measures stands a second family, ``opensr_*_h``, without its two defects: there the HR
 image is first brought to the LR's radiometry, so that a model is not praised for what only differs between two sensors;
@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.core.errors import Unavailable
 from bench.core.image import RGB, Image
-from bench.metrics.base import Estimate, Metric, Reference
+from bench.metrics.base import Estimate, Metric, Need, Reference
 from bench.metrics.networks import inference
 from bench.metrics.software import SKIMAGE, TORCH
 
@@ -31,6 +31,7 @@ LIMIT_PX = 5.0
 SHARE = 0.75
 LAMBDA, TEMPERATURE = 0.05, 0.25
 CLASSES = ("improvement", "omission", "hallucination")
+UNCOUNTED = 255
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Correctness:
     synthesis : mean absolute difference from the LR image brought to the grid.
     improvement, omission, hallucination : mean memberships of the counted pixels; together 1.
     coverage : the share of pixels that are counted.
-    classes : uint8 (H, W), the index in ``CLASSES`` of each pixel's largest membership; 255 where it is not counted.
+    classes : uint8 (H, W), the index in ``CLASSES`` of a pixel's largest membership, ``UNCOUNTED`` where it has none.
     """
 
     synthesis: float
@@ -110,10 +111,11 @@ def correctness(
             raise Unavailable("no pixel is counted: LR and HR differ by the same everywhere")
         members = _memberships(d_im[counted] / d_ref[counted], d_om[counted] / d_ref[counted])
         defined = members.isfinite().all(dim=0)
-        classes = np.full(d_ref.shape, 255, np.uint8)
-        classes[counted.numpy()] = np.where(defined, members.nan_to_num().argmax(dim=0), 255).astype(np.uint8)
-        means = (float(m[defined].mean()) for m in members)
-        return Correctness(float((up - high).abs().mean()), *means, coverage=share, classes=classes)
+        classes = np.full(d_ref.shape, UNCOUNTED, np.uint8)
+        classes[counted.numpy()] = np.where(defined, members.nan_to_num().argmax(dim=0), UNCOUNTED).astype(np.uint8)
+        improvement, omission, hallucination = (float(m[defined].mean()) for m in members)
+        synthesis = float((up - high).abs().mean())
+        return Correctness(synthesis, improvement, omission, hallucination, coverage=share, classes=classes)
 
 
 def _memberships(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -179,8 +181,8 @@ def _down(high: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def _shift(moving: torch.Tensor, fixed: torch.Tensor) -> tuple[float, float]:
-    """Down and to the right, px, by which ``moving`` (C, H, W) fits ``fixed``: whitened phase correlation of the mean of
-    the bands, to a fiftieth of a pixel."""
+    """Down and to the right, px, by which ``moving`` (C, H, W) fits ``fixed``: whitened phase correlation of the mean
+    of the bands, to a fiftieth of a pixel."""
     from skimage.registration import phase_cross_correlation
 
     images = (x.mean(dim=0).numpy().astype(np.float32) for x in (fixed, moving))
@@ -237,14 +239,13 @@ class _Opensr(Metric):
     """What the measures share: three images in the bands that all have, looked at once for all of them."""
 
     group = "physics"
-    direction = "down"
+    direction: ClassVar[Literal["up", "down"]] = "down"
     display = False
-    needs = ("reference", "lr", "reflectance")
+    needs: ClassVar[tuple[Need, ...]] = ("reference", "lr", "reflectance")
     package = "skimage"
     software = (SKIMAGE, TORCH)
-    family = "opensr"
     decimals = 3
-    parameters = ("sharedbands", "border16up")
+    parameters: tuple[str, ...] = ("sharedbands", "border16up")
     citation = "aybar2024opensrtest"
     measure: ClassVar[str]
     harmonised: ClassVar[Literal["sr", "hr"]] = "sr"
@@ -259,38 +260,62 @@ class _Opensr(Metric):
     _undefined: ClassVar[str] = "no counted pixel has a class"
 
     def _looked_at(self, estimate: Estimate, reference: Reference) -> Consistency | Correctness:
-        key = f"opensr:{self.harmonised}"
-        if key not in estimate.cache:
-            lr, sr, hr, _ = _bands(estimate, reference)
-            estimate.cache[key] = correctness(lr, sr, hr, harmonise=self.harmonised)
-        found: Correctness = estimate.cache[key]
-        return found
+        return _correctness(estimate, reference, self.harmonised)
 
 
-def _bands(estimate: Estimate, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]]:
-    """LR, prediction and HR (C, H, W) in the bands that all have, and which of them are R, G, B (else the first)."""
-    assert estimate.image is not None and reference.hr is not None and reference.lr is not None
-    images = (reference.lr, estimate.image, reference.hr)
-    shared = tuple(b for b in reference.hr.bands if all(b in i.bands for i in images) and b != "PAN")
-    if not shared:
-        raise Unavailable("LR, prediction and HR share no band")
+def class_map(estimate: Estimate, reference: Reference, harmonised: Literal["sr", "hr"] = "sr") -> np.ndarray:
+    """Where a prediction improves, omits and invents: uint8 (H, W) on the reference's grid, indices in ``CLASSES``, and
+    ``UNCOUNTED`` in the border and where LR, prediction and HR agree.
+
+    Both sides come from ``bench.score.replay.replay`` for a finished run. ``harmonised`` as ``correctness`` has it:
+    ``sr`` is the map behind ``opensr_improvement``, ``hr`` that behind ``opensr_improvement_h``.
+
+    Raises
+    ------
+    Unavailable
+        What the metrics give as their reason.
+    """
+    if reference.hr is None or reference.lr is None or estimate.image is None:
+        raise Unavailable("a class map needs LR, HR and prediction in reflectance")
+    found = _correctness(estimate, reference, harmonised).classes
+    whole = np.full(reference.hr.size, UNCOUNTED, np.uint8)
+    top, left = ((n - m) // 2 for n, m in zip(whole.shape, found.shape, strict=True))
+    whole[top : top + found.shape[0], left : left + found.shape[1]] = found
+    return whole
+
+
+def _correctness(estimate: Estimate, reference: Reference, harmonised: Literal["sr", "hr"]) -> Correctness:
+    """Looked at once for all metrics of a family."""
+    key = f"opensr:{harmonised}"
+    if key not in estimate.cache:
+        assert estimate.image is not None and reference.lr is not None and reference.hr is not None
+        (lr, sr, hr), _ = _shared(reference.lr, estimate.image, reference.hr)
+        estimate.cache[key] = correctness(lr, sr, hr, harmonise=harmonised)
+    found: Correctness = estimate.cache[key]
+    return found
+
+
+def _shared(lr: Image, *others: Image) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Images in reflectance, (C, H, W) in the bands that all have, and those bands."""
+    images = (lr, *others)
+    bands = tuple(b for b in others[-1].bands if all(b in i.bands for i in images) and b != "PAN")
+    if not bands:
+        raise Unavailable(f"LR and prediction {'and HR ' * (len(others) > 1)}share no band")
     if any(i.unit != "reflectance" for i in images):
         raise Unavailable("the LR image is not in reflectance")
-    if not reference.lr.valid.all():
-        raise Unavailable(f"{int((~reference.lr.valid).sum())} LR pixels without data")
-    rgb = tuple(shared.index(b) for b in RGB) if set(RGB) <= set(shared) else (0,)
-    lr, sr, hr = (_chw(i, shared) for i in images)
-    return lr, sr, hr, rgb
-
-
-def _chw(image: Image, bands: tuple[str, ...]) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(image.select(bands).values, 2, 0))
+    if not lr.valid.all():
+        raise Unavailable(f"{int((~lr.valid).sum())} LR pixels without data")
+    return [np.ascontiguousarray(np.moveaxis(i.select(bands).values, 2, 0)) for i in images], bands
 
 
 class _Consistency(_Opensr):
+    needs = ("lr", "reflectance")
+
     def _looked_at(self, estimate: Estimate, reference: Reference) -> Consistency | Correctness:
         if "opensr:lr" not in estimate.cache:
-            lr, sr, _, rgb = _bands(estimate, reference)
+            assert estimate.image is not None and reference.lr is not None  # ``needs`` says so
+            (lr, sr), bands = _shared(reference.lr, estimate.image)
+            rgb = tuple(bands.index(b) for b in RGB) if set(RGB) <= set(bands) else (0,)
             estimate.cache["opensr:lr"] = consistency(lr, sr, rgb)
         found: Consistency = estimate.cache["opensr:lr"]
         return found
@@ -299,8 +324,8 @@ class _Consistency(_Opensr):
 class OpensrReflectance(_Consistency):
     """Consistency of reflectance with the LR image: mean absolute difference, after the prediction is brought to LR.
 
-    Bilinear with antialiasing, over pixels and shared bands, without a border of 16 px (in whole LR pixels, so that any
-    factor works). As opensr-test 1.3.3's ``reflectance``.
+    Bilinear with antialiasing, over pixels and the bands that both have, without a border of 16 px (in whole LR pixels,
+    so that any factor works). As opensr-test 1.3.3's ``reflectance``.
 
     Source: C. Aybar et al., IEEE GRSL 21, 2024, doi:10.1109/LGRS.2024.3401394.
 
@@ -309,6 +334,7 @@ class OpensrReflectance(_Consistency):
 
     name = "opensr_reflectance"
     title = "Refl."
+    family = ("opensr", 1)
     decimals = 4
     summary = "opensr-test: difference from LR in reflectance"
     equation = "mean |LR - down(SR)|"
@@ -317,8 +343,8 @@ class OpensrReflectance(_Consistency):
 
 
 class OpensrSpectral(_Consistency):
-    """Consistency of spectra with the LR image: mean angle over all shared bands, in degrees, after the prediction is
-    brought to LR. As opensr-test 1.3.3's ``spectral``; one band has no angle.
+    """Consistency of spectra with the LR image: mean angle over the bands that both have, in degrees, after the
+    prediction is brought to LR. As opensr-test 1.3.3's ``spectral``; one band has no angle.
 
     Source: as ``opensr_reflectance``.
 
@@ -327,6 +353,7 @@ class OpensrSpectral(_Consistency):
 
     name = "opensr_spectral"
     title = "Spectral"
+    family = ("opensr", 2)
     unit = "degrees"
     decimals = 2
     summary = "opensr-test: spectral angle to LR"
@@ -349,6 +376,7 @@ class OpensrSpatial(_Consistency):
 
     name = "opensr_spatial"
     title = "Spatial"
+    family = ("opensr", 3)
     unit = "LR px"
     decimals = 3
     summary = "opensr-test: shift against LR"
@@ -369,7 +397,9 @@ class OpensrSynthesis(_Opensr):
 
     name = "opensr_synthesis"
     title = "Synthesis"
+    family = ("opensr", 4)
     direction = "up"
+    describes = True
     decimals = 4
     parameters = ("sharedbands", "border16up", "hist", "pcc5px")
     summary = "opensr-test: how much was added to LR"
@@ -383,8 +413,8 @@ class OpensrImprovement(_Opensr):
 
     The prediction is brought to the HR image's histograms, exactly, and to its place. With the normalised differences
     d_ref of LR and HR, d_im of prediction and HR, d_om of prediction and LR, a pixel counts where one of them is above
-    the value that a quarter of d_ref is above; a = d_im / d_ref, b = d_om / d_ref, and the pixel belongs by a softmin of
-    temperature 0.25 to I = a + b (1 - e^(-0.05 (a + b - 1))), to O, the same with a and b exchanged, and to
+    the value that a quarter of d_ref is above; a = d_im / d_ref, b = d_om / d_ref, and the pixel belongs by a
+    softmin of temperature 0.25 to I = a + b (1 - e^(-0.05 (a + b - 1))), to O, the same with a and b exchanged, and to
     U = e^(-0.05 a b). The mean over counted pixels, as opensr-test 1.3.3.
 
     Source: as ``opensr_reflectance``.
@@ -396,7 +426,8 @@ class OpensrImprovement(_Opensr):
 
     name = "opensr_improvement"
     title = "Improv."
-    direction = "up"
+    family = ("opensr", 5)
+    direction: ClassVar[Literal["up", "down"]] = "up"
     parameters = ("sharedbands", "border16up", "hist", "pcc5px", "nd", "auto75", "lambda0.05", "softmin0.25")
     summary = "opensr-test: share of change that is true"
     equation = "mean softmin_T(I, O, U)_I over counted pixels"
@@ -412,6 +443,7 @@ class OpensrOmission(OpensrImprovement):
 
     name = "opensr_omission"
     title = "Omission"
+    family = ("opensr", 6)
     direction = "down"
     summary = "opensr-test: share of change that is left out"
     equation = "mean softmin_T(I, O, U)_O over counted pixels"
@@ -426,6 +458,7 @@ class OpensrHallucination(OpensrImprovement):
 
     name = "opensr_hallucination"
     title = "Halluc."
+    family = ("opensr", 7)
     direction = "down"
     summary = "opensr-test: share of change that is invented"
     equation = "mean softmin_T(I, O, U)_U over counted pixels"
@@ -449,6 +482,7 @@ class OpensrImprovementH(OpensrImprovement):
 
     name = "opensr_improvement_h"
     title = "Improv.-h"
+    family = ("opensr", 8)
     parameters = _HARMONISED
     summary = "Share of change that is true, HR in LR's radiometry"
     harmonised = "hr"
@@ -462,6 +496,7 @@ class OpensrOmissionH(OpensrOmission):
 
     name = "opensr_omission_h"
     title = "Omission-h"
+    family = ("opensr", 9)
     parameters = _HARMONISED
     summary = "Share of change that is left out, HR in LR's radiometry"
     harmonised = "hr"
@@ -475,6 +510,7 @@ class OpensrHallucinationH(OpensrHallucination):
 
     name = "opensr_hallucination_h"
     title = "Halluc.-h"
+    family = ("opensr", 10)
     parameters = _HARMONISED
     summary = "Share of change that is invented, HR in LR's radiometry"
     harmonised = "hr"

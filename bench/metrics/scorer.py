@@ -69,9 +69,21 @@ def default_set() -> tuple[str, ...]:
     return tuple(name for _, name in sorted(found))
 
 
+@functools.cache
+def families() -> dict[str, tuple[str, ...]]:
+    """The metrics that are asked for together by one name (``Metric.family``), in their order."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in registry.names("metrics"):
+        with contextlib.suppress(RfbenchError):
+            family = metric_class(name).family
+            if family is not None:
+                found.setdefault(family[0], []).append((family[1], name))
+    return {family: tuple(name for _, name in sorted(of)) for family, of in found.items()}
+
+
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics of ``--metrics``, in order and once each; ``default``, ``all`` and ``registered`` (those of the
-    default set after registration) are understood."""
+    """The metrics of ``--metrics``, in order and once each; ``default``, ``all``, ``registered`` (those of the default
+    set after registration) and families (``opensr``) are understood."""
     found: list[str] = []
     for name in names or ("default",):
         if name == "default":
@@ -82,8 +94,10 @@ def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
             found += [n + SUFFIX for n in default_set() if can_register(metric_class(n))]
         elif name.startswith("pyiqa:") or name.removesuffix(SUFFIX) in registry.points("metrics"):
             found.append(name)
+        elif name in families():
+            found += families()[name]
         else:
-            known = [*registry.points("metrics"), "default", "all", "registered"]
+            known = [*registry.points("metrics"), *families(), "default", "all", "registered"]
             raise unknown("metric", name, known, hint="'rfbench ls metrics' lists them")
     return tuple(dict.fromkeys(found))
 
@@ -137,9 +151,12 @@ class _Broken(Metric):
         return self._why
 
 
-def distributions(names: Iterable[str]) -> tuple[str, ...]:
+def distributions(names: Iterable[str], setting: Setting = Setting()) -> tuple[str, ...]:
     """The installable packages that compute some metrics, each once: what a run records the versions of."""
-    return tuple(dict.fromkeys(s.distribution for name in names for s in metric_class(name).software))
+    found: list[Software] = []
+    for kind in map(metric_class, names):
+        found += [kind.library.software] if setting.exact and kind.library is not None else kind.software
+    return tuple(dict.fromkeys(software.distribution for software in found))
 
 
 @functools.cache

@@ -63,7 +63,7 @@ class Request:
     """What the user asked to be scored; the fields are the options of ``rfbench score``.
 
     ``metrics`` None stands for the default set, ``workers`` None for what the machine and the work suggest, ``data``
-    None for where the run found its dataset.
+    None for where the run found its dataset. ``exact_libraries`` computes metrics by the libraries that define them.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -72,6 +72,7 @@ class Request:
     strict: bool = False
     weights_dir: Path | None = None
     data: str | None = None
+    exact_libraries: bool = False
 
 
 @dataclass
@@ -161,7 +162,13 @@ class _Group:
                 stack.enter_context(run.lock())
             self.tasks = tasks_of(self.runs[0], self.request.data)
             protocol = self.tasks.protocol
-            self.setting = Setting(self.device, self.request.weights_dir, protocol.quantise, protocol.border_px)
+            self.setting = Setting(
+                self.device,
+                self.request.weights_dir,
+                protocol.quantise,
+                protocol.border_px,
+                self.request.exact_libraries,
+            )
             self.choice = choose_metrics(self.request.metrics, self.setting, strict=self.request.strict)
             self.outcome.names = tuple(dict.fromkeys([*self.outcome.names, *self.choice.metrics]))
             self.outcome.skipped |= self.choice.skipped
@@ -426,7 +433,7 @@ class _Group:
             MetricScores(
                 metric=described(metric), cells=cells, predictions_sha256=predictions,
                 device=self.device.partition(":")[0],
-                software=decode(provenance.software(distributions([name])), Software, "software"),
+                software=decode(provenance.software(distributions([name], self.setting)), Software, "software"),
             ),
             {key: score for key, score in scores.items() if score is not None},
             facts,

@@ -66,13 +66,22 @@ def cases() -> tuple[Case, ...]:
         cases_draws,
         cases_fidelity,
         cases_networks,
+        cases_opensr,
         cases_physics,
         cases_realism,
         cases_uncertainty,
     )
 
     found: list[Case] = []
-    for module in (cases_fidelity, cases_networks, cases_realism, cases_physics, cases_uncertainty, cases_draws):
+    for module in (
+        cases_fidelity,
+        cases_networks,
+        cases_realism,
+        cases_physics,
+        cases_opensr,
+        cases_uncertainty,
+        cases_draws,
+    ):
         found += module.CASES
     assert len({c.name for c in found}) == len(found), "two cases of one name"
     return tuple(found)

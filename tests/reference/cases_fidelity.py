@@ -134,7 +134,7 @@ def _fsimc_matlab_power() -> Values:
 CASES = [
     Case("psnr_rgb", "equation", "10 log10(1 / MSE) pixel by pixel", _psnr_equation, 1e-9),
     *(
-        Case(name, "library", f"{library} (`Setting.exact`)", lambda n=name: by_library(n), tolerance, note=note)
+        Case(name, "library", f"{library} (`--exact-libraries`)", lambda n=name: by_library(n), tolerance, note=note)
         for name, library, tolerance, note in (
             ("psnr_rgb", "scikit-image", 1e-9, ""), ("ssim_rgb", "scikit-image", 1e-9, ""),
             ("fsim", "pyiqa", 5e-5, "its filters are built in single precision"),

@@ -245,7 +245,7 @@ CASES = [
     Case("de00", "equation", "sRGB to Lab (D65) and eq. 28-34, pixel by pixel", _de00_equation, 1e-6),
     Case("de00", "closed form", "white against black: 100",
          lambda: (score("de00", (solid((1, 1, 1)), solid((0, 0, 0)))), 100.0), 1e-3),
-    Case("de00", "library", "colour-science (`Setting.exact`)", lambda: by_library("de00"), 1e-6),
+    Case("de00", "library", "colour-science (`--exact-libraries`)", lambda: by_library("de00"), 1e-6),
     Case("de00", "library", "skimage.color", _de00_skimage, 2e-3, note="its white point has other last digits"),
     Case("d_lambda", "equation", "eq. 38, window by window, the LR brought to the fused size",
          lambda: _pan("d_lambda", lambda *_: _equation("d_lambda")), 1e-9),

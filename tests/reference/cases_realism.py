@@ -294,7 +294,7 @@ CASES = [
     Case("niqe", "equation", "eq. 24 in float64, a colour picture",
          lambda: _niqe_equation(grey=False), 2e-3, relative=True,
          note="one luma in 3000 lies exactly between two grey levels and is rounded either way"),
-    Case("niqe", "library", "pyiqa (`Setting.exact`)", lambda: by_library("niqe", noisy_pair(200, 300)), 1e-4,
+    Case("niqe", "library", "pyiqa (`--exact-libraries`)", lambda: by_library("niqe", noisy_pair(200, 300)), 1e-4,
          relative=True, note="its window is of single precision"),
     *(
         Case("niqe", "published", TID.format(name) + " (LIVE's MATLAB release)",

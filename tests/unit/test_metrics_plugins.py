@@ -50,10 +50,10 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
         monkeypatch.setattr(registry, "points", lambda of: points)
         monkeypatch.setattr(registry, "load", lambda of, name: kind if name == "mine" else load(of, name))
 
-    for cached in (scorer.default_set, scorer.software_of):
+    for cached in (scorer.default_set, scorer.families, scorer.software_of):
         cached.cache_clear()
     yield as_mine
-    for cached in (scorer.default_set, scorer.software_of):
+    for cached in (scorer.default_set, scorer.families, scorer.software_of):
         cached.cache_clear()
 
 
