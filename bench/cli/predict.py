@@ -17,6 +17,7 @@ _EPILOG = """\b
 Examples:
   rfbench predict --model rareflow --model bicubic --out today
   rfbench score today --metrics psnr_rgb,ssim_rgb
+  rfbench predict --model seesr:dtype=float16,draws=1 --model bicubic --batch-size auto
 """
 
 

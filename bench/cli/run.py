@@ -14,7 +14,6 @@ from bench.cli.shared import (
     say_failed,
     say_skipped,
     settle_threads,
-    workers_option,
 )
 
 settle_threads()
@@ -31,7 +30,6 @@ Examples:
 @predicting_options
 @metrics_option
 @exact_option
-@workers_option
 @click.option(
     "--strict",
     is_flag=True,

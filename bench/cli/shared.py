@@ -52,14 +52,22 @@ workers_option = click.option(
     "--workers",
     type=int,
     metavar="N",
-    help="Scoring processes; 0 scores in this one. No number depends on it.  [default: one a core, at most 4; none for "
-    "few images]",
+    help="Processes that predict on a processor (this one among them), then as many that score; 0: all in this one. No "
+    "number depends on it.  [default: one a core where that pays and memory allows, of those that score at most 4]",
 )
+
+
+def _batch_size(context: click.Context, option: click.Parameter, text: str) -> int | str:
+    from bench.models.call import batch_size_of
+
+    return batch_size_of(text, "--batch-size") or "auto"
+
 
 _PREDICTING = (
     click.option(
         "--model", "models", multiple=True, required=True, metavar="NAME[:KEY=VALUE,...]",
-        help="A model; repeat for several. path/file.py:Class names a class of a file; every model takes label=NAME.",
+        help="A model; repeat for several. path/file.py:Class names a class of a file. Every model takes label=NAME, and "
+        "dtype, draws and batch in place of the command's.",
     ),
     click.option(
         "--protocol", default="paired", show_default=True, metavar="NAME[:KEY=VALUE,...]",
@@ -71,11 +79,15 @@ _PREDICTING = (
     ),
     click.option("--split", default="test", show_default=True, help="Which of the dataset's images."),
     device_option,
+    workers_option,
     click.option(
         "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16", "bfloat16"]),
         help="Arithmetic of networks; interpolation stays float32.",
     ),
-    click.option("--batch-size", default=1, show_default=True, metavar="N", help="Images a model gets at once."),
+    click.option(
+        "--batch-size", default="1", show_default=True, metavar="N|auto", callback=_batch_size,
+        help="Images a model gets at once; auto: the most that a GPU's memory holds, found once.",
+    ),
     click.option(
         "--draws", default=4, show_default=True, metavar="K",
         help="Draws of a stochastic model; uncertainty metrics use all.",

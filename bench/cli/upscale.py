@@ -114,7 +114,7 @@ def command(source: Path, target: Path, **options: Any) -> int:
     from bench.core import provenance
     from bench.upscale import upscale
 
-    torch.set_num_threads(max(1, provenance.cores() - 1))  # as 'rfbench run': the same sums, the same numbers
+    torch.set_num_threads(max(1, provenance.cores() - 1))  # tiles come one after the other
     try:
         upscale(source, target, progress=True, **options)
     except KeyboardInterrupt:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from bench.core import provenance
 from bench.core.errors import RfbenchError
+
+
+def set_threads(device: str) -> None:
+    """Torch's threads in a process that predicts: on a processor one, since sums depend on how many there are, and
+    images are predicted by several processes instead. Beside a GPU one core is left to reading and the system."""
+    import torch
+
+    torch.set_num_threads(1 if device == "cpu" else max(1, provenance.cores() - 1))
 
 
 def resolve_device(name: str) -> str:

@@ -53,6 +53,11 @@ def register(kind: Kind, name: str, found: Any) -> None:
     _registered[kind, name] = found
 
 
+def is_in_process(kind: Kind, name: str) -> bool:
+    """Whether a name was registered for this process alone, so that no other one knows it."""
+    return (kind, name) in _registered
+
+
 def forget() -> None:
     """Forget what was found: what was installed meanwhile is found again, what was registered here is gone."""
     _registered.clear()

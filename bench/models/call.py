@@ -98,6 +98,8 @@ class _Raw:
 
 _BY_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)(?::(?P<options>.*))?", re.DOTALL)
 """A model by the file of its code: ``path/file.py:Class[:key=value,...]``."""
+OF_EVERY_MODEL = ("label", "dtype", "draws", "batch")
+"""Options that every model takes: what it is called, and what stands before the command's own."""
 _NOTED_BEYOND = 1e-3  # of display range: what lies nearer to it is rounding
 
 
@@ -105,12 +107,21 @@ class Model:
     """A registered model with its options, ready to answer tasks."""
 
     def __init__(
-        self, text: str, *, device: str = "cpu", dtype: str = "float32", weights_dir: Path | None = None
+        self,
+        text: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        draws: int = 1,
+        batch_size: int = 1,
+        weights_dir: Path | None = None,
     ) -> None:
         """``text`` is ``NAME[:key=value,...]``, or ``path/file.py:Class[:key=value,...]`` for a class of a file.
 
-        Every model takes the option ``label``, its name in tables. ``weights_dir`` is where pretrained files lie,
-        beside the usual folders (``bench.weights.folders``).
+        Every model takes the options ``label``, its name in tables, and ``dtype``, ``draws`` and ``batch``, which stand
+        before those of the command, ``dtype``, ``draws`` and ``batch_size`` (0: the largest that fits). Where a model
+        has an option of such a name itself, it is the model's. ``weights_dir`` is where pretrained files lie, beside
+        the usual folders (``bench.weights.folders``).
 
         Raises
         ------
@@ -119,15 +130,20 @@ class Model:
         """
         spec, adapter_class, options = _resolved(text)
         name = spec.name
-        label = options.pop("label", None) if "label" not in spec.default_options else None
+        every = {key: options.pop(key) for key in OF_EVERY_MODEL if key in options and key not in spec.default_options}
         for key in options:
             if key not in spec.default_options:
-                raise unknown(f"option of model {name}", key, [*spec.default_options, "label"])
+                raise unknown(f"option of model {name}", key, [*spec.default_options, *OF_EVERY_MODEL])
+        label, dtype = every.get("label"), every.get("dtype", dtype)
         if dtype not in spec.dtypes:
-            raise RfbenchError(f"--dtype: found {dtype}, expected {' or '.join(spec.dtypes)}, the arithmetic of {name}")
+            where = f"--model {name}:dtype" if "dtype" in every else "--dtype"
+            raise RfbenchError(f"{where}: found {dtype}, expected {' or '.join(spec.dtypes)}, the arithmetic of {name}")
         self.text = text
         self.options = spec.default_options | options
+        self.asked = every
         self.device, self.dtype = device, dtype
+        self.draws = whole(every["draws"], f"--model {name}:draws") if "draws" in every else draws
+        self.batch_size = batch_size_of(every["batch"], f"--model {name}:batch") if "batch" in every else batch_size
         with contained(f"model {name}", RfbenchError):
             adapter = adapter_class(**self.options)
             self.adapter: Adapter = adapter
@@ -432,6 +448,18 @@ class Model:
                 raise RfbenchError(
                     f"{name} runs from {found[0]:.4g} to {found[1]:.4g}, expected {unit} of about [0, 1]"
                 )
+
+
+def whole(text: str, where: str) -> int:
+    """A number of one or more; RfbenchError that begins with ``where``."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) <= 1_000_000:
+        raise RfbenchError(f"{where}: found '{one_line(text, 40)}', expected a whole number of 1 or more")
+    return int(text)
+
+
+def batch_size_of(text: str, where: str) -> int:
+    """The number of images that a model gets at once, where ``auto`` is 0; RfbenchError that begins with ``where``."""
+    return 0 if text == "auto" else whole(text, where)
 
 
 def unfit(spec: ModelSpec, bands: Sequence[str] | None, unit: str) -> str:

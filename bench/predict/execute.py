@@ -1,37 +1,44 @@
-"""Execute a plan: one model after the other predicts what is pending, and commits each batch as it is done.
+"""Execute a plan: one model after the other predicts what is pending, and each batch is committed as it is done.
 
 A model is loaded, predicts, and is let go before the next one is loaded, so memory holds the largest of them and not
 all. What is done already is not done again. Nothing is scored here: that is ``bench.score``'s part.
+
+On a processor a model computes in one thread, and other processes, each with the model, predict beside this one where
+that pays: no bit depends on how many they are, since noise comes from names and every process computes alike. With a
+cluster (``bench.executors.cluster``) all is predicted there. Only this process writes into the run folder.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from bench.core import provenance
-from bench.core.contain import PluginFailed, described, kept_traceback
+from bench.core import memory, provenance, registry
+from bench.core.contain import PluginFailed
+from bench.core.device import set_threads
 from bench.core.errors import ItemError, RfbenchError, one_line
 from bench.core.progress import Progress
 from bench.core.typed import decode
 from bench.data.captions import NONE, TEMPLATE
-from bench.data.dataset import Dataset, Record
-from bench.metrics.base import Reference
-from bench.models.call import Answer, Model
+from bench.data.dataset import Record
+from bench.executors.crew import Crew, Feeder, Job, Units
+from bench.models.call import Model
 from bench.predict.plan import Prepared, make_room
-from bench.protocols.base import Protocol, Task
+from bench.predict.unit import Answered, Predictor, Recipe, identity_digest, keep, predict_unit, predictor
+from bench.protocols.base import Task
 from bench.records.folder import RunFolder
-from bench.records.types import ItemRecord, Software
+from bench.records.types import Software
+
+Ids = tuple[str, ...]
 
 
 class _LeftOut(PluginFailed):
@@ -39,6 +46,8 @@ class _LeftOut(PluginFailed):
 
 
 _TRACEBACKS = 5  # kept of a session; the images after them fail alike
+_A_PROCESS_PAYS_FROM_S = 12.0  # of work for each: starting one, importing torch and loading the model takes seconds
+_MEMORY_MARGIN = 1.2  # on what a process was seen to need
 
 
 @dataclass
@@ -67,7 +76,7 @@ def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
         A folder holds another run, or another process runs in it.
     """
     flags = provenance.deterministic()
-    _set_threads()
+    set_threads(prepared.device)
     outcome = Outcome({})
     for model in prepared.models:
         label = model.label
@@ -82,153 +91,242 @@ def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
             folder = prepared.folders[model.label]
             about = {"stage": "predict", "data": prepared.request.data}
             folder.begin_session(session(prepared.device, command_line) | about)
-            pending = _pending(prepared, folder)
-            total, done = len(prepared.records), len(prepared.records) - len(pending)
-            if done:
-                print(f"{model.label}: {done} of {total} predictions were there", file=sys.stderr)
-            outcome.done[model.label] = done
-            facts: dict[str, Any] = {}
+            run = _Run(prepared, model, folder)
             try:
-                if pending:
-                    facts = _run(prepared, model, folder, pending)
-                    outcome.new[model.label] = len(pending)
+                outcome.done[model.label], outcome.new[model.label] = run.finish()
             except _LeftOut as error:
                 outcome.left_out[model.label] = str(error)
-                facts = {"error": str(error), "traceback": error.traceback}
+                run.facts |= {"error": str(error), "traceback": error.traceback}
             else:
-                if pending or not folder.predictions.is_complete:
-                    folder.predictions.finish(r.id for r in prepared.records)
                 folder.tidy()
                 outcome.folders[model.label] = folder
-            folder.end_session({"ended": now()} | facts)
+            folder.end_session({"ended": now()} | run.facts)
     return outcome
 
 
-def _pending(prepared: Prepared, folder: RunFolder) -> set[str]:
-    """The images that are still to be predicted: uncommitted ones, failed ones, and those whose file was damaged.
+def _pending(batches: Sequence[Sequence[Record]], folder: RunFolder) -> list[Ids]:
+    """The batches that are still to be predicted: those with an image that is uncommitted, that failed, or whose file
+    was damaged.
 
     A batch is the unit of commit: with one image missing, all of it is run again.
     """
-    done = {r.id for r in prepared.records if folder.predictions.is_done(r.id)}
-    damaged = [
-        r.id for r in prepared.records
-        if r.id not in done and (item := folder.predictions.item(r.id)) is not None and not item.error
-    ]  # fmt: skip
+    damaged, pending = list[str](), list[Ids]()
+    for batch in batches:
+        done = [folder.predictions.is_done(r.id) for r in batch]
+        if not all(done):
+            pending.append(tuple(r.id for r in batch))
+        for record, is_done in zip(batch, done, strict=True):
+            item = None if is_done else folder.predictions.item(record.id)
+            damaged += [record.id] if item is not None and not item.error else []
     if damaged:
         print(
             f"warning: {folder.path}: {len(damaged)} predictions are damaged ({one_line(damaged[0], 60)}"
             f"{', ...' if len(damaged) > 1 else ''}); they are made again",
             file=sys.stderr,
         )
-    return {r.id for batch in prepared.batches() if any(r.id not in done for r in batch) for r in batch}
+    return pending
 
 
-def _run(prepared: Prepared, model: Model, folder: RunFolder, pending: set[str]) -> dict[str, Any]:
-    """Predict the pending batches with one model; returns what ``host.json`` shall say of it."""
-    work = [batch for batch in prepared.batches() if batch[0].id in pending]
-    total, left = len(prepared.records), len(pending)
-    tracebacks: list[str] = []
-    spent = 0.0
-    started = time.perf_counter()
-    try:
+class _Run:
+    """One model and its pending batches. ``facts`` are what ``host.json`` shall say of it."""
+
+    def __init__(self, prepared: Prepared, model: Model, folder: RunFolder) -> None:
+        self.prepared, self.model, self.folder = prepared, model, folder
+        self.facts: dict[str, Any] = {}
+        self._lock = threading.Lock()  # what a crew brings is kept in another thread
+        self._tracebacks: list[str] = []
+        self._retreats: dict[str, None] = {}
+        self._peak = memory.Peak()
+        self._spent_s, self._spent_here_s, self._batches_here = 0.0, 0.0, 0
+        self._peak_bytes, self._device_peak_bytes = 0, list[int]()
+
+    def finish(self) -> tuple[int, int]:
+        """Predict what is pending; returns how many images were there, and how many were predicted."""
+        model, folder = self.model, self.folder
+        batches = self.prepared.batches(model.batch_size)
+        pending = _pending(batches, folder)
+        total, left = sum(map(len, batches)), sum(map(len, pending))
+        if total > left:
+            print(f"{model.label}: {total - left} of {total} predictions were there", file=sys.stderr)
+        if pending:
+            self._run(pending, total)
+        if self.prepared.request.shard is None and (pending or not folder.predictions.is_complete):
+            folder.predictions.finish(r.id for r in self.prepared.records)
+        return total - left, left
+
+    def _run(self, pending: list[Ids], total: int) -> None:
+        left = sum(map(len, pending))
+        captions = self._captions(pending)
+        self._peak.restart()
+        memory.restart_device_peak(self.model.device)
         try:
-            model.load()
-            if model.spec.supports_prompt and prepared.protocol.captions not in (NONE, TEMPLATE):
-                model.prepare(sorted({r.caption for batch in work for r in batch}))
+            self._load(captions)
+            with Progress(total, total - left, self.model.label, ("predict",)) as progress:
+                self._predict(Units(pending), captions, progress)
+            self.facts |= self.model.adapter.session()
+        finally:
+            self._saw(self._peak.seen(), memory.device_peak_bytes(self.model.device), self.model.retreats)
+            self.model.close()
+            memory.give_back()
+        after = memory.resident_bytes()
+        self.facts |= {
+            "predicted": left,
+            "predict_s": round(self._spent_s, 6),
+            "peak_host_bytes": self._peak_bytes,
+            "peak_device_bytes": max(self._device_peak_bytes, default=None),
+            "closed_host_bytes": after,
+            "retreats": [*self._retreats],
+        }
+        if self._tracebacks:
+            self.facts["tracebacks"] = self._tracebacks
+        most, held = memory.shown(self._peak_bytes), memory.shown(after)
+        print(f"{self.model.label}: closed; at its peak {most} were held, now {held}", file=sys.stderr)
+
+    def _captions(self, pending: Sequence[Ids]) -> tuple[str, ...]:
+        """The captions to come, of a model that reads the dataset's."""
+        if not self.model.spec.supports_prompt or self.prepared.protocol.captions in (NONE, TEMPLATE):
+            return ()
+        wanted = {i for batch in pending for i in batch}
+        return tuple(sorted({r.caption for r in self.prepared.records if r.id in wanted}))
+
+    def _load(self, captions: Sequence[str]) -> None:
+        started = time.perf_counter()
+        try:
+            self.model.load()
+            if captions:
+                self.model.prepare(captions)
         except RfbenchError as error:
-            words = str(error) if str(error).startswith("model ") else f"model {model.label}: {error}"
+            words = str(error) if str(error).startswith("model ") else f"model {self.model.label}: {error}"
             raise _LeftOut(words, getattr(error, "traceback", "")) from None
-        loaded = time.perf_counter() - started
-        with Progress(total, total - left, model.label, ("predict",)) as progress:
-            for records, tasks in prefetched(prepared.protocol, prepared.dataset, work):
+        self.facts["load_s"] = round(time.perf_counter() - started, 3)
+
+    # --- predicting -------------------------------------------------------------------------------------------
+
+    def _predict(self, units: Units[Ids], captions: tuple[str, ...], progress: Progress) -> None:
+        """Predict all units: this process from the front, other processes, once they pay, from the end."""
+        prepared = self.prepared
+        records = {r.id: r for r in prepared.records}
+        state = Predictor(
+            self.model, prepared.protocol, prepared.dataset, records, prepared.request.seed, self._peak
+        )  # fmt: skip
+        helpers = _Helpers(self, captions, lambda answered: self._keep(answered, progress))
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader, helpers:
+            ahead: tuple[Ids, Future[list[Task | ItemError]]] | None = None
+            while True:
+                helpers.start_where_they_pay(units)
+                batch = units.take_front()
+                if batch is None:
+                    if helpers.join():
+                        continue  # one was lost, and what it had in hand is to be done here
+                    return
+                tasks = ahead[1].result() if ahead is not None and ahead[0] == batch else state.tasks(batch)
+                following = units.front()
+                ahead = (following, reader.submit(state.tasks, following)) if following is not None else None
                 began = time.perf_counter()
-                _batch(prepared, model, folder, records, tasks, tracebacks)
-                spent += time.perf_counter() - began
-                progress.advance("predict", len(records))
-        seen = {"retreats": model.retreats} | model.adapter.session()
-    finally:
-        model.close()
-    facts = {"predicted": left, "load_s": round(loaded, 3), "predict_s": round(spent, 6), **seen}
-    return facts | ({"tracebacks": tracebacks} if tracebacks else {})
+                made = state.answer(batch, tasks)
+                seconds = time.perf_counter() - began
+                self._spent_here_s, self._batches_here = self._spent_here_s + seconds, self._batches_here + 1
+                self._keep(Answered(made, seconds), progress)
+
+    def _keep(self, answered: Answered, progress: Progress) -> None:
+        """Commit a batch, from whatever process it came."""
+        with self._lock:
+            for made in answered.made:
+                keep(self.folder, made)
+                if made.traceback and len(self._tracebacks) < _TRACEBACKS:
+                    self._tracebacks.append(made.traceback)
+            self._spent_s += answered.seconds
+            self._saw(answered.peak_host_bytes, answered.peak_device_bytes, answered.retreats)
+            progress.advance("predict", len(answered.made))
+
+    def _saw(self, host: int, device: int | None, retreats: Sequence[str]) -> None:
+        self._peak_bytes = max(self._peak_bytes, host)
+        self._device_peak_bytes += [device] if device is not None else []
+        self._retreats |= dict.fromkeys(retreats)
+
+    # --- other processes --------------------------------------------------------------------------------------
+
+    def helpers_that_pay(self, units: int) -> int:
+        """How many processes beside this one the work that is left, the cores and the memory suggest."""
+        workers = self.prepared.request.workers
+        if self.prepared.device != "cpu" or units < 1:
+            return 0
+        if workers is not None:
+            return min(max(workers, 1) - 1, units)
+        if not self._batches_here:
+            return 0
+        left_s = units * self._spent_here_s / self._batches_here
+        count = min(provenance.cores() - 1, units, int(left_s / _A_PROCESS_PAYS_FROM_S))
+        available = memory.available_bytes()
+        if count > 0 and available is not None:
+            count = min(count, int(available / (_MEMORY_MARGIN * max(self._peak.seen(), 1))))
+        return max(count, 0)
+
+    def recipe(self, captions: tuple[str, ...]) -> Recipe:
+        """From what another process makes the model and its tasks."""
+        request, model = self.prepared.request, self.model
+        return Recipe(
+            model=model.text,
+            protocol=request.protocol,
+            data=request.data,
+            split=request.split,
+            device=model.device,
+            dtype=model.dtype,
+            draws=model.draws,
+            seed=request.seed,
+            weights_dir=request.weights_dir,
+            identity=identity_digest(model),
+            captions=captions,
+        )
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether the model, the protocol or the dataset is known to this process alone, as a notebook's is."""
+        request = self.prepared.request
+        named = (("models", self.model.text), ("protocols", request.protocol), ("datasets", request.data))
+        return any(registry.is_in_process(kind, text.partition(":")[0]) for kind, text in named)
 
 
-def _batch(
-    prepared: Prepared, model: Model, folder: RunFolder, records: Sequence[Record],
-    tasks: Sequence[Task | ItemError], tracebacks: list[str],
-) -> None:  # fmt: skip
-    """Predict a batch and commit its images."""
-    request = prepared.request
-    good = [t for t in tasks if isinstance(t, Task)]
-    answers = iter(model.predict(good, run_seed=request.seed, draws=request.draws, policy=prepared.protocol.policy))
-    for record, task in zip(records, tasks, strict=True):
-        answer = next(answers) if isinstance(task, Task) else task
-        if isinstance(task, Task) and isinstance(answer, Answer):
-            folder.predictions.commit(stored(folder, task, answer))
-            continue
-        assert isinstance(answer, ItemError)
-        if answer.traceback and len(tracebacks) < _TRACEBACKS:
-            tracebacks.append(answer.traceback)
-        folder.predictions.commit(ItemRecord(id=record.id, scene_id=record.scene_id, error=str(answer)))
+class _Helpers:
+    """The processes that predict beside this one; none until they pay. Leaving ends them."""
 
+    def __init__(self, run: _Run, captions: tuple[str, ...], done: Callable[[Answered], None]) -> None:
+        self._run, self._captions, self._done = run, captions, done
+        self._may_start = not run.is_of_this_process
+        self._crew: Crew[Ids, Answered] | None = None
+        self._feeder: Feeder[Ids, Answered] | None = None
 
-def stored(folder: RunFolder, task: Task, answer: Answer, files: Mapping[str, Any] | None = None) -> ItemRecord:
-    """Write an answer's arrays; returns the record to commit."""
-    header = {"unit": answer.unit, "bands": answer.bands, "normalised": answer.normalised}
-    return ItemRecord(
-        id=task.id,
-        scene_id=task.scene_id,
-        size_px=task.size,
-        normalisation=task.normalisation,
-        caption=task.caption,
-        notes=(*task.notes, *answer.notes),
-        facts=answer.facts,
-        prediction_sha256=folder.predictions.write(task.id, answer.stored(), header),
-        reference_sha256=reference_hash(task.reference),
-        files=dict(files or {}),
-    )
+    def __enter__(self) -> _Helpers:
+        return self
 
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._crew is not None:
+            self._crew.close(finish=kind is None)
 
-def reference_hash(reference: Reference) -> str | None:
-    """The hash of the picture that an image is held against: its bytes as they are scored, and where it has data.
+    def start_where_they_pay(self, units: Units[Ids]) -> None:
+        """Start the processes if it is time to."""
+        count = self._run.helpers_that_pay(len(units) - 1) if self._may_start else 0
+        if not count:
+            return
+        from bench.executors.processes import Processes
 
-    Two runs with equal hashes were scored against the same pixels, whatever files and protocols these came from.
-    """
-    if reference.display is None:
-        return None
-    found = hashlib.sha256(str(reference.display.shape).encode())
-    found.update(np.ascontiguousarray(reference.display).tobytes())
-    found.update(np.packbits(reference.valid).tobytes())
-    return found.hexdigest()
+        self._may_start = False
+        self._run.facts["processes"] = 1 + count
+        self._crew = Processes(Job(predictor, (self._run.recipe(self._captions),)), count, "predicting")
+        self._feeder = Feeder(self._crew, units, predict_unit, lambda _, answered: self._done(answered))
+        self._feeder.start()
 
-
-# --- reading ahead --------------------------------------------------------------------------------------------
-
-
-def prefetched(
-    protocol: Protocol, dataset: Dataset, work: Sequence[Sequence[Record]]
-) -> Iterator[tuple[Sequence[Record], list[Task | ItemError]]]:
-    """Batches with their tasks; while one is worked on the next is read."""
-
-    def prepare(records: Sequence[Record]) -> list[Task | ItemError]:
-        return [prepare_task(protocol, dataset, record) for record in records]
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader:
-        upcoming: Future[list[Task | ItemError]] | None = reader.submit(prepare, work[0]) if work else None
-        for i, records in enumerate(work):
-            assert upcoming is not None
-            tasks = upcoming.result()
-            upcoming = reader.submit(prepare, work[i + 1]) if i + 1 < len(work) else None
-            yield records, tasks
-
-
-def prepare_task(protocol: Protocol, dataset: Dataset, record: Record) -> Task | ItemError:
-    """The task of one record, or why it has none; nothing that a file or a plugin brings can raise."""
-    try:
-        return protocol.prepare(dataset.load(record, protocol.reads))
-    except RfbenchError as error:
-        return ItemError(one_line(error))
-    except (Exception, SystemExit) as error:  # a reader or a plugin that fails loses its image, not the run
-        return ItemError(described(error, 200), kept_traceback(error))
+    def join(self) -> bool:
+        """Wait for what the processes have in hand; True where one failed, and its work was put back."""
+        if self._feeder is None:
+            return False
+        self._feeder.join()
+        error, self._feeder = self._feeder.error, None
+        if error is None:
+            return False
+        said = error if isinstance(error, RfbenchError) else f"{type(error).__name__}: {one_line(error)}"
+        print(f"warning: {self._run.model.label}: {said}; the rest is predicted in one process", file=sys.stderr)
+        return True
 
 
 # --- how it was made ------------------------------------------------------------------------------------------
@@ -257,10 +355,3 @@ def report_other_software(folder: RunFolder) -> None:
 def now() -> str:
     """The time, in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _set_threads() -> None:
-    """One core is left to reading and the system. Sums in torch depend on the number of threads."""
-    import torch
-
-    torch.set_num_threads(max(1, provenance.cores() - 1))

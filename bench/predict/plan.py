@@ -32,6 +32,8 @@ REVISION = 1
 ``tests/unit/test_pixels.py`` fails when it should have been."""
 
 DTYPES = ("float32", "float16", "bfloat16")
+SHARDS = ".shards"
+"""Ends the name of the folder beside a run that its parts lie in."""
 _CODE = ("model.code", "revision")
 """What differs between two plans of one command where nothing but code has changed."""
 
@@ -49,7 +51,13 @@ class NotReady(Unavailable):
 class Request:
     """What the user asked to be predicted; the fields are the options of ``rfbench predict``.
 
-    ``workers`` is how many processes predict on a processor (0: this one); None lets the machine decide.
+    Attributes
+    ----------
+    dtype, batch_size, draws : of models that do not say otherwise themselves. ``batch_size`` "auto" is the largest that
+        fits on a device, and 1 on a processor.
+    workers : how many processes predict on a processor, this one among them (0: this one alone); None lets the work
+        and the machine decide.
+    shard : (i, n) for the i-th of n parts of the batches, counted from 1; ``rfbench merge`` puts them together.
     """
 
     models: tuple[str, ...]
@@ -58,7 +66,7 @@ class Request:
     split: str = "test"
     device: str = "auto"
     dtype: str = "float32"
-    batch_size: int = 1
+    batch_size: int | str = 1
     workers: int | None = None
     draws: int = 4
     seed: int = 0
@@ -68,6 +76,7 @@ class Request:
     weights_dir: Path | None = None
     out: Path | None = None
     fresh: bool = False
+    shard: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,14 @@ class Prepared:
     runs: dict[str, RunRecord] = field(default_factory=dict)
     folders: dict[str, RunFolder] = field(default_factory=dict)
 
-    def batches(self) -> list[tuple[Record, ...]]:
-        """The records in batches: fixed by the plan, so that a resumed run has the same ones."""
-        n = self.request.batch_size
-        return [self.records[i : i + n] for i in range(0, len(self.records), n)]
+    def batches(self, size: int) -> list[tuple[Record, ...]]:
+        """The records in batches of ``size``: fixed by the plan, so that a resumed run has the same ones. Of a shard
+        every n-th batch, so that each has its share of long and short work."""
+        whole = [self.records[i : i + size] for i in range(0, len(self.records), size)]
+        if self.request.shard is None:
+            return whole
+        i, n = self.request.shard
+        return whole[i - 1 :: n]
 
 
 def make_plan(request: Request) -> Prepared:
@@ -129,10 +142,10 @@ def make_plan(request: Request) -> Prepared:
             protocol=protocol.identity(),
             data=data,
             seed=request.seed,
-            draws=request.draws,
-            dtype=request.dtype,
+            draws=model.draws,
+            dtype=model.dtype,
             device=device.partition(":")[0],
-            batch_size=request.batch_size,
+            batch_size=model.batch_size,
             revision=REVISION,
         )
         key = plan_digest(plan)
@@ -150,8 +163,14 @@ def make_plan(request: Request) -> Prepared:
         )
         stem = f"{model.label}-{protocol.name}-{dataset.name}"
         named = safe_name(model.label) if out is not None else safe_name(f"{stem}-{key[:10]}")
-        folders[model.label] = RunFolder((out or Path("runs").absolute()) / named)
+        place = (out or Path("runs").absolute()) / named
+        folders[model.label] = RunFolder(shard_place(place, *request.shard) if request.shard else place)
     return Prepared(request, models, protocol, dataset, records, device, not_ready, runs, folders)
+
+
+def shard_place(place: Path, i: int, n: int) -> Path:
+    """Where the i-th of n parts of the run at ``place`` lies: beside it, for the run itself is made by merging."""
+    return place.with_name(place.name + SHARDS) / f"{i}-of-{n}"
 
 
 def plan_digest(plan: Plan) -> str:
@@ -218,11 +237,19 @@ def _made(request: Request, device: str) -> tuple[tuple[Model, ...], dict[str, s
     """The models, constructed, and those whose own code failed at it. A user's mistake (an unknown model or option) is
     an error whatever the other models are."""
     models, failed = [], dict[str, str]()
+    batch_size = 0 if request.batch_size == "auto" else int(request.batch_size)
     for text in request.models:
         try:
-            models.append(Model(text, device=device, dtype=request.dtype, weights_dir=request.weights_dir))
+            model = Model(
+                text, device=device, dtype=request.dtype, draws=request.draws, batch_size=batch_size,
+                weights_dir=request.weights_dir,
+            )  # fmt: skip
         except PluginFailed as error:
             failed[text] = str(error)
+            continue
+        if device == "cpu" and not model.batch_size:
+            model.batch_size = 1  # a processor gains nothing from more
+        models.append(model)
     return tuple(models), failed
 
 
@@ -234,6 +261,11 @@ def _tell_apart(models: Sequence[Model]) -> None:
         names = [k for k in alike[0].options if len({m.options.get(k) for m in alike}) > 1]
         for model in alike:
             words = [Path(model.options[k]).name for k in names if model.options.get(k)]
+            words += [
+                f"{what}={getattr(model, name)}"
+                for what, name in (("dtype", "dtype"), ("draws", "draws"), ("batch", "batch_size"))
+                if len({getattr(m, name) for m in alike}) > 1
+            ]
             model.label = one_line(f"{label} {' '.join(words)}".strip(), 60)
         if len({m.label for m in alike}) < len(alike):
             raise RfbenchError(
@@ -278,8 +310,11 @@ def _check_numbers(request: Request) -> None:
     limits = {"batch_size": 1, "draws": 1, "limit": 1, "workers": 0, "seed": 0}
     for name, least in limits.items():
         value = getattr(request, name)
-        if value is not None and value < least:
+        if value is not None and value != "auto" and value < least:
             raise RfbenchError(f"--{name.replace('_', '-')}: found {value}, expected {least} or more")
+    if request.shard is not None and not 1 <= request.shard[0] <= request.shard[1]:
+        i, n = request.shard
+        raise RfbenchError(f"--shard: found {i}/{n}, expected I/N with I from 1 to N, such as 1/3")
     if request.dtype not in DTYPES:
         raise RfbenchError(f"--dtype: found '{request.dtype}', expected one of {', '.join(DTYPES)}")
 
@@ -322,9 +357,11 @@ def _command(model: Model, request: Request, *, allow_train: bool) -> str:
     words.append(f"--protocol {request.protocol}")
     words.append(f"--data {request.data if request.data in registry.points('datasets') else 'DIR'}")
     defaults = {f.name: f.default for f in dataclasses.fields(Request)}
-    for name in ("split", "dtype", "batch_size", "draws", "seed", "limit"):
-        if getattr(request, name) != defaults[name]:
-            words.append(f"--{name.replace('_', '-')} {getattr(request, name)}")
+    asked = {name: getattr(request, name) for name in ("split", "dtype", "batch_size", "draws", "seed", "limit")}
+    asked |= {"dtype": model.dtype, "draws": model.draws, "batch_size": model.batch_size or "auto"}
+    for name, value in asked.items():
+        if value != defaults[name]:
+            words.append(f"--{name.replace('_', '-')} {value}")
     if allow_train:
         words.append("--allow-train")
     return " ".join(words)

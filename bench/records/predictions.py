@@ -38,12 +38,13 @@ class Predictions:
 
     def write(self, image_id: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
         """Store an image's prediction; returns its SHA-256."""
-        from safetensors.numpy import save
-
-        contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
-        data = save(contiguous, {"rfbench": json.dumps(dict(header), sort_keys=True)})
-        write_bytes(self.path(image_id), data)
+        data = serialised(arrays, header)
+        self.write_bytes(image_id, data)
         return hashlib.sha256(data).hexdigest()
+
+    def write_bytes(self, image_id: str, data: bytes) -> None:
+        """Store an image's prediction as ``serialised`` made it."""
+        write_bytes(self.path(image_id), data)
 
     def read(self, image_id: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """An image's arrays and header (``unit``, ``bands``, ``normalised``)."""
@@ -134,6 +135,14 @@ class Predictions:
 
     def _item_path(self, image_id: str) -> Path:
         return self.run / "items" / f"{safe_name(image_id)}.json"
+
+
+def serialised(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
+    """The bytes of a prediction's file: the same for the same arrays and header, whoever makes them."""
+    from safetensors.numpy import save
+
+    contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
+    return save(contiguous, {"rfbench": json.dumps(dict(header), sort_keys=True)})
 
 
 def references_digest(items: Iterable[ItemRecord]) -> str:

@@ -98,6 +98,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     sources : whose work it is (``data``, ``model``), for citations; it may be read where plugins are not installed.
     determinism : the flags that were set.
     seen_in_training : how many of the images the model was trained on, where ``allow_train`` let it run on them.
+    batch_size_found : the batch size of a run that was asked for the largest that fits (a plan's 0); 0 before it is
+        found, and where it was not asked for.
     without_partner : of images that another program made: the names that found no partner, and how many other files
         there were, by side.
     """
@@ -113,6 +115,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     determinism: Json = {}
     allow_train: bool = False
     seen_in_training: int = 0
+    batch_size_found: int = 0
     without_partner: Json = {}
 
 

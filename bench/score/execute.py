@@ -27,6 +27,7 @@ from bench.core.files import sha256
 from bench.core.progress import Progress
 from bench.core.reason import Reason
 from bench.core.typed import decode
+from bench.executors.processes import usual_workers
 from bench.metrics.base import Features, Metric, Score, Setting
 from bench.metrics.registered import SUFFIX
 from bench.metrics.scorer import POINT, ItemScores, Scorer, distributions
@@ -48,12 +49,12 @@ from bench.records.types import (
 )
 from bench.score.choice import choose_metrics, described
 from bench.score.kept import Kept
-from bench.score.pool import Scoring, usual_workers
+from bench.score.pool import Scoring
 from bench.score.reduce import OfTheSet, reduced, summarised
 from bench.score.replay import estimates_of, tasks_of
 
 LABELS = {"sample": "{}", "mean": "{}@mean"}
-_A_PROCESS_PAYS_FROM = 16  # images: to start one and import torch in it takes seconds
+_A_PROCESS_PAYS_FROM = 16  # predictions: to start one and import torch in it takes seconds
 _TRACEBACKS = 5  # kept of a session
 _UNSCORED = Reason("failed", "it was not scored")
 
@@ -276,7 +277,8 @@ class _Group:
         identities = {name: self.metrics[name].identity() for name in names}
         workers = self.request.workers
         if workers is None:
-            workers = min(usual_workers(predicting=False), len(work) // _A_PROCESS_PAYS_FROM)
+            predictions = sum(len(needs) for _, needs in work)
+            workers = min(usual_workers(), len(work), predictions // _A_PROCESS_PAYS_FROM)
         label = ", ".join(one.run.record().plan.model.label for one in wanted if one.open)
         total = len(self.tasks.ids)
         pool = Scoring[tuple[str, dict[int, tuple[str, ...]]], dict[int, ItemScores | ItemError]](

@@ -17,9 +17,10 @@ from bench.core.progress import Progress
 from bench.core.typed import decode
 from bench.data import bands as band_names
 from bench.data.find import resolve_dataset
-from bench.predict.execute import now, session, stored
+from bench.predict.execute import now, session
 from bench.predict.plan import DTYPES as _DTYPES
 from bench.predict.plan import REVISION, make_room, plan_digest
+from bench.predict.unit import keep, made_of
 from bench.protocols.base import Protocol, Task
 from bench.protocols.find import resolve_protocol
 from bench.protocols.pictures import Pictures
@@ -129,7 +130,7 @@ def _read_all(found: _Found, folder: RunFolder, first: Any) -> None:
                 files = {"pred": {"name": as_text(match.pred[0])}}
                 folder.predictions.commit(ItemRecord(id=name, scene_id=name, error=one_line(loaded, 600), files=files))
             else:
-                folder.predictions.commit(stored(folder, loaded.task, loaded.answer, loaded.files))
+                keep(folder, made_of(loaded.task, loaded.answer, loaded.files))
             progress.advance("read")
 
 

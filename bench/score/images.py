@@ -20,7 +20,7 @@ from bench.data.dataset import Dataset, Record
 from bench.data.meaning import Scaling, Side, Voice, names_of, scaling_of
 from bench.metrics.base import Reference
 from bench.models.call import PLAUSIBLE, Answer
-from bench.predict.execute import prepare_task
+from bench.predict.unit import prepare_task
 from bench.protocols.base import Protocol, Task, cut, cut_image
 from bench.protocols.pictures import Pictures
 from bench.score.match import Listing, Match, as_text, shown

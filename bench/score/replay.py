@@ -15,7 +15,7 @@ from bench.data.dataset import Dataset, Record
 from bench.data.find import resolve_dataset
 from bench.metrics.base import Estimate
 from bench.models.call import MAP, Answer
-from bench.predict.execute import prepare_task
+from bench.predict.unit import prepare_task
 from bench.protocols.base import Protocol, Task
 from bench.protocols.find import recorded_protocol
 from bench.records.folder import RunFolder

@@ -31,9 +31,10 @@ import numpy as np
 from PIL import Image as Picture
 
 from bench.core import provenance
+from bench.executors.processes import usual_workers
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
 from bench.metrics.scorer import ItemScores, Scorer, default_set, metric_class
-from bench.score.pool import Scoring, usual_workers
+from bench.score.pool import Scoring
 from tests.bench import random_weights
 from tests.bench.common import machine, register
 
@@ -301,7 +302,7 @@ def memory() -> _Lines:
 def on_processor(given: argparse.Namespace, folder: Path, setting: Setting) -> _Lines:
     """Our set against the libraries."""
     names = [m for m in default_set() if m not in WITHOUT]
-    workers = given.workers or usual_workers(predicting=False)
+    workers = given.workers or usual_workers()
     lines: _Lines = []
     wanted = given.only or PARTS
     if "set" in wanted:
@@ -412,7 +413,7 @@ def limit(
 def on_gpu(given: argparse.Namespace, folder: Path, setting: Setting) -> _Lines:
     """Images per second of the whole set, MANIQA included; what dominates; how far the device moves a score."""
     names = [m for m in default_set() if m not in ("nll", "ece")]
-    workers = given.workers or usual_workers(predicting=False)
+    workers = given.workers or usual_workers()
     lines = [f"## On a GPU, {given.n} images of {given.size}x{given.size} px, MANIQA included", ""]
     for k in (1, MODELS):
         seconds = whole_set(folder, given.n, k, names, setting, workers)

@@ -89,8 +89,8 @@ def make_plan(rng: random.Random) -> Case:
 def run_plan(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
     from bench.core.errors import ItemError
     from bench.metrics.base import Setting
-    from bench.predict.execute import prepare_task
     from bench.predict.plan import Request, make_plan
+    from bench.predict.unit import prepare_task
     from bench.score.choice import choose_metrics
 
     metrics = None if args["metrics"] is None else tuple(args["metrics"])

@@ -68,7 +68,7 @@ def make_dataset(target: str) -> Callable[[random.Random], Case]:
 def run_dataset(folder: Path, out: Path, args: dict[str, Any]) -> Iterable[str]:
     from bench.core.errors import ItemError
     from bench.data.dataset import FolderDataset
-    from bench.predict.execute import prepare_task
+    from bench.predict.unit import prepare_task
     from bench.protocols.find import resolve_protocol
 
     dataset, protocol = FolderDataset(folder), resolve_protocol(args["protocol"])

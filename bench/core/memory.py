@@ -1,0 +1,92 @@
+"""Memory of this process and of those below it, as far as the system tells (Linux); 0 or None where it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.core.process import descendants
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """How much memory may still be taken, within the limits of a container; None where that is not known."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(1024 * int(line.split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        found.append(max(0, limit - used))
+    return min(found, default=None)
+
+
+def resident_bytes() -> int:
+    """What this process and those below it hold in memory now."""
+    return _sum("VmRSS:")
+
+
+class Peak:
+    """The most that this process, and those below it, held since the peak was made or restarted.
+
+    Processes that ended meanwhile are not seen any more, so ``seen()`` is to be asked while they live.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, as far as the system allows: else the peak is that of the process's whole life."""
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._most = 0
+
+    def seen(self, without: Iterable[int] = ()) -> int:
+        """Look now; the most so far, in bytes. ``without`` are processes to leave out, with those below them."""
+        self._most = max(self._most, _sum("VmHWM:", without))
+        return self._most
+
+
+def device_peak_bytes(device: str) -> int | None:
+    """The most that torch held on a device since ``restart_device_peak``; None on a processor."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.max_memory_allocated(device)) if torch is not None and device.startswith("cuda") else None
+
+
+def restart_device_peak(device: str) -> None:
+    """Begin to look for the peak on a device."""
+    torch = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def give_back() -> None:
+    """Have the C library return what was freed to the system, which it otherwise keeps for the next."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def shown(size: int) -> str:
+    """A size for people: ``1.4 GB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _sum(key: str, without: Iterable[int] = ()) -> int:
+    left_out = {number for one in without for number in (one, *descendants(one))}
+    return sum(_of(number, key) for number in {os.getpid(), *descendants(os.getpid())} - left_out)
+
+
+def _of(number: int, key: str) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{number}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(key):
+                return 1024 * int(line.split()[1])
+    return 0

@@ -1,0 +1,165 @@
+"""Past one process: bits do not depend on how many predict, and what fails costs itself alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.core import memory
+from bench.core.errors import RfbenchError
+from bench.executors.crew import Crew, Feeder, Lost, Units
+from bench.models.call import Model
+from bench.records.folder import RunFolder
+from tests.e2e.test_run import tree
+from tests.runs import planned, run
+
+MINE = '''
+import multiprocessing, os
+import numpy as np
+from bench.models import Adapter, Batch, ModelSpec, Prediction, resize
+
+class Mine(Adapter):
+    """Noise by name; ``ends_on`` ends the process that gets that image, unless it is the main one."""
+
+    spec = ModelSpec(name="mine", adapter="", stochastic=True, default_options={"ends_on": "", "load": ""})
+
+    def load(self, device, dtype):
+        if self.options["load"] == "out of memory":
+            raise MemoryError
+        if self.options["load"] == "wrong":
+            raise ValueError("the file holds the tensor 'conv_in.weight' of 64x3x3x3, expected 32x3x3x3")
+
+    def upscale(self, batch: Batch) -> Prediction:
+        if self.options["ends_on"] in batch.ids and multiprocessing.parent_process() is not None:
+            os._exit(9)
+        noise = batch.noise(3)
+        draws = [[resize(np.clip(image + 0.1 * n, 0, 1), batch.size) for n in of_one]
+                 for image, of_one in zip(batch.images, noise)]
+        return Prediction(samples=np.array(draws, np.float32))
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    return f"{file}:Mine"
+
+
+def trees(out: Path) -> dict[str, dict[str, bytes]]:
+    return {p.name: tree(p) for p in sorted(out.iterdir())}
+
+
+def test_no_byte_depends_on_how_many_processes_predict(
+    dataset: Path, tmp_path: Path, mine: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where one of them is ended from outside: this one does what it had in hand."""
+    options: dict[str, Any] = dict(data=str(dataset), metrics=("psnr_rgb", "crps"), draws=2)
+    for label, workers in (("alone", 0), ("two", 2)):
+        models = (f"{mine}:label=a", f"{mine}:label=b,ends_on=im4")
+        outcome = run(models=models, workers=workers, out=tmp_path / label, **options)
+        assert outcome.exit_code == 0
+    assert trees(tmp_path / "alone") == trees(tmp_path / "two")
+    a, b = (RunFolder(tmp_path / "two" / name).sessions()[0] for name in "ab")
+    assert a["processes"] == b["processes"] == 2 and a["predicted"] == 5
+    said = capfd.readouterr().err
+    assert "b: a predicting process was ended from outside (out of memory?); the rest is predicted in one" in said
+
+
+def test_a_model_that_cannot_be_loaded_costs_itself_alone(
+    dataset: Path, tmp_path: Path, mine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One has a wrong checkpoint, one runs out of memory while loading; the third finishes, the exit code says so."""
+    models = (f"{mine}:label=a,load=wrong", f"{mine}:label=b,load=out of memory", f"{mine}:label=c")
+    outcome = run(models=models, data=str(dataset), metrics=("psnr_rgb",), workers=0, out=tmp_path / "out")
+    assert outcome.exit_code == 2 and [f.path.name for f in outcome.folders] == ["c"]
+    assert "expected 32x3x3x3" in outcome.left_out["a"] and "out of memory while loading" in outcome.left_out["b"]
+    host = RunFolder(tmp_path / "out" / "a").sessions()[-1]
+    assert "expected 32x3x3x3" in host["error"]
+    assert "c: closed; at its peak" in capsys.readouterr().err
+
+
+def test_options_of_a_model_stand_before_the_command_s(dataset: Path, mine: str) -> None:
+    """Two rows of one model in one command, told apart by what differs."""
+    prepared = planned(models=(f"{mine}:draws=1", mine, f"{mine}:batch=2"), data=str(dataset), draws=3, workers=0)
+    plans = {label: record.plan for label, record in prepared.runs.items()}
+    assert [(p.draws, p.batch_size) for p in plans.values()] == [(1, 1), (3, 1), (3, 2)]
+    assert [*plans] == ["mine draws=1 batch=1", "mine draws=3 batch=1", "mine draws=3 batch=2"]
+    one = planned(models=(mine,), data=str(dataset), draws=1).runs["mine"]
+    assert one.plan_sha256 == prepared.runs["mine draws=1 batch=1"].plan_sha256
+    assert one.command == prepared.runs["mine draws=1 batch=1"].command
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("draws=none", "mine:draws: found 'none', expected a whole number of 1 or more"),
+        ("batch=0", "mine:batch: found '0', expected a whole number"),
+        ("dtype=float8", "mine:dtype: found float8, expected float32 or float16"),
+        ("drws=1", "unknown option of model mine 'drws'; did you mean draws?"),
+    ],
+)
+def test_a_wrong_option_of_a_model_is_one_line(mine: str, option: str, said: str) -> None:
+    with pytest.raises(RfbenchError, match=said):
+        Model(f"{mine}:{option}")
+
+
+# --- a crew, without processes --------------------------------------------------------------------------------
+
+
+class _Fake(Crew[int, int]):
+    """Does units at once; loses the process at the unit ``lost``."""
+
+    size = 2
+
+    def __init__(self, lost: int | None = None) -> None:
+        self._waiting: list[int] = []
+        self._lost = lost
+
+    @property
+    def waiting(self) -> list[int]:
+        return [*self._waiting]
+
+    def give(self, key: int, work: Callable[..., int], *arguments: Any) -> None:
+        self._waiting.append(key)
+
+    def take(self) -> Iterator[tuple[int, int]]:
+        key = self._waiting[0]
+        if key == self._lost:
+            raise Lost("a process was ended")
+        yield self._waiting.pop(0), key**2
+
+    def close(self, *, finish: bool) -> None:
+        raise NotImplementedError
+
+
+def test_a_crew_takes_from_the_end_and_this_process_from_the_front() -> None:
+    units, found = Units(range(6)), dict[int, int]()
+    assert units.front() == units.take_front() == 0
+    feeder = Feeder(_Fake(), units, int, found.__setitem__)
+    feeder.start()
+    feeder.join()
+    assert feeder.error is None and found == {i: i**2 for i in range(1, 6)} and not len(units)
+
+
+def test_what_a_lost_process_had_in_hand_is_put_back() -> None:
+    units, found = Units(range(6)), dict[int, int]()
+    feeder = Feeder(_Fake(lost=3), units, int, found.__setitem__)
+    feeder.work()
+    assert isinstance(feeder.error, Lost) and sorted(found) == [4, 5]
+    assert sorted(iter(units.take_front, None)) == [0, 1, 2, 3]
+
+
+def test_memory_is_seen() -> None:
+    peak = memory.Peak()
+    block = bytearray(60_000_000)
+    most = peak.seen()
+    del block
+    assert most > 60_000_000 and memory.resident_bytes() > 10_000_000
+    assert (memory.available_bytes() or 0) > 0
+    assert memory.shown(1_250_000_000) == "1.2 GB" and memory.shown(61_000_000) == "61 MB"
+    assert json.dumps(memory.device_peak_bytes("cpu")) == "null"
