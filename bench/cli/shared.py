@@ -66,8 +66,8 @@ def _batch_size(context: click.Context, option: click.Parameter, text: str) -> i
 _PREDICTING = (
     click.option(
         "--model", "models", multiple=True, required=True, metavar="NAME[:KEY=VALUE,...]",
-        help="A model; repeat for several. path/file.py:Class names a class of a file. Every model takes label=NAME, and "
-        "dtype, draws and batch in place of the command's.",
+        help="A model; repeat for several. path/file.py:Class names a class of a file. Every model takes label=NAME, "
+        "and dtype, draws and batch in place of the command's.",
     ),
     click.option(
         "--protocol", default="paired", show_default=True, metavar="NAME[:KEY=VALUE,...]",

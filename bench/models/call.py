@@ -237,6 +237,24 @@ class Model:
         gc.collect()
         _free_memory()
 
+    def largest_batch(self, task: Task, *, policy: Policy = "post", at_most: int) -> int:
+        """How many images like ``task``'s the device holds at once: a power of two, of which twice as many do not fit
+        or come within an eighth of the memory there is."""
+        import torch
+
+        most, before = 1, list(self.retreats)
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        while 2 * most <= at_most:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            tasks = [dataclasses.replace(task, id=f"{task.id}/{i}") for i in range(2 * most)]
+            answers = self.predict(tasks, run_seed=0, draws=self.draws, policy=policy)
+            retreated, self.retreats, self._largest_batch = self.retreats != before, list(before), None
+            fits = not retreated and not any(isinstance(answer, ItemError) for answer in answers)
+            if not fits or torch.cuda.max_memory_allocated(self.device) > total * 7 / 8:
+                break
+            most *= 2
+        return most
+
     def predict(
         self, tasks: Sequence[Task], *, run_seed: int, draws: int, policy: Policy = "post"
     ) -> list[Answer | ItemError]:

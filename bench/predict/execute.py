@@ -14,7 +14,7 @@ import datetime
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from bench.data.dataset import Record
 from bench.executors.crew import Crew, Feeder, Job, Units
 from bench.models.call import Model
 from bench.predict.plan import Prepared, make_room
-from bench.predict.unit import Answered, Predictor, Recipe, identity_digest, keep, predict_unit, predictor
+from bench.predict.unit import Answered, Predictor, Recipe, identity_digest, keep, predict_unit, predictor, prepare_task
 from bench.protocols.base import Task
 from bench.records.folder import RunFolder
 from bench.records.types import Software
@@ -47,6 +47,7 @@ class _LeftOut(PluginFailed):
 
 _TRACEBACKS = 5  # kept of a session; the images after them fail alike
 _A_PROCESS_PAYS_FROM_S = 12.0  # of work for each: starting one, importing torch and loading the model takes seconds
+_LARGEST_BATCH = 64
 _MEMORY_MARGIN = 1.2  # on what a process was seen to need
 
 
@@ -136,6 +137,7 @@ class _Run:
         self._lock = threading.Lock()  # what a crew brings is kept in another thread
         self._tracebacks: list[str] = []
         self._retreats: dict[str, None] = {}
+        self._is_loaded = False
         self._peak = memory.Peak()
         self._spent_s, self._spent_here_s, self._batches_here = 0.0, 0.0, 0
         self._peak_bytes, self._device_peak_bytes = 0, list[int]()
@@ -143,35 +145,39 @@ class _Run:
     def finish(self) -> tuple[int, int]:
         """Predict what is pending; returns how many images were there, and how many were predicted."""
         model, folder = self.model, self.folder
-        batches = self.prepared.batches(model.batch_size)
-        pending = _pending(batches, folder)
-        total, left = sum(map(len, batches)), sum(map(len, pending))
-        if total > left:
-            print(f"{model.label}: {total - left} of {total} predictions were there", file=sys.stderr)
-        if pending:
-            self._run(pending, total)
+        self._peak.restart()
+        memory.restart_device_peak(model.device)
+        try:
+            size = model.batch_size or folder.record().batch_size_found or self._find_batch_size()
+            batches = self.prepared.batches(size)
+            pending = _pending(batches, folder)
+            total, left = sum(map(len, batches)), sum(map(len, pending))
+            if total > left:
+                print(f"{model.label}: {total - left} of {total} predictions were there", file=sys.stderr)
+            if pending:
+                self._run(pending, total)
+        finally:
+            if self._is_loaded:
+                self._close()
         if self.prepared.request.shard is None and (pending or not folder.predictions.is_complete):
             folder.predictions.finish(r.id for r in self.prepared.records)
         return total - left, left
 
     def _run(self, pending: list[Ids], total: int) -> None:
         left = sum(map(len, pending))
-        captions = self._captions(pending)
-        self._peak.restart()
-        memory.restart_device_peak(self.model.device)
-        try:
-            self._load(captions)
-            with Progress(total, total - left, self.model.label, ("predict",)) as progress:
-                self._predict(Units(pending), captions, progress)
-            self.facts |= self.model.adapter.session()
-        finally:
-            self._saw(self._peak.seen(), memory.device_peak_bytes(self.model.device), self.model.retreats)
-            self.model.close()
-            memory.give_back()
+        captions = self._captions({i for batch in pending for i in batch})
+        self._load(captions)
+        with Progress(total, total - left, self.model.label, ("predict",)) as progress:
+            self._predict(Units(pending), captions, progress)
+        self.facts |= {"predicted": left, "predict_s": round(self._spent_s, 6)} | self.model.adapter.session()
+
+    def _close(self) -> None:
+        """Let the model go, and say what it took."""
+        self._saw(self._peak.seen(), memory.device_peak_bytes(self.model.device), self.model.retreats)
+        self.model.close()
+        memory.give_back()
         after = memory.resident_bytes()
         self.facts |= {
-            "predicted": left,
-            "predict_s": round(self._spent_s, 6),
             "peak_host_bytes": self._peak_bytes,
             "peak_device_bytes": max(self._device_peak_bytes, default=None),
             "closed_host_bytes": after,
@@ -182,14 +188,31 @@ class _Run:
         most, held = memory.shown(self._peak_bytes), memory.shown(after)
         print(f"{self.model.label}: closed; at its peak {most} were held, now {held}", file=sys.stderr)
 
-    def _captions(self, pending: Sequence[Ids]) -> tuple[str, ...]:
+    def _captions(self, wanted: Collection[str]) -> tuple[str, ...]:
         """The captions to come, of a model that reads the dataset's."""
         if not self.model.spec.supports_prompt or self.prepared.protocol.captions in (NONE, TEMPLATE):
             return ()
-        wanted = {i for batch in pending for i in batch}
         return tuple(sorted({r.caption for r in self.prepared.records if r.id in wanted}))
 
+    def _find_batch_size(self) -> int:
+        """The most images that the device's memory holds at once with a margin, kept in ``run.json`` for those who go
+        on with the run."""
+        record = self.prepared.records[0]
+        self._load(self._captions({record.id}))
+        task = prepare_task(self.prepared.protocol, self.prepared.dataset, record)
+        if isinstance(task, ItemError):
+            found = 1
+        else:
+            found = self.model.largest_batch(task, policy=self.prepared.protocol.policy, at_most=_LARGEST_BATCH)
+        self.folder.rewrite(msgspec.structs.replace(self.folder.record(), batch_size_found=found))
+        print(f"{self.model.label}: batches of {found} fit into the device's memory", file=sys.stderr)
+        return found
+
     def _load(self, captions: Sequence[str]) -> None:
+        if self._is_loaded:  # to find how many images fit
+            if captions:
+                self.model.prepare(captions)
+            return
         started = time.perf_counter()
         try:
             self.model.load()
@@ -198,6 +221,7 @@ class _Run:
         except RfbenchError as error:
             words = str(error) if str(error).startswith("model ") else f"model {self.model.label}: {error}"
             raise _LeftOut(words, getattr(error, "traceback", "")) from None
+        self._is_loaded = True
         self.facts["load_s"] = round(time.perf_counter() - started, 3)
 
     # --- predicting -------------------------------------------------------------------------------------------

@@ -110,6 +110,10 @@ class RunFolder:
             write_json(self.path / "run.json", encode(record))
         sweep_temporary(self.path)
 
+    def rewrite(self, record: RunRecord) -> None:
+        """Write ``run.json`` again: with what was found on the way, never with another plan."""
+        write_json(self.path / "run.json", encode(record))
+
     def begin_session(self, session: Mapping[str, Any]) -> None:
         """Add a session to ``host.json``."""
         write_json(self.path / "host.json", {"sessions": [*self.sessions(), dict(session)]})

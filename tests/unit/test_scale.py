@@ -108,6 +108,47 @@ def test_a_wrong_option_of_a_model_is_one_line(mine: str, option: str, said: str
         Model(f"{mine}:{option}")
 
 
+class _Cuda:
+    """A device of 16 images' memory, of which a model's weights take two."""
+
+    total_memory = 16
+    held = 0
+
+    def get_device_properties(self, device: str) -> _Cuda:
+        return self
+
+    def reset_peak_memory_stats(self, device: str) -> None:
+        self.held = 0
+
+    def max_memory_allocated(self, device: str) -> int:
+        return self.held
+
+    def is_available(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("breaks_at", "found"), [(99, 8), (8, 4), (2, 1)])
+def test_the_largest_batch_that_fits(
+    dataset: Path, mine: str, monkeypatch: pytest.MonkeyPatch, breaks_at: int, found: int
+) -> None:
+    """Twelve of sixteen leave a margin, eighteen do not; one that runs out of memory on the way has found its size."""
+    cuda = _Cuda()
+    monkeypatch.setattr("torch.cuda", cuda)
+    prepared = planned(models=(f"{mine}:batch=4",), data=str(dataset), draws=1)
+    (model,) = prepared.models
+    upscale = model.adapter.upscale
+
+    def watched(batch: Any) -> Any:
+        cuda.held = 2 + len(batch.ids)
+        if len(batch.ids) >= breaks_at:
+            raise MemoryError
+        return upscale(batch)
+
+    monkeypatch.setattr(model.adapter, "upscale", watched)
+    task = prepared.protocol.prepare(prepared.dataset.load(prepared.records[0], prepared.protocol.reads))
+    assert model.largest_batch(task, at_most=64) == found and model.retreats == []
+
+
 # --- a crew, without processes --------------------------------------------------------------------------------
 
 
