@@ -307,7 +307,9 @@ class _Run:
     def is_of_this_process(self) -> bool:
         """Whether the model, the protocol or the dataset is known to this process alone, as a notebook's is."""
         request = self.prepared.request
-        named = (("models", self.model.text), ("protocols", request.protocol), ("datasets", request.data))
+        named: tuple[tuple[registry.Kind, str], ...] = (
+            ("models", self.model.text), ("protocols", request.protocol), ("datasets", request.data)
+        )  # fmt: skip
         return any(registry.is_in_process(kind, text.partition(":")[0]) for kind, text in named)
 
 
