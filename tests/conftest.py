@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Before torch comes: the suite runs one process a core, where threads of several processes wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
-import bench
 from bench.check.pictures import picture
 from bench.core import registry
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = Path(bench.__file__).resolve().parents[1]
-"""Where ``bench`` is taken from, the clone or an installation: processes that are compared must be of one version."""
+
+# No test pulls the plug, so none waits for the disk; test_writes.py counts the calls.
+os.fsync = lambda handle: None  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -24,19 +25,25 @@ def software(also: Iterable[str] = ()) -> dict[str, Any]:
 
     ``also`` are the distributions of the metrics (``bench.metrics.scorer.distributions``).
     """
-    versions: dict[str, str | None] = {}
-    for name in dict.fromkeys([*PACKAGES, *also]):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
+    versions = {name: _version(name, tuple(sys.path)) for name in dict.fromkeys([*PACKAGES, *also])}
     from bench import __version__
 
     python = ".".join(map(str, sys.version_info[:3]))
     return {"rfbench": __version__, "python": python, "packages": versions, **_commit()}
 
 
+@functools.cache
+def _version(name: str, path: tuple[str, ...]) -> str | None:
+    """Of a distribution; ``path`` is where Python looks, which a plugin's place may join later."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
 def _commit() -> dict[str, Any]:
+    """As this process first saw it, since the code that it runs is of that moment."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return {"commit": None, "dirty": None}
@@ -96,7 +103,8 @@ def deterministic() -> dict[str, Any]:
     """Set torch to repeatable arithmetic and say how; called once, before the first model is loaded."""
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # What use_deterministic_algorithms(True, warn_only=True) sets, without the compiler, which that imports (seconds).
+    torch.set_deterministic_debug_mode("warn")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CODE, installed, write_dataset
+from tests.commands import CODE
+from tests.conftest import installed, write_dataset
 from tests.crash.test_kill import tree
 from tests.guests import fake_environment, family, install_guests, left_behind
 from tests.runs import run as run_models

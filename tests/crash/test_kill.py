@@ -6,25 +6,27 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.commands import Started
+from tests.commands import start as start_command
 from tests.conftest import install_plugin, write_dataset
 from tests.runs import run as run_models
 
 TREE_EXCEPTIONS = {"host.json"}
+KILLS = int(os.environ.get("RFBENCH_TEST_KILLS", "10"))
 
 
-def command(data: Path, out: Path) -> list[str]:
-    return [
-        sys.executable, "-m", "bench.cli", "run", "--model", "bicubic", "--model", "noisy", "--data", str(data),
-        "--metrics", "psnr_rgb,ssim_rgb,ece,crps,mean_error", "--batch-size", "2", "--workers", "1", "--out", str(out),
-    ]  # fmt: skip
+def start(data: Path, out: Path, site: Path, workers: int) -> Started:
+    return start_command(
+        "run", "--model", "bicubic", "--model", "noisy", "--data", str(data), "--metrics",
+        "psnr_rgb,ssim_rgb,ece,crps,mean_error", "--batch-size", "2", "--workers", str(workers), "--out", str(out),
+        site=site,
+    )  # fmt: skip
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -36,35 +38,28 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX signal")
-def test_ten_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> None:
-    data = write_dataset(tmp_path / "data", count=24)
-    environment = os.environ | {"PYTHONPATH": str(install_plugin(tmp_path / "site")), "OMP_NUM_THREADS": "1"}
-
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command(data, out), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-
+def test_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> None:
+    data, site = write_dataset(tmp_path / "data", count=24), install_plugin(tmp_path / "site")
     started = time.monotonic()
-    assert start(tmp_path / "whole").wait(timeout=300) == 0
+    assert start(data, tmp_path / "whole", site, 0).wait() == 0
     whole_s = time.monotonic() - started
 
     generator = random.Random(7)
     killed, rounds = 0, 0
-    while killed < 10:
-        process = start(tmp_path / "killed")
+    while killed < KILLS:
+        # One of three has a scoring process, which must notice by itself that its parent is gone.
+        process = start(data, tmp_path / "killed", site, int(killed % 3 == 2))
         time.sleep(generator.uniform(0.05, 0.95) * whole_s)
         if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)  # the process alone: its children must notice by themselves
+            process.send_signal(signal.SIGKILL)  # the process alone
             killed += 1
-        elif killed < 10:  # it came to its end between two kills: begin anew
+        else:  # it came to its end between two kills: begin anew
             assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
             shutil.rmtree(tmp_path / "killed")
             rounds += 1
         process.wait()
-        assert rounds < 20, "the kills come too late to prove anything"
-    assert start(tmp_path / "killed").wait(timeout=300) == 0
+        assert rounds < 2 * KILLS, "the kills come too late to prove anything"
+    assert start(data, tmp_path / "killed", site, 1).wait() == 0
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
     deadline = time.monotonic() + 20
@@ -118,24 +113,18 @@ def test_a_kill_at_every_rename_loses_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_killed_scoring_process_is_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
-    data = write_dataset(tmp_path / "data", count=40)
-    environment = os.environ | {"PYTHONPATH": str(install_plugin(tmp_path / "site"))}
-    process = subprocess.Popen(
-        command(data, tmp_path / "out"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    data, site = write_dataset(tmp_path / "data", count=40), install_plugin(tmp_path / "site")
+    process = start(data, tmp_path / "out", site, 1)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out").glob("*/scoring/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     for child in psutil.Process(process.pid).children():
         if "spawn_main" in " ".join(child.cmdline()):
             child.kill()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2 and "a scoring process was ended from outside" in errors, errors
-    assert "Traceback" not in errors
-    again = subprocess.run(
-        command(data, tmp_path / "out"), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert again.returncode == 0, again.stderr
+    assert process.wait() == 2 and "a scoring process was ended from outside" in process.stderr, process.stderr
+    assert "Traceback" not in process.stderr
+    again = start(data, tmp_path / "out", site, 1)
+    assert again.wait() == 0, again.stderr
 
 
 def orphans(folder: Path) -> list[int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from rareflow.config import Config, load_config
 from rareflow.errors import RareflowError
 from rareflow.train.cli import read_data
 from rareflow.train.loop import read_state
+from tests.commands import start
 from tests.conftest import write_rows
 from tests.small_rareflow import STAGES, chip, small_config, train_small, weights
 
@@ -128,16 +127,12 @@ def test_a_killed_command_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         "--threads",
         "1",
     ]
-    with (tmp_path / "errors").open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.cli", *words], env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL, stderr=errors,
-        )  # fmt: skip
-        deadline = time.monotonic() + 300
-        while not (out / "training" / "prior.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, (tmp_path / "errors").read_text()
+    process = start(*words)
+    deadline = time.monotonic() + 300
+    while not (out / "training" / "prior.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stderr
     state = read_state(out / "training" / "prior.pt")
     assert state is not None and 0 < state["step"] < 24
     assert (read_state(out / "training" / "vae.pt") or {})["step"] == 4 and not (out / "card.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,21 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CODE, ROOT, install_plugin
-
-
-def rfbench(*words: str, site: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    path = [str(site or ""), str(CODE), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    return subprocess.run(
-        [sys.executable, "-m", "bench.cli", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-        timeout=300,
-    )
-
+from tests.commands import rfbench, start
+from tests.conftest import ROOT, install_plugin
 
 FAST = "psnr_rgb,ssim_rgb,mean_error"
 
@@ -174,19 +162,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_interruption_keeps_what_was_computed(tmp_path: Path) -> None:
-    import signal
-
-    words = [sys.executable, "-m", "bench.cli", "run", "--model", "bicubic", "--out", str(tmp_path), "--workers", "0"]
-    process = subprocess.Popen(
-        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    )  # fmt: skip
+    process = start("run", "--model", "bicubic", "--out", str(tmp_path), "--workers", "0")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("bicubic/items/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+    assert process.wait(60) == 130 and "the same command goes on" in process.stderr
+    assert "Traceback" not in process.stderr
     assert list(tmp_path.glob("bicubic/items/*.json"))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from bench.reports.scores import to_json
+from tests.commands import rfbench
 from tests.conftest import picture
-from tests.e2e.test_cli import rfbench
 from tests.runs import scored
 
 

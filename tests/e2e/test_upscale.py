@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.commands import rfbench
 from tests.conftest import ROOT, install_plugin
-from tests.e2e.test_cli import rfbench
 from tests.unit.test_upscale import numbers, write
 
 

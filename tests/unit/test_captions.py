@@ -7,14 +7,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -31,7 +28,8 @@ from bench.data.embedded import FOLDER, EmbeddedScenes
 from bench.protocols.find import resolve_protocol
 from tests import chat_server
 from tests.chat_server import Server, serving
-from tests.conftest import ROOT, write_dataset
+from tests.commands import Started, start
+from tests.conftest import write_dataset
 from tests.scored_runs import images, numbers, scored_run
 from tests.small_vlm import write_vlm
 
@@ -333,33 +331,25 @@ def test_kills_lose_nothing_and_show_no_key(scenes: Path, server: Server) -> Non
         chat_server.good(handler)
 
     server.answers = [slow]
-    command = [sys.executable, "-m", "bench.cli", "caption", str(scenes), "--model", f"{server.address}:tiny",
-               "--name", "killed"]  # fmt: skip
-    environment = os.environ | {"RFBENCH_CAPTION_KEY": KEY, "OMP_NUM_THREADS": "1"}
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-        )
+    def begin() -> Started:
+        return start("caption", str(scenes), "--model", f"{server.address}:tiny", "--name", "killed",
+                     env={"RFBENCH_CAPTION_KEY": KEY})  # fmt: skip
 
     kills = 0
     for goal in (3, 9, 15):
-        process = start()
+        process = begin()
         while len(list((scenes / "captions/.killed").glob("scene*.json"))) < goal and process.poll() is None:
             time.sleep(0.02)
-        assert all(KEY not in word for word in psutil.Process(process.pid).cmdline())
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
         kills += 1
-    process = start()
-    second = start()  # one of the two is told that another is at work, or comes after it was done
-    out, err = process.communicate(timeout=120)
-    out2, err2 = second.communicate(timeout=120)
-    codes = sorted((process.returncode, second.returncode))
-    assert codes == [0, 2] and ("another process writes captions" in err + err2 or "frozen once" in err + err2), (
-        err + err2
-    )
-    assert KEY not in out + err + out2 + err2
+    process = begin()
+    second = begin()  # one of the two is told that another is at work, or comes after it was done
+    codes = sorted((process.wait(), second.wait()))
+    said = process.stdout + process.stderr + second.stdout + second.stderr
+    assert codes == [0, 2] and ("another process writes captions" in said or "frozen once" in said), said
+    assert KEY not in said
     assert len(captions_of(FolderDataset(scenes), "killed").texts) == 24
     assert len(server.asked) <= 24 + kills
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from bench.check.datasets import check_dataset
 from bench.check.metrics import check_metric
 from bench.check.models import check_model
 from bench.core.errors import RfbenchError
+from tests.commands import rfbench
 from tests.conftest import install_plugin, installed, write_dataset, write_rows
 
 MODELS = """
@@ -410,16 +409,6 @@ def test_an_unknown_option_is_an_error() -> None:
         check_model("good:steps=2")
     with pytest.raises(RfbenchError, match="--limit: found 0"):
         check_dataset("scenes", limit=0)
-
-
-def rfbench(*words: str, site: Path) -> subprocess.CompletedProcess[str]:
-    import os
-
-    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-m", "bench.cli", *words], capture_output=True, text=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
 
 
 def test_the_command_s_exit_codes_and_json(broken: Path) -> None:

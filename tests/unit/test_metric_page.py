@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from bench.metrics.base import Metric, Setting
 from bench.metrics.identity import rebuild
 from bench.metrics.scorer import metric_class
 from bench.reports.metric_page import metric_page
-from tests.conftest import ROOT
+from tests.commands import rfbench
 
 NAMES = list(registry.names("metrics"))
 OURS = {"logspec_l1"}  # without a publication
@@ -105,10 +103,7 @@ def test_unknown_names_and_foreign_identities_are_one_line_and_exit_2() -> None:
         ("ssim", "unknown metric 'ssim'; did you mean"),
         ("ssim_rgb|gauss11,1.5|popcov|range1|q8|r1", "is of revision 1, expected 2"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "bench.cli", "metrics", "show", word],
-            capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        )  # fmt: skip
+        done = rfbench("metrics", "show", word)
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and text in done.stderr and done.stderr.count("\n") == 1
 

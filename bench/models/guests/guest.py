@@ -246,7 +246,7 @@ def _settle(request: dict[str, Any]) -> None:
     if torch.get_num_threads() != request["threads"]:
         torch.set_num_threads(request["threads"])
     with contextlib.suppress(AttributeError, TypeError):  # before torch 1.11
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,0 +1,147 @@
+"""Commands as a user gives them, each in a process of its own: ``rfbench("run", "--model", ...)``.
+
+Importing torch and its company takes seconds, and a suite gives hundreds of commands. So a process that has imported
+them, and has done nothing else, forks once for each command; the fork has its own folder, environment and streams, and
+runs ``python -m bench.cli`` from there. What a start itself does (its time, its encodings, its threads) is tested with
+a plain ``subprocess``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import bench
+
+CODE = Path(bench.__file__).resolve().parents[1]
+"""Where ``bench`` is taken from, the clone or an installation: processes that are compared must be of one version."""
+_HEAVY = (
+    "torch", "numpy", "pandas", "scipy.stats", "skimage.metrics", "rasterio", "pyarrow.parquet", "safetensors.torch",
+    "PIL.Image", "diffusers", "bench.cli.run", "bench.score.run", "bench.reports.table.build",
+)  # fmt: skip
+_server: subprocess.Popen[str] | None = None
+
+
+class Started:
+    """A command that runs: as much of ``subprocess.Popen`` as tests want."""
+
+    def __init__(self, words: tuple[str, ...], site: Path | None, cwd: Path | None, env: dict[str, str] | None) -> None:
+        self._words, self._place = words, tempfile.TemporaryDirectory()
+        self._out, self._err = Path(self._place.name, "out"), Path(self._place.name, "err")
+        self.returncode: int | None = None
+        seen = [str(site or ""), str(CODE), os.environ.get("PYTHONPATH", "")]
+        environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, seen))} | (env or {})
+        asked = {"words": words, "cwd": str(cwd or Path.cwd()), "env": environment}
+        self.pid = _ask(asked | {"out": str(self._out), "err": str(self._err)})
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = _ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float = 300) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+                raise subprocess.TimeoutExpired(self._words, timeout, self.stdout, self.stderr)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    @property
+    def stdout(self) -> str:
+        return self._out.read_text(encoding="utf-8")
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text(encoding="utf-8")
+
+
+def start(*words: str, site: Path | None = None, cwd: Path | None = None, env: dict[str, str] | None = None) -> Started:
+    """Start ``rfbench WORDS``; ``site`` is a folder of packages to see, ``env`` is added to the environment."""
+    return Started(words, site, cwd, env)
+
+
+def rfbench(
+    *words: str, site: Path | None = None, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``rfbench WORDS`` to its end, as ``start`` does."""
+    started = start(*words, site=site, cwd=cwd, env=env)
+    return subprocess.CompletedProcess(["rfbench", *words], started.wait(), started.stdout, started.stderr)
+
+
+def _ask(asked: dict[str, Any]) -> Any:
+    global _server
+    if _server is None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CODE), os.environ.get("PYTHONPATH", "")])}
+        _server = subprocess.Popen(
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        atexit.register(_server.terminate)
+    assert _server.stdin is not None and _server.stdout is not None
+    print(json.dumps(asked), file=_server.stdin, flush=True)
+    return json.loads(_server.stdout.readline())
+
+
+def _serve() -> None:
+    """Fork for each line of stdin that asks for it, and answer with the number; say of others how they ended."""
+    os.fsync = lambda handle: None  # type: ignore[assignment]  # as tests/conftest.py has it
+    for name in _HEAVY:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "poll" in asked:
+            number, status = os.waitpid(asked["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if number else None
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(asked)
+        print(json.dumps(answer), flush=True)
+
+
+def _become(asked: dict[str, Any]) -> None:
+    """In the fork: run the command and leave, whatever happens."""
+    code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(asked["env"])
+        os.chdir(asked["cwd"])
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the server's parent made of it
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        for number, place in ((1, asked["out"]), (2, asked["err"])):
+            os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
+        sys.argv = ["rfbench", *asked["words"]]
+        seen = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:0] = [p for p in seen if p and p not in sys.path]
+        runpy.run_module("bench.cli", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
