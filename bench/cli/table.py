@@ -27,6 +27,7 @@ Examples:
   rfbench table runs --by regions.csv:region
   rfbench table runs --against paper
   rfbench table runs --against opensr-test
+  rfbench table runs --cost
   rfbench table runs --against paper --same data="the authors' archive of 3 May" --same normalisation="their letter"
 """
 
@@ -97,6 +98,7 @@ Examples:
     metavar="STUDY",
     help="Add what people said in a closed study of these runs: shares for clarity and parity.",
 )
+@click.option("--cost", is_flag=True, help="Instead: seconds and peak memory of each model and metric.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
 def command(runs: tuple[Path, ...], form: str | None, metrics: str | None, out: Path | None, **options: Any) -> int:
     """Make a table of finished runs. RUN is a run folder, or a folder of them.
@@ -120,7 +122,9 @@ def command(runs: tuple[Path, ...], form: str | None, metrics: str | None, out: 
     wanted = _Wanted(form or ("text" if to_terminal else "markdown"), names or None, style, **options)
     _refuse(wanted, is_styled=style != Style())
     folders = find_runs(runs)
-    if wanted.against == "paper":
+    if wanted.cost:
+        text = _costs(folders, wanted.form, style)
+    elif wanted.against == "paper":
         text = _ledger(folders, wanted)
     elif wanted.against:
         text = _beside(folders, wanted.against, wanted.form)
@@ -153,6 +157,7 @@ class _Wanted:
     against: str | None
     declarations: tuple[str, ...]
     votes: Path | None
+    cost: bool
 
 
 def _refuse(wanted: _Wanted, *, is_styled: bool) -> None:
@@ -165,6 +170,9 @@ def _refuse(wanted: _Wanted, *, is_styled: bool) -> None:
         "--votes": wanted.votes,
     }  # fmt: skip
     given = [name for name, value in ours.items() if value]
+    others = [*given, *(["--against"] if wanted.against else []), *(["--metrics"] if wanted.metrics else [])]
+    if wanted.cost and others:
+        raise RfbenchError(f"--cost is a table of its own, which {others[0]} does not go with; leave one out")
     if wanted.against and given:
         raise RfbenchError(
             f"{given[0]} is for tables of our runs alone, and printed numbers have no images behind them; leave it "
@@ -226,6 +234,14 @@ def _document(folders: Sequence[RunFolder], wanted: _Wanted, runs: Sequence[Path
             tables = {label: without_empty(table) for label, table in tables.items()}
     found = together(tables, whole) if len(tables) > 1 or whole is not None else next(iter(tables.values()))
     return shaped(found, is_transposed=wanted.transpose)
+
+
+def _costs(folders: Sequence[RunFolder], form: str, style: Style) -> str:
+    from bench.reports import cost
+
+    found = cost.costs(folders)
+    writers = {"csv": cost.to_csv, "json": cost.to_json}
+    return writers[form](found) if form in writers else _shown(cost.document_of(found), form, style)
 
 
 def _shown(document: Document, form: str, style: Style) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
-from bench.core import registry
+from bench.core import memory, registry
 from bench.core.contain import PluginFailed, contained, described, kept_traceback
 from bench.core.errors import LONGEST_LINE, RfbenchError, one_line, unknown
 from bench.core.image import Image
@@ -171,6 +172,25 @@ def software_of(package: str) -> Software:
     return {"torch": TORCH, "scipy": SCIPY}.get(package, Software(package))
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a metric cost: ``seconds`` for ``predictions`` (one of each model's image), and the most memory that the
+    process held meanwhile."""
+
+    predictions: int = 0
+    seconds: float = 0.0
+    peak_host_bytes: int = 0
+    peak_device_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.predictions + other.predictions,
+            self.seconds + other.seconds,
+            max(self.peak_host_bytes, other.peak_host_bytes),
+            max(self.peak_device_bytes, other.peak_device_bytes),
+        )
+
+
 class Scorer:
     """A set of metrics that score images one after the other; loads each when the first image needs it."""
 
@@ -179,6 +199,26 @@ class Scorer:
         self.metrics = [built(name, setting) for name in names]
         for metric in self.metrics:
             metric.planned_identity = (identities or {}).get(metric.name)
+        self._device = setting.device
+        self._peak = memory.Peak(alone=True)
+        self._costs: dict[str, Cost] = {}
+
+    def take_costs(self) -> dict[str, Cost]:
+        """What the metrics cost since this was asked last."""
+        found, self._costs = self._costs, {}
+        return found
+
+    @contextlib.contextmanager
+    def _watched(self, metric: Metric, models: int) -> Iterator[None]:
+        if not models:
+            yield
+            return
+        self._peak.restart()
+        memory.restart_device_peak(self._device)
+        began = time.perf_counter()
+        yield
+        cost = Cost(models, time.perf_counter() - began, self._peak.seen(), memory.device_peak_bytes(self._device) or 0)
+        self._costs[metric.name] = cost + self._costs.get(metric.name, Cost())
 
     def score(self, reference: Reference, estimates: Mapping[str, Estimate]) -> ItemScores:
         """Score the estimates of one model's image against its reference; nothing that an image brings can raise."""
@@ -205,11 +245,11 @@ class Scorer:
         for label, of_model in estimates.items():
             found[label].scores.update({kind: {} for kind in of_model})
         for metric in self.metrics:
-            for label, of_model in estimates.items():
-                if wanted is not None and metric.name not in wanted[label]:
-                    continue
-                for kind, estimate in of_model.items():
-                    _score(metric, kind, estimate, reference, found[label])
+            labels = [label for label in estimates if wanted is None or metric.name in wanted[label]]
+            with self._watched(metric, len(labels)):
+                for label in labels:
+                    for kind, estimate in estimates[label].items():
+                        _score(metric, kind, estimate, reference, found[label])
             reference.cache.pop(metric.name, None)
         for label, of_model in estimates.items():
             found[label].facts.update({kind: facts_of(estimate, reference) for kind, estimate in of_model.items()})

@@ -6,6 +6,7 @@ metric does its side of the work once for all of them. Each image is committed a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -30,7 +31,7 @@ from bench.core.typed import decode
 from bench.executors.processes import usual_workers
 from bench.metrics.base import Features, Metric, Score, Setting
 from bench.metrics.registered import SUFFIX
-from bench.metrics.scorer import POINT, ItemScores, Scorer, distributions
+from bench.metrics.scorer import POINT, Cost, ItemScores, Scorer, distributions
 from bench.predict.execute import now, session
 from bench.protocols.base import Protocol, Task
 from bench.records.folder import RunFolder
@@ -56,6 +57,9 @@ from bench.score.replay import estimates_of, tasks_of
 LABELS = {"sample": "{}", "mean": "{}@mean"}
 _A_PROCESS_PAYS_FROM = 16  # predictions: to start one and import torch in it takes seconds
 _TRACEBACKS = 5  # kept of a session
+_Unit = tuple[str, dict[int, tuple[str, ...]]]
+"""An image, and the metrics that each run (by its place) needs of it."""
+_Scored = tuple[dict[int, ItemScores | ItemError], dict[str, Cost]]
 _UNSCORED = Reason("failed", "it was not scored")
 
 
@@ -155,6 +159,7 @@ class _Group:
     def __init__(self, runs: Sequence[RunFolder], request: Request, device: str, outcome: Outcome) -> None:
         self.runs, self.request, self.device, self.outcome = runs, request, device, outcome
         self.tracebacks: list[str] = []
+        self.costs: dict[str, Cost] = {}
 
     def score(self, command_line: Sequence[str]) -> None:
         """Score the group."""
@@ -189,6 +194,7 @@ class _Group:
                 self._finish(one)
                 if one.open:
                     facts: dict[str, Any] = {"ended": now(), "score_s": round(time.perf_counter() - started, 3)}
+                    facts["metrics"] = {name: dataclasses.asdict(cost) for name, cost in self.costs.items()}
                     one.run.end_session(facts | ({"tracebacks": self.tracebacks} if self.tracebacks else {}))
 
     # --- what is missing --------------------------------------------------------------------------------------
@@ -281,20 +287,20 @@ class _Group:
             workers = min(usual_workers(), len(work), predictions // _A_PROCESS_PAYS_FROM)
         label = ", ".join(one.run.record().plan.model.label for one in wanted if one.open)
         total = len(self.tasks.ids)
-        pool = Scoring[tuple[str, dict[int, tuple[str, ...]]], dict[int, ItemScores | ItemError]](
-            identities, self.setting, workers
-        )
+        pool = Scoring[_Unit, _Scored](identities, self.setting, workers)
         with Progress(total, total - len(work), label, ("score",)) as progress, pool as scoring:
 
-            def commit(finished: Iterator[tuple[Any, dict[int, ItemScores | ItemError]]]) -> None:
-                for (image_id, needs), found in finished:
+            def commit(finished: Iterator[tuple[_Unit, _Scored]]) -> None:
+                for (image_id, needs), (found, costs) in finished:
+                    for name, cost in costs.items():
+                        self.costs[name] = self.costs.get(name, Cost()) + cost
                     for i, of_run in needs.items():
                         self._commit(wanted[i], image_id, of_run, found[i])
                     progress.advance("score")
 
             for (image_id, needs), task in self._read_ahead(work):
                 if isinstance(task, ItemError):
-                    commit(iter([((image_id, needs), dict.fromkeys(needs, task))]))
+                    commit(iter([((image_id, needs), (dict.fromkeys(needs, task), {}))]))
                     continue
                 runs = {i: (wanted[i].run.path, wanted[i].items[image_id], names) for i, names in needs.items()}
                 commit(scoring.submit((image_id, needs), _score_image, task, runs, self.tasks.protocol))
@@ -490,8 +496,8 @@ def _of_kind(metric: Metric, kind: str) -> Reason | None:
 
 def _score_image(
     scorer: Scorer, task: Task, runs: Mapping[int, tuple[Path, ItemRecord, tuple[str, ...]]], protocol: Protocol
-) -> dict[int, ItemScores | ItemError]:
-    """The scores of one image's predictions by all runs, each with the metrics that it lacks."""
+) -> _Scored:
+    """The scores of one image's predictions by all runs, each with the metrics that it lacks, and what they cost."""
     found: dict[int, ItemScores | ItemError] = {}
     shown = {}
     for i, (path, item, _) in runs.items():
@@ -501,4 +507,5 @@ def _score_image(
         else:
             shown[str(i)] = made
     wanted = {str(i): names for i, (_, _, names) in runs.items()}
-    return found | {int(i): scores for i, scores in scorer.score_models(task.reference, shown, wanted).items()}
+    found |= {int(i): scores for i, scores in scorer.score_models(task.reference, shown, wanted).items()}
+    return found, scorer.take_costs()

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bench.cli.table import command as table
 from bench.core import memory
 from bench.core.errors import RfbenchError
 from bench.executors.crew import Crew, Feeder, Lost, Units
 from bench.models.call import Model
 from bench.records.folder import RunFolder
+from bench.reports.cost import costs
 from tests.e2e.test_run import tree
 from tests.runs import planned, run
 
@@ -204,3 +207,30 @@ def test_memory_is_seen() -> None:
     assert (memory.available_bytes() or 0) > 0
     assert memory.shown(1_250_000_000) == "1.2 GB" and memory.shown(61_000_000) == "61 MB"
     assert json.dumps(memory.device_peak_bytes("cpu")) == "null"
+
+
+# --- what it costs --------------------------------------------------------------------------------------------
+
+
+def test_costs_are_remembered_and_shown(dataset: Path, tmp_path: Path, mine: str) -> None:
+    """By model and metric, over all sessions; a broken host.json is no cost, and never an error."""
+    options: dict[str, Any] = dict(
+        models=(mine, "bicubic"), data=str(dataset), workers=0, draws=2, out=tmp_path / "out"
+    )
+    run(metrics=("psnr_rgb",), limit=2, **options)
+    run(metrics=("psnr_rgb", "crps"), limit=2, **options)
+    found = costs([RunFolder(tmp_path / "out" / name) for name in ("mine", "bicubic")])
+    assert [(c.name, c.count) for c in found.models] == [("mine", 2), ("bicubic", 2)]
+    assert all(c.each_s and c.host_bytes and c.host_bytes > 30e6 and c.device_bytes is None for c in found.models)
+    # Four images of each model, in both folders' records of the two sessions.
+    assert {c.name: c.count for c in found.metrics} == {"psnr_rgb": 8, "crps": 8}
+    shown = CliRunner().invoke(table, [str(tmp_path / "out"), "--cost"], standalone_mode=False)
+    assert "s an image" in shown.output and "psnr_rgb" in shown.output and " MB" in shown.output
+    lines = CliRunner().invoke(table, [str(tmp_path / "out"), "--cost", "--format", "csv"], standalone_mode=False)
+    assert [line.split(",")[:3] for line in lines.output.splitlines()[1:3]] == [
+        ["model", "bicubic", "2"], ["model", "mine", "2"],
+    ]  # fmt: skip
+    (tmp_path / "out" / "mine" / "host.json").write_text('{"sessions": [{"stage": "predict", "predicted": "many"}, 3]}')
+    assert costs([RunFolder(tmp_path / "out" / "mine")]).models[0].each_s is None
+    with pytest.raises(RfbenchError, match="--cost is a table of its own, which --ci does not go with"):
+        table.main([str(tmp_path / "out"), "--cost", "--ci"], standalone_mode=False)
