@@ -20,6 +20,7 @@ _OURS = Path(__file__).resolve().parents[1]
 # verb -> (module, help line): what --help shows must cost no import.
 _VERBS = {
     "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
+    "plan": ("bench.cli.plan", "Say what a run would do: models, images, memory, time, disk, what is missing."),
     "predict": ("bench.cli.predict", "Let models answer a dataset's images, and keep the answers."),
     "score": ("bench.cli.score", "Score runs again, or images that another program made."),
     "runs": ("bench.cli.runs", "List run folders, and remove those that were set aside."),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+from bench.cli.experiment import commands_of, config_options, experiment_of, run_further
 from bench.cli.shared import (
     exact_option,
     metrics_option,
@@ -23,10 +25,12 @@ Examples:
   rfbench run --model bicubic --model lanczos --protocol paired
   rfbench run --model bicubic --protocol bicubic-4x --data my-dataset --out results-of-today
   rfbench run --model mymodel.py:MyModel --metrics psnr_rgb,ssim_rgb
+  rfbench run --config table1 --data my-pairs --out table1
 """
 
 
 @click.command("run", epilog=_EPILOG)
+@config_options
 @predicting_options
 @metrics_option
 @exact_option
@@ -35,16 +39,30 @@ Examples:
     is_flag=True,
     help="Stop before anything is computed if a model lacks packages or weights, or a metric cannot be computed.",
 )
-def command(
-    metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool, **options: Any
-) -> int:
+@click.pass_context
+def command(context: click.Context, /, **given: Any) -> int:
     """Run models on a dataset under a protocol, score them, and print the table.
 
     It is 'rfbench predict' and 'rfbench score' in one: what is there already is not computed again, so the same command
     resumes an interrupted run and ends with the same bytes, and one more metric costs that metric alone. Progress goes
     to stderr, the table to stdout. A model that cannot run is left out with a line that says why, and the exit code is
-    2 then.
+    2 then. --config takes all of it from a file: docs/scale.md.
     """
+    experiment = experiment_of(context)
+    folders, codes = list[Path](), list[int]()
+    for options in commands_of(context, experiment):
+        found, code = _run(**options)
+        folders += [path for path in found if path not in folders]
+        codes.append(code)
+    if folders:
+        codes.append(run_further(experiment, folders))
+    return 1 if 1 in codes else max(codes)
+
+
+def _run(
+    metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool, **options: Any
+) -> tuple[list[Path], int]:
+    """One command: models on one dataset under one protocol; the run folders, and the exit code."""
     from bench.core.device import resolve_device
     from bench.metrics.base import Setting
     from bench.predict.plan import NotReady, Request, make_plan
@@ -72,12 +90,12 @@ def command(
     except NotReady as error:
         for why in error.reasons:
             print(f"error: {why}", file=sys.stderr)
-        return error.exit_code
+        return [], error.exit_code
     click.echo(for_stdout(build_table(outcome.folders, outcome.names), [f.path for f in outcome.folders]))
     for folder in outcome.folders:
         print(f"run folder: {shown_path(folder.path)}", file=sys.stderr)
     say_failed(outcome.failed)
-    return outcome.exit_code
+    return [folder.path for folder in outcome.folders], outcome.exit_code
 
 
 def say_prepared(prepared: Any) -> None:

@@ -65,7 +65,7 @@ def _batch_size(context: click.Context, option: click.Parameter, text: str) -> i
 
 _PREDICTING = (
     click.option(
-        "--model", "models", multiple=True, required=True, metavar="NAME[:KEY=VALUE,...]",
+        "--model", "models", multiple=True, metavar="NAME[:KEY=VALUE,...]",
         help="A model; repeat for several. path/file.py:Class names a class of a file. Every model takes label=NAME, "
         "and dtype, draws and batch in place of the command's.",
     ),

@@ -79,7 +79,7 @@ def give_back() -> None:
 
 def shown(size: int) -> str:
     """A size for people: ``1.4 GB``."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def _sum(key: str, without: Iterable[int] = ()) -> int:

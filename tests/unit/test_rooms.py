@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"core", "weights", "data", "protocols"},
     "records": {"core"},
     "executors": {"core"},
+    "configs": {"core"},
     "predict": {"core", "data", "protocols", "metrics", "models", "records", "executors"},
     "score": {"core", "data", "protocols", "metrics", "models", "records", "predict", "executors"},
     "stats": {"core", "metrics", "records"},
