@@ -65,9 +65,9 @@ class Experiment(
 
     def commands(self) -> Iterator[Options]:
         """What differs between the commands that it stands for: ``protocol``, ``data``, ``seed`` and ``out``."""
-        protocols, data, seeds = (
-            one if isinstance(one, list) else [one] for one in (self.protocol, self.data, self.seed)
-        )
+        protocols = self.protocol if isinstance(self.protocol, list) else [self.protocol]
+        data = self.data if isinstance(self.data, list) else [self.data]
+        seeds = self.seed if isinstance(self.seed, list) else [self.seed]
         for protocol, of, seed in itertools.product(protocols, data, seeds):
             parts = [
                 *([protocol] if len(protocols) > 1 else []),
