@@ -23,6 +23,7 @@ from bench.metrics.base import GROUPS, Estimate, Library, Metric, Need, Referenc
 from bench.metrics.identity import rebuild
 from bench.metrics.registered import SUFFIX
 from bench.metrics.scorer import metric_class
+from bench.metrics.task import is_task
 
 Pair = tuple[Estimate, Reference]
 _BANDS = ("R", "G", "B", "NIR")
@@ -39,7 +40,7 @@ def check_metric(name: str, setting: Setting = Setting(), tell: Callable[[Line],
     known."""
     known = registry.points("metrics")
     if name not in known:
-        if not name.startswith("pyiqa:") and name.removesuffix(SUFFIX) not in known:
+        if not name.startswith("pyiqa:") and not is_task(name) and name.removesuffix(SUFFIX) not in known:
             raise unknown("metric", name, known, hint="'rfbench ls metrics' lists them")
         with contextlib.suppress(Unavailable):  # a line of the report
             metric_class(name)
@@ -57,7 +58,11 @@ def scene(height: int, width: int, seed: int = 0, noise: float = _NOISE, spread:
     pan = Image(truth.mean(axis=2, keepdims=True), "reflectance", ("PAN",), valid)
     n = (max(1, height // 4), max(1, width // 4))
     lr = Image(resize(truth, n), "reflectance", _BANDS, np.ones(n, bool))
-    reference = Reference(f"check_{seed}", f"check_{seed}", rounded, truth[:, :, :3], hr, pan, lr, valid)
+    mask = truth[:, :, 0] > np.median(truth[:, :, 0])
+    enlarged = np.clip(resize(lr.select(("R", "G", "B")).values, (height, width)), 0, 1)
+    reference = Reference(
+        f"check_{seed}", f"check_{seed}", rounded, truth[:, :, :3], hr, pan, lr, valid, mask, lr_display=enlarged
+    )
     image = Image(guess, "reflectance", _BANDS, valid)
     estimate = Estimate(guessed, guess[:, :, :3], image, guess[:, :, :3])
     return spread_by(estimate, noise if spread is None else spread), reference
@@ -496,6 +501,8 @@ class _MetricChecks:
             without["lr"] = estimate, dataclasses.replace(reference, lr=None)
         if "pan" in self.kind.needs:
             without["pan"] = estimate, dataclasses.replace(reference, pan=None)
+        if "mask" in self.kind.needs:
+            without["mask"] = estimate, dataclasses.replace(reference, mask=None)
         if "reflectance" in self.kind.needs:
             without["reflectance"] = dataclasses.replace(estimate, image=None), reference
         numbers = [what for what, pair in without.items() if self._held(f"no {what}", _fresh(pair)).reason is None]

@@ -497,7 +497,7 @@ def _spec_problems(spec: ModelSpec, name: str) -> Iterator[str]:
 
 def _choices(spec: ModelSpec) -> Iterator[str]:
     units = ("display", "reflectance", "native")
-    allowed = {"unit": units, "output_unit": units, "input_kind": ("image", "series")}
+    allowed = {"unit": units, "output_unit": units, "input_kind": ("image", "series", "reference")}
     for field, choices in allowed.items():
         if getattr(spec, field) not in choices:
             yield f"{field}={getattr(spec, field)!r:.40} is none of {', '.join(choices)}"

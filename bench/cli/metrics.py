@@ -127,6 +127,7 @@ _NEEDS = {
     "distribution": "a predictive distribution (draws, or mean and deviation)",
     "lr": "the LR image",
     "pan": "the panchromatic image",
+    "mask": "the dataset's mask",
     "reflectance": "reflectance on both sides",
 }
 

@@ -83,7 +83,8 @@ def error(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
 @click.option(
     "--perception",
     metavar="METRIC",
-    help="Upwards.  [default: the first of lpips_alex, dists, fid_tf, niqe, niqe_ref, logspec_l1 that was computed]",
+    help="Upwards.  [default: the first of lpips_alex, dists, fid_tf, niqe, niqe_ref that was computed and does not "
+    "rank nearest neighbour best]",
 )
 def plane(runs: tuple[Path, ...], out: Path, distortion: str, perception: str | None) -> int:
     """The perception-distortion plane: every row as a point, with its 95 % intervals over scenes.

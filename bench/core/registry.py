@@ -1,4 +1,4 @@
-"""Models, metrics, protocols, datasets and commands are found by entry points, ours and a plugin's alike.
+"""Models, metrics, protocols, datasets, segmenters and commands are found by entry points, ours and a plugin's alike.
 
 A plugin declares, for instance::
 
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from bench.core.contain import described, quiet
 from bench.core.errors import RfbenchError, unknown
 
-Kind = Literal["models", "metrics", "protocols", "datasets", "commands"]
+Kind = Literal["models", "metrics", "protocols", "datasets", "segmenters", "commands"]
 _registered: dict[tuple[Kind, str], Any] = {}
 
 

@@ -63,7 +63,7 @@ def plugins() -> Iterator[Line]:
     """All that is registered is loaded; what others register is named."""
     from bench.core import registry
 
-    kinds: tuple[registry.Kind, ...] = ("models", "metrics", "protocols", "datasets", "commands")
+    kinds: tuple[registry.Kind, ...] = ("models", "metrics", "protocols", "datasets", "segmenters", "commands")
     working = []
     for kind in kinds:
         for name, point in registry.points(kind).items():

@@ -26,7 +26,7 @@ from bench.metrics.software import NUMPY, Software
 
 Group = Literal["fidelity", "perceptual", "realism", "physics", "uncertainty"]
 GROUPS: tuple[Group, ...] = ("fidelity", "perceptual", "realism", "physics", "uncertainty")
-Need = Literal["reference", "distribution", "lr", "pan", "reflectance"]
+Need = Literal["reference", "distribution", "lr", "pan", "mask", "reflectance"]
 Features = dict[str, np.ndarray]
 Found = TypeVar("Found")
 WEIGHTS, FIT = "w:", "fit:"
@@ -44,6 +44,8 @@ class Reference:
     hr : the HR image in its own unit with all its bands, or None.
     pan : the panchromatic image (H, W, 1) on the target grid, or None.
     lr : the LR image in its own unit with all its bands; None where pictures are held against pictures.
+    lr_display : the LR's R, G, B in display range on the reference's grid, as the model ``bicubic`` shows it, rounded
+        as the protocol says; None where there is no LR or it has none of these.
     valid : bool (H, W), False where a side has no data.
     mask : bool (H, W) on the same grid, the landform's mask where the dataset has one.
     cache : what a metric made of the reference alone, for the next model; a metric's state stays until it has scored
@@ -60,6 +62,7 @@ class Reference:
     valid: Mask
     mask: Mask | None = None
     hr_date: str = ""
+    lr_display: Array | None = None
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def pixels(self, image: Array) -> Array:
@@ -172,7 +175,7 @@ class Metric(ABC):
     group : the family under which tables show it.
     level : ``image`` (``value``) or ``set`` (``features`` and ``reduce``).
     display : whether it looks at the rounded display images; then ``q8`` is part of its identity.
-    needs : ``reference``, ``distribution``, ``lr``, ``pan`` and/or ``reflectance``.
+    needs : ``reference``, ``distribution``, ``lr``, ``pan``, ``mask`` and/or ``reflectance``.
     fits_references : whether ``reduce`` fits a model on the references of all images of the set, also of those whose
         prediction failed: their features come from ``reference_features``.
     masks : whether it can leave invalid pixels out; otherwise an image that has some is a reason.
@@ -393,6 +396,8 @@ class Metric(ABC):
             return "no LR image"
         if "pan" in self.needs and reference.pan is None:
             return "no panchromatic image"
+        if "mask" in self.needs and reference.mask is None:
+            return "no mask"
         if not self.masks and not reference.valid.all():
             return f"{int((~reference.valid).sum())} pixels without data; this metric needs a whole image"
         if not reference.valid.any():

@@ -273,6 +273,7 @@ def _cropped(reference: Reference) -> Reference:
         reference,
         display=array(reference.display),
         display_float=array(reference.display_float),
+        lr_display=array(reference.lr_display),
         hr=image(reference.hr),
         pan=image(reference.pan),
         valid=scored(reference.valid),

@@ -20,6 +20,7 @@ from bench.core.reason import Reason
 from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
 from bench.metrics.registered import SUFFIX, can_register, facts_of, registered
 from bench.metrics.software import SCIPY, TORCH, Software
+from bench.metrics.task import FAMILY, is_task, task_metric, task_names
 
 POINT = "the mean of the draws is one image, not a distribution; its model's own row has this metric"
 
@@ -41,11 +42,13 @@ class ItemScores:
 
 
 def metric_class(name: str) -> type[Metric]:
-    """The class that ``name`` stands for, ``pyiqa:NAME`` and ``NAME_reg`` included."""
+    """The class that ``name`` stands for; ``pyiqa:NAME``, ``task_iou:SEGMENTER`` and ``NAME_reg`` included."""
     if name.startswith("pyiqa:") and not name.endswith(SUFFIX):
         from bench.metrics.pyiqa_any import pyiqa_metric
 
         return pyiqa_metric(name.removeprefix("pyiqa:"))
+    if is_task(name):
+        return task_metric(name)
     if name.endswith(SUFFIX) and name not in registry.points("metrics"):
         return registered(metric_class(name.removesuffix(SUFFIX)))
     found = registry.load("metrics", name)
@@ -84,7 +87,7 @@ def families() -> dict[str, tuple[str, ...]]:
 
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
     """The metrics of ``--metrics``, in order and once each; ``default``, ``all``, ``registered`` (those of the default
-    set after registration) and families (``opensr``) are understood."""
+    set after registration), families (``opensr``) and ``task:SEGMENTER`` are understood."""
     found: list[str] = []
     for name in names or ("default",):
         if name == "default":
@@ -95,6 +98,10 @@ def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
             found += [n + SUFFIX for n in default_set() if can_register(metric_class(n))]
         elif name.startswith("pyiqa:") or name.removesuffix(SUFFIX) in registry.points("metrics"):
             found.append(name)
+        elif name.startswith(FAMILY):
+            found += task_names(name.removeprefix(FAMILY))
+        elif is_task(name):
+            found.append(metric_class(name).name)
         elif name in families():
             found += families()[name]
         else:

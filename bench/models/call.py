@@ -357,7 +357,7 @@ class Model:
         scale = max(out / side for out, side in zip(size, images.shape[1:3], strict=True))
         raw = self._tiled(batch, tile_px or spec.largest_tile_px(scale))
         arrays = {k: a for k, a in raw.arrays.items() if not k.startswith(MAP)}
-        unit: Unit = first.input.unit if spec.output_unit == "native" else spec.output_unit
+        unit: Unit = inputs[0].unit if spec.output_unit == "native" else spec.output_unit
         out_bands = bands if spec.output_unit == "native" else _output_bands(arrays, bands)
         answers = []
         for i, task in enumerate(tasks):
@@ -380,6 +380,8 @@ class Model:
     def _input(self, task: Task) -> Image:
         """The LR in the unit and bands that the model declares."""
         spec, lr = self.spec, task.input
+        if spec.input_kind == "reference":
+            return _reference(task, spec.output_unit)
         if spec.input_kind == "series":
             if task.series is None:
                 raise ItemError("the model needs a time series; the image has none")
@@ -478,6 +480,22 @@ def whole(text: str, where: str) -> int:
 def batch_size_of(text: str, where: str) -> int:
     """The number of images that a model gets at once, where ``auto`` is 0; RfbenchError that begins with ``where``."""
     return 0 if text == "auto" else whole(text, where)
+
+
+def _reference(task: Task, unit: str) -> Image:
+    """The HR image of a task on its grid, displayed or in its own unit; a border that is not scored is repeated."""
+    reference = task.reference
+    if reference.hr is None or reference.display_float is None:
+        raise ItemError("there is no HR image with the bands R G B")
+    shown = Image(reference.display_float, "display", RGB, reference.hr.valid)
+    image = shown if unit == "display" else reference.hr
+    border = (task.size[0] - image.size[0]) // 2
+    sides = ((border, border), (border, border))
+    return dataclasses.replace(
+        image,
+        values=np.pad(image.values, (*sides, (0, 0)), mode="edge"),
+        valid=np.pad(image.valid, sides, mode="edge"),
+    )
 
 
 def unfit(spec: ModelSpec, bands: Sequence[str] | None, unit: str) -> str:

@@ -56,7 +56,8 @@ class ModelSpec:
     max_out_side_px : the longest side of an answer that it can give at once, for models that reach any size by
         themselves; a larger answer is made in tiles.
     stochastic : whether draws differ; ``supports_prompt``: whether it reads captions.
-    input_kind : ``image``, or ``series`` for models that need the LR's time series.
+    input_kind : ``image``, or ``series`` for models that need the LR's time series. ``reference`` is for rows that are
+        no model's: they are given what the answer is held against.
     dtypes : the arithmetic it can do; ``--dtype`` with another is refused.
     default_options : option names with their defaults; users override them by ``--model NAME:key=value``.
     check_options : options that ``rfbench check model NAME`` takes where none are given, such as a small network with
@@ -111,7 +112,7 @@ class ModelSpec:
     square: bool = False
     stochastic: bool = False
     supports_prompt: bool = False
-    input_kind: Literal["image", "series"] = "image"
+    input_kind: Literal["image", "series", "reference"] = "image"
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     default_options: dict[str, str] = field(default_factory=dict)
     check_options: dict[str, str] = field(default_factory=dict)

@@ -129,10 +129,13 @@ class Protocol(ABC):
         display = fitted_hr.apply(hr.select(RGB)) if hr is not None and fitted_hr else None
         # What a model made of a hole in the LR says nothing about the model: holes of all sides are left out.
         valid = np.ones(size, bool)
-        for image in (on_grid(lr, size), hr, pan):
+        covered = on_grid(lr, size)
+        for image in (covered, hr, pan):
             if image is not None:
                 valid &= image.valid
         lr, notes = filled(lr)
+        enlarged = on_grid(lr, size) if notes else covered
+        lr_display = fitted.apply(enlarged.select(RGB)) if fitted else None
         b = self.border_px
         if b and min(size) <= 2 * b:
             raise ItemError(f"border_px={b} leaves nothing of an image of {size[0]}x{size[1]} px")
@@ -144,7 +147,8 @@ class Protocol(ABC):
             hr=cut_image(hr, b),
             pan=cut_image(pan, b),
             # With a border the LR must cover the same ground as the cut images: it is brought to their grid and cut.
-            lr=cut_image(on_grid(lr, size), b) if b else lr,
+            lr=cut_image(enlarged, b) if b else lr,
+            lr_display=cut(quantised(lr_display, self.quantise), b) if lr_display is not None else None,
             valid=cut(valid, b),
             mask=cut(_mask_on_grid(pair.mask, size), b) if pair.mask is not None else None,
             hr_date=record.hr_date,

@@ -69,20 +69,15 @@ def cases() -> tuple[Case, ...]:
         cases_opensr,
         cases_physics,
         cases_realism,
+        cases_style,
         cases_uncertainty,
     )
 
-    found: list[Case] = []
-    for module in (
-        cases_fidelity,
-        cases_networks,
-        cases_realism,
-        cases_physics,
-        cases_opensr,
-        cases_uncertainty,
+    modules = (
+        cases_fidelity, cases_networks, cases_realism, cases_style, cases_physics, cases_opensr, cases_uncertainty,
         cases_draws,
-    ):
-        found += module.CASES
+    )  # fmt: skip
+    found: list[Case] = [case for module in modules for case in module.CASES]
     assert len({c.name for c in found}) == len(found), "two cases of one name"
     return tuple(found)
 

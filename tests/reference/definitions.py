@@ -208,4 +208,15 @@ DEFINITIONS = {
         "Ferro's fair form; torchmetrics' is the ensemble's own, 1 + 1/K times as large if calibrated.",
     ),
     "logspec_l1": Definition("", "our own code", "Our own definition; nobody else computes it."),
+    "style_colour": Definition(
+        "",
+        "our own code",
+        "Our own definition of what papers call style transfer: 0 stays at LR's colours, 1 arrives at HR's. The best "
+        "colour map of bicubic is near 1 and moves neither spectrum nor texture.",
+    ),
+    "style_spectrum": Definition("", "our own code", "Our own definition, of the spectra of `logspec_l1`."),
+    "style_texture": Definition("", "our own code", "Our own definition, of the features of `niqe`."),
+    "seams": Definition(
+        "", "our own code", "Our own definition; nobody else computes it. 3 to 5 is what images without seams have."
+    ),
 }

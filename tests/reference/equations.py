@@ -216,9 +216,9 @@ def kid(first: np.ndarray, second: np.ndarray) -> float:
     return xx + yy - 2 * math.fsum(kernel(p, q) for p in x for q in y) / (n * m)
 
 
-def logspec_l1(first: np.ndarray, second: np.ndarray) -> float:
-    """The definition of ``logspec_l1``, its transform as two matrix products, its rings frequency by frequency."""
-    height, width = first.shape[:2]
+def log_spectra(image: np.ndarray) -> np.ndarray:
+    """Of each channel the logarithm of the power of each ring; the transform as two matrix products."""
+    height, width = image.shape[:2]
     side = min(height, width)
     columns = [0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n) for n in (height, width)]
     window = columns[0][:, None] * columns[1][None, :]
@@ -235,8 +235,41 @@ def logspec_l1(first: np.ndarray, second: np.ndarray) -> float:
         power = np.abs(waves[0] @ x @ waves[1]) ** 2
         return [math.log(np.mean([power[p] for p in rings[k]]) + floor) for k in range(1, side // 2 + 1)]
 
-    differences = []
-    for c in range(first.shape[2]):
-        ours, theirs = spectrum(first[:, :, c].astype(np.float64)), spectrum(second[:, :, c].astype(np.float64))
-        differences += [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+    return np.array([spectrum(image[:, :, c].astype(np.float64)) for c in range(image.shape[2])])
+
+
+def logspec_l1(first: np.ndarray, second: np.ndarray) -> float:
+    """The definition of ``logspec_l1``, its rings frequency by frequency."""
+    differences = np.abs(log_spectra(first) - log_spectra(second)).ravel().tolist()
     return math.fsum(differences) / len(differences)
+
+
+def lab_statistics(display: np.ndarray) -> np.ndarray:
+    """Mean and deviation of L, a and b over the pixels of an sRGB image."""
+    colours = np.array([lab(pixel) for pixel in display.reshape(-1, 3)])
+    return np.concatenate([colours.mean(axis=0), np.sqrt(((colours - colours.mean(axis=0)) ** 2).mean(axis=0))])
+
+
+def way(start: np.ndarray, found: np.ndarray, end: np.ndarray) -> float:
+    """The t for which start + t (end - start) is nearest to ``found``, where the derivative of the distance is zero."""
+    pairs = list(zip(start.ravel(), found.ravel(), end.ravel(), strict=True))
+    return math.fsum((f - s) * (e - s) for s, f, e in pairs) / math.fsum((e - s) ** 2 for s, _, e in pairs)
+
+
+def comb(luma: np.ndarray) -> float:
+    """The strongest comb of steps, period by period, offset by offset and line by line."""
+    best = -math.inf
+    for image in (luma.astype(np.float64), luma.astype(np.float64).T):
+        n = image.shape[1] - 1
+        steps = [math.fsum(abs(row[c + 1] - row[c]) for row in image) / len(image) for c in range(n)]
+        mirrored = [abs(i) if i < n else 2 * (n - 1) - i for i in range(-4, n + 4)]
+        around = [[steps[mirrored[c + 4 + d]] for d in range(-4, 5) if d] for c in range(n)]
+        excess = [s - float(np.median(a)) for s, a in zip(steps, around, strict=True)]
+        middle = float(np.median(excess))
+        deviation = 1.4826 * float(np.median([abs(e - middle) for e in excess]))
+        for period in range(8, n // 3 + 1):
+            for offset in range(period):
+                lines = excess[offset::period]
+                if len(lines) >= 3:
+                    best = max(best, (math.fsum(lines) - max(lines)) / deviation / math.sqrt(len(lines) - 1))
+    return best

@@ -15,7 +15,7 @@ from bench.reports import figures
 from tests.runs import run as run_models
 from tests.scored_runs import scored_run
 
-METRICS = ("psnr_rgb", "ssim_rgb", "logspec_l1", "qnr")
+METRICS = ("psnr_rgb", "ssim_rgb", "niqe", "logspec_l1", "qnr")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_series_are_the_scores_of_the_folders(runs: list[RunFolder]) -> None:
 
 def test_the_plane_has_two_metrics_of_each_row_and_its_best_corner_at_the_lower_left(runs: list[RunFolder]) -> None:
     found = figures.plane(runs)
-    assert (found.distortion.metric, found.perception.metric) == ("psnr_rgb", "logspec_l1")  # what needs no weights
+    assert (found.distortion.metric, found.perception.metric) == ("psnr_rgb", "niqe")  # what needs no weights
     assert [x.number for x, _ in found.points] == pytest.approx([run.scores()["psnr_rgb"].mean() for run in runs])
     axes = figures.draw_plane(found).axes[0]
     assert axes.xaxis.get_inverted() and not axes.yaxis.get_inverted()
@@ -52,6 +52,18 @@ def test_the_plane_has_two_metrics_of_each_row_and_its_best_corner_at_the_lower_
         if len(line.get_xdata()) == 1
     }
     assert shown == {x.label: (x.number, y.number) for x, y in found.points}
+
+
+def test_no_perception_axis_ranks_nearest_best(runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated pixels have edges everywhere, and so nearly the spectrum of detail."""
+    spectra = figures.series(runs, "logspec_l1").series
+    assert min(spectra, key=lambda one: one.number).label == "nearest"
+    monkeypatch.setattr("bench.reports.figures.scores.PERCEPTION", ("logspec_l1", "niqe"))
+    assert figures.plane(runs).perception.metric == "niqe"
+    monkeypatch.setattr("bench.reports.figures.scores.PERCEPTION", ("logspec_l1",))
+    with pytest.raises(RfbenchError, match="that does not rank nearest neighbour best; give --perception METRIC"):
+        figures.plane(runs)
+    assert figures.plane(runs, perception="logspec_l1").perception.metric == "logspec_l1"  # the reader's own choice
 
 
 def test_differences_are_one_row_minus_the_other_scene_by_scene(runs: list[RunFolder]) -> None:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DISTORTION = "psnr_rgb"
-PERCEPTION = ("lpips_alex", "dists", "fid_tf", "niqe", "niqe_ref", "logspec_l1")
-"""What ``plane`` shows by default: the first of these that a row has."""
+PERCEPTION = ("lpips_alex", "dists", "fid_tf", "niqe", "niqe_ref")
+"""What ``plane`` shows by default: the first of these that a row has and that does not rank nearest neighbour best.
+Differences of spectra (``logspec_l1``) are none of them: the edges of repeated pixels have the power of true detail."""
 _WIDTH_IN = 6.4
 
 
@@ -246,14 +247,23 @@ def _rows(runs: Sequence[RunFolder], metrics: Sequence[str]) -> tuple[list[tuple
 
 
 def _first(runs: Sequence[RunFolder], metrics: Sequence[str]) -> str:
+    """The first of these metrics that some row has and that is an axis of perception here."""
     of_runs = [{m for e in row_scores(run) for m in e.numbers} for run in runs]
     for metric in metrics:
-        if any(metric in one for one in of_runs) and all(metric in read_run(run).metrics for run in runs):
+        is_there = any(metric in one for one in of_runs) and all(metric in read_run(run).metrics for run in runs)
+        if is_there and not _prefers_nearest(series(runs, metric)):
             return metric
     raise RfbenchError(
-        f"no run has a number of {', '.join(metrics)}; give --perception METRIC, or run with --metrics "
-        "default,niqe_ref,logspec_l1, which need no weights"
+        f"no run has a number of {', '.join(metrics)} that does not rank nearest neighbour best; give --perception "
+        "METRIC, or score the runs with --metrics niqe,niqe_ref, which need no weights"
     )
+
+
+def _prefers_nearest(found: Chosen) -> bool:
+    """Whether repeated pixels have the best number of several rows: what does that measures edges, not perception."""
+    sign = 1 if found.column.direction == "up" else -1
+    best = max(found.series, key=lambda one: sign * one.number)
+    return len(found.series) > 1 and best.label == "nearest"
 
 
 def _styled(items: Sequence[tuple[Series, ...]]) -> Iterator[tuple[tuple[Series, ...], str, str]]:
