@@ -23,6 +23,7 @@ _VERBS = {
     "plan": ("bench.cli.plan", "Say what a run would do: models, images, memory, time, disk, what is missing."),
     "predict": ("bench.cli.predict", "Let models answer a dataset's images, and keep the answers."),
     "score": ("bench.cli.score", "Score runs again, or images that another program made."),
+    "merge": ("bench.cli.merge", "Put the parts of runs together that were made with --shard."),
     "runs": ("bench.cli.runs", "List run folders, and remove those that were set aside."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "compare": ("bench.cli.compare", "Say whether one model is better than another, and how sure that is."),

@@ -27,7 +27,8 @@ _WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 _GOES_ON = "the same command goes on from here"
 _ANEW = "nothing was written, the same command begins anew"
 _AFTER = {
-    "run": _GOES_ON, "predict": _GOES_ON, "score": _GOES_ON, "train": _GOES_ON, "ablate": _GOES_ON, "ood": _GOES_ON,
+    "run": _GOES_ON, "merge": _GOES_ON, "predict": _GOES_ON, "score": _GOES_ON, "train": _GOES_ON, "ablate": _GOES_ON,
+    "ood": _GOES_ON,
     "caption": _GOES_ON, "weights fetch": _GOES_ON, "envs build": "the same command may be repeated",
     "data import": _ANEW, "upscale": _ANEW, "table": _ANEW, "compare": _ANEW, "plot": _ANEW, "cite": _ANEW,
 }  # fmt: skip

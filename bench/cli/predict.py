@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bench.cli.run import say_prepared, shown_path
-from bench.cli.shared import predicting_options, say_failed, settle_threads
+from bench.cli.shared import executor, predicting_options, say_failed, settle_threads
 
 settle_threads()
 
@@ -17,6 +17,7 @@ _EPILOG = """\b
 Examples:
   rfbench predict --model rareflow --model bicubic --out today
   rfbench score today --metrics psnr_rgb,ssim_rgb
+  rfbench predict --model seesr --data my-pairs --out results --shard 1/3
   rfbench predict --model seesr:dtype=float16,draws=1 --model bicubic --batch-size auto
 """
 
@@ -33,19 +34,21 @@ def command(**options: Any) -> int:
     from bench.predict.execute import predict
     from bench.predict.plan import NotReady, Request, make_plan
 
-    try:
-        prepared = make_plan(Request(**options))
-    except NotReady as error:
-        for why in error.reasons:
-            print(f"error: {why}", file=sys.stderr)
-        return error.exit_code
-    say_prepared(prepared)
-    outcome = predict(prepared, sys.argv)
+    with executor(options) as cluster:
+        try:
+            prepared = make_plan(Request(**options))
+        except NotReady as error:
+            for why in error.reasons:
+                print(f"error: {why}", file=sys.stderr)
+            return error.exit_code
+        say_prepared(prepared)
+        outcome = predict(prepared, sys.argv, cluster)
     for why in outcome.left_out.values():
         print(f"warning: left out: {why}", file=sys.stderr)
     failed = Counter[str]()
     for folder in outcome.folders.values():
-        failed.update(item.error for item in folder.images().values() if item.error)
+        items = folder.predictions.committed(r.id for r in prepared.records)  # a part has no table
+        failed.update(item.error for item in items.values() if item.error)
         click.echo(shown_path(folder.path))
     say_failed(failed)
     return 1 if failed else 2 if outcome.left_out or prepared.not_ready else 0

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.experiment import commands_of, config_options, experiment_of, run_further
 from bench.cli.shared import (
     exact_option,
+    executor,
     metrics_option,
     predicting_options,
     say_failed,
     say_skipped,
     settle_threads,
 )
+
+if TYPE_CHECKING:
+    from bench.executors.cluster import Cluster
+    from bench.predict.plan import Request
 
 settle_threads()
 
@@ -63,9 +68,18 @@ def _run(
     metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool, **options: Any
 ) -> tuple[list[Path], int]:
     """One command: models on one dataset under one protocol; the run folders, and the exit code."""
+    from bench.predict.plan import Request
+
+    with executor(options) as cluster:
+        return _run_on(cluster, Request(workers=workers, strict=strict, **options), metrics, exact_libraries)
+
+
+def _run_on(
+    cluster: Cluster | None, request: Request, metrics: tuple[str, ...] | None, exact_libraries: bool
+) -> tuple[list[Path], int]:
     from bench.core.device import resolve_device
     from bench.metrics.base import Setting
-    from bench.predict.plan import NotReady, Request, make_plan
+    from bench.predict.plan import NotReady, make_plan
     from bench.protocols.find import resolve_protocol
     from bench.reports.table.build import build_table
     from bench.reports.table.shape import for_stdout
@@ -73,24 +87,30 @@ def _run(
     from bench.score.choice import choose_metrics
     from bench.score.run import run
 
-    request = Request(workers=workers, strict=strict, **options)
+    # One GPU scores, however many predict.
+    device = request.device.partition(",")[0]
     scoring = execute.Request(
-        metrics, request.device, workers, strict, request.weights_dir, exact_libraries=exact_libraries
+        metrics, device, request.workers, request.strict, request.weights_dir, exact_libraries=exact_libraries
     )
     try:
         prepared = make_plan(request)
         # What is misspelt or missing is told before anything is predicted.
         protocol = resolve_protocol(request.protocol)
-        device = resolve_device(request.device)
+        device = resolve_device(device) if cluster is None else device
         setting = Setting(device, request.weights_dir, protocol.quantise, protocol.border_px, exact_libraries)
-        choice = choose_metrics(metrics, setting, strict=strict)
+        choice = choose_metrics(metrics, setting, strict=request.strict)
         say_prepared(prepared)
         say_skipped(choice.skipped, choice.lacking_weights)
-        outcome = run(request, scoring, sys.argv, prepared=prepared)
+        outcome = run(request, scoring, sys.argv, prepared=prepared, cluster=cluster)
     except NotReady as error:
         for why in error.reasons:
             print(f"error: {why}", file=sys.stderr)
         return [], error.exit_code
+    if request.shard is not None:
+        for folder in outcome.folders:
+            print(f"part {request.shard[0]} of {request.shard[1]}: {shown_path(folder.path)}", file=sys.stderr)
+        say_failed(outcome.failed)
+        return [], outcome.exit_code
     click.echo(for_stdout(build_table(outcome.folders, outcome.names), [f.path for f in outcome.folders]))
     for folder in outcome.folders:
         print(f"run folder: {shown_path(folder.path)}", file=sys.stderr)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.core.reason import Reason
+
+if TYPE_CHECKING:
+    from bench.executors.cluster import Cluster
 
 
 def settle_threads() -> None:
@@ -46,7 +50,11 @@ exact_option = click.option(
     help="Compute metrics by the libraries that define them, not by our own kernels: slower; identities say which.",
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where networks run."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where networks run; models also on several GPUs: cuda:0,cuda:1.",
 )
 workers_option = click.option(
     "--workers",
@@ -55,6 +63,15 @@ workers_option = click.option(
     help="Processes that predict on a processor (this one among them), then as many that score; 0: all in this one. No "
     "number depends on it.  [default: one a core where that pays and memory allows, of those that score at most 4]",
 )
+
+
+def _shard(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    i, _, n = text.partition("/")
+    if not (i.isascii() and i.isdigit() and n.isascii() and n.isdigit()) or len(text) > 12:
+        raise click.BadParameter(f"found '{text:.20}', expected I/N, such as 1/3")
+    return int(i), int(n)
 
 
 def _batch_size(context: click.Context, option: click.Parameter, text: str) -> int | str:
@@ -101,6 +118,27 @@ _PREDICTING = (
         "--allow-train", is_flag=True, help="Also run a model on images that it was trained on; tables will say so."
     ),
     click.option(
+        "--shard", metavar="I/N", callback=_shard,
+        help="Only the I-th of N parts, 1/N to N/N, on any machines; 'rfbench merge' makes one run of them.",
+    ),
+    click.option(
+        "--executor", default="local", show_default=True, type=click.Choice(["local", "ray"]),
+        help="ray: on a cluster (pip install 'rfbench[ray]', docs/scale.md).",
+    ),
+    click.option(
+        "--address", metavar="auto|local|HOST:PORT",
+        help="With ray: the cluster here, one of its own, or another machine's.  [default: auto]",
+    ),
+    click.option(
+        "--actors", type=click.IntRange(min=1), metavar="N",
+        help="With ray: processes at once.  [default: one a core, or a GPU]",
+    ),
+    click.option(
+        "--gpus-per-model", type=click.FloatRange(min=0), metavar="G",
+        help="With ray: GPUs of each process, such as 1 or 0.5.  [default: 0]",
+    ),
+    click.option("--allow-mixed", is_flag=True, help="With ray: devices of several kinds, whose last digits differ."),
+    click.option(
         "--fresh", is_flag=True, help="Begin anew; an earlier run is set aside until 'rfbench runs prune'."
     ),
     weights_option,
@@ -109,6 +147,36 @@ _PREDICTING = (
         help="Run folders become DIR/MODEL.  [default: runs/, named by the plan, so the same command resumes]",
     ),
 )  # fmt: skip
+
+
+_OF_RAY = ("address", "actors", "gpus_per_model", "allow_mixed")
+
+
+@contextmanager
+def executor(options: dict[str, Any]) -> Iterator[Cluster | None]:
+    """The cluster that the options ask for, None for this machine's own processes; takes what is of the executor from
+    ``options``, and says in them where the models run."""
+    from bench.core.errors import RfbenchError
+
+    kind, of_ray = options.pop("executor"), {name: options.pop(name) for name in _OF_RAY}
+    if kind == "local":
+        given = next((name for name, value in of_ray.items() if value), None)
+        if given is not None:
+            raise RfbenchError(f"--{given.replace('_', '-')} goes with --executor ray; give that, or leave it out")
+        yield None
+        return
+    from bench.executors.cluster import cluster
+
+    gpus = of_ray["gpus_per_model"] or 0.0
+    if options["device"] not in ("auto", "cuda" if gpus else "cpu"):
+        raise RfbenchError(
+            f"--device: found '{options['device']}' with --executor ray, where --gpus-per-model says what models run on"
+        )
+    with cluster(
+        of_ray["address"] or "auto", actors=of_ray["actors"] or 0, gpus_each=gpus, allow_mixed=of_ray["allow_mixed"]
+    ) as found:
+        options |= {"device": found.device, "is_remote": True}
+        yield found
 
 
 def predicting_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,21 @@ def set_threads(device: str) -> None:
     torch.set_num_threads(1 if device == "cpu" else max(1, provenance.cores() - 1))
 
 
+def resolve_devices(names: str) -> tuple[str, ...]:
+    """One device, or several GPUs with commas between (``cuda:0,cuda:1``); RfbenchError unless they are of one kind,
+    for the last digits of a prediction are a kind's own."""
+    found = tuple(resolve_device(name.strip()) for name in names.split(","))
+    if len(found) > 1:
+        import torch
+
+        if len(set(found)) < len(found) or not all(name.startswith("cuda:") for name in found):
+            raise RfbenchError(f"--device: found '{names}', expected different GPUs, such as cuda:0,cuda:1")
+        kinds = {torch.cuda.get_device_name(name) for name in found}
+        if len(kinds) > 1:
+            raise RfbenchError(f"--device {names}: found {' and '.join(sorted(kinds))}, expected GPUs of one kind")
+    return found
+
+
 def resolve_device(name: str) -> str:
     """``auto`` is a GPU where there is one; RfbenchError for a device that is not there."""
     import torch

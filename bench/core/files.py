@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,15 @@ def settle(part: Path, path: Path) -> None:
     _to_disk(part)
     part.replace(path)
     _to_disk(path.parent)
+
+
+def to_disk(paths: Iterable[Path]) -> None:
+    """Have the system write files that were renewed without waiting for the disk, and the folders they lie in: many at
+    once cost little more than one. A file that is gone by now is left out."""
+    found = list(paths)
+    for path in (*found, *dict.fromkeys(p.parent for p in found)):
+        with contextlib.suppress(FileNotFoundError):
+            _to_disk(path)
 
 
 def _part(folder: Path, name: str) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from bench.core.errors import RfbenchError
+from bench.core.errors import RfbenchError, one_line
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -24,12 +24,24 @@ class Lost(RfbenchError):
     """A process of a crew ended while it worked; what it had in hand is not done."""
 
 
+class CannotBegin(RfbenchError):
+    """A process of a crew cannot make its state; what it had in hand is not done."""
+
+
 @dataclass(frozen=True)
 class Job:
     """How a process makes its state: ``build(*arguments)``, once; both can be pickled."""
 
     build: Callable[..., Any]
     arguments: tuple[Any, ...]
+
+    def begin(self, *own: Any) -> Any:
+        """The state, ``own`` being what this process has for itself alone; CannotBegin for whatever goes wrong."""
+        try:
+            return self.build(*self.arguments, *own)
+        except Exception as error:
+            said = str(error) if isinstance(error, RfbenchError) else f"{type(error).__name__}: {one_line(error)}"
+            raise CannotBegin(said) from error
 
 
 class Crew(ABC, Generic[Key, Result]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -27,13 +27,19 @@ def usual_workers() -> int:
 class Processes(Crew[Key, Result]):
     """``count`` processes, started as units come, each computing in one thread."""
 
-    def __init__(self, job: Job, count: int, what: str) -> None:
-        """``what`` the processes do, for messages: ``predicting``, ``scoring``."""
+    def __init__(self, job: Job, count: int, what: str, own: Sequence[Any] = ()) -> None:
+        """``what`` the processes do, for messages: ``predicting``, ``scoring``. Each gets one of ``own`` for itself, a
+        last argument of its job, where there are any."""
         self.size = count
         self._what = what
         self._waiting: dict[Future[Result], Key] = {}
         # Spawned, not forked: a fork would inherit torch's thread pools, and CUDA does not survive one.
-        self._pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin, (job,))
+        context = multiprocessing.get_context("spawn")
+        shares = context.SimpleQueue() if own else None
+        for one in own:
+            assert shares is not None
+            shares.put(one)
+        self._pool = ProcessPoolExecutor(count, context, _begin, (job, shares))
 
     @property
     def waiting(self) -> list[Key]:
@@ -76,11 +82,12 @@ class _Here:
     """What this process is for."""
 
     job: Job | None = None
+    own: tuple[Any, ...] = ()
     state: Any = None
     is_built = False
 
 
-def _begin(job: Job) -> None:
+def _begin(job: Job, shares: Any) -> None:
     import signal
 
     one_thread()
@@ -88,7 +95,7 @@ def _begin(job: Job) -> None:
     warnings.showwarning = _unheard
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     _exit_with_parent()
-    _Here.job = job
+    _Here.job, _Here.own = job, () if shares is None else (shares.get(),)
 
 
 def one_thread() -> None:
@@ -123,7 +130,7 @@ def _state() -> Any:
 
         torch.set_num_threads(1)
         assert _Here.job is not None
-        _Here.state, _Here.is_built = _Here.job.build(*_Here.job.arguments), True
+        _Here.state, _Here.is_built = _Here.job.begin(*_Here.own), True
     return _Here.state
 
 

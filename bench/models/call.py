@@ -158,6 +158,16 @@ class Model:
         self.retreats: list[str] = []  # what running out of memory changed, for the record of the run
         self._largest_batch: int | None = None
 
+    def text_everywhere(self) -> str:
+        """The model as ``--model`` takes it in another folder or on another machine: paths are whole."""
+        by_file = _BY_FILE.fullmatch(self.text)
+        head = f"{Path(by_file['file']).absolute()}:{by_file['name']}" if by_file else self.text.partition(":")[0]
+        options = {k: v for k, v in self.options.items() if v != self.spec.default_options.get(k)} | self.asked
+        for key in self.spec.path_options:
+            if key in options and Path(options[key]).exists():
+                options[key] = str(Path(options[key]).absolute())
+        return f"{head}:{','.join(f'{k}={v}' for k, v in options.items())}" if options else head
+
     def fit_to(self, dataset: Any, split: str, protocol: Any) -> None:
         """Let a model that is fitted to a dataset be so before anything of it is recorded."""
         with contained(f"model {self.spec.name}", RfbenchError):

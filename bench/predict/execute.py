@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,7 +31,8 @@ from bench.core.progress import Progress
 from bench.core.typed import decode
 from bench.data.captions import NONE, TEMPLATE
 from bench.data.dataset import Record
-from bench.executors.crew import Crew, Feeder, Job, Units
+from bench.executors.cluster import Cluster
+from bench.executors.crew import CannotBegin, Crew, Feeder, Job, Units
 from bench.models.call import Model
 from bench.predict.plan import Prepared, make_room
 from bench.predict.unit import Answered, Predictor, Recipe, identity_digest, keep, predict_unit, predictor, prepare_task
@@ -47,6 +49,8 @@ class _LeftOut(PluginFailed):
 
 _TRACEBACKS = 5  # kept of a session; the images after them fail alike
 _A_PROCESS_PAYS_FROM_S = 12.0  # of work for each: starting one, importing torch and loading the model takes seconds
+_AHEAD_THERE = 2  # units that each process of a cluster has before it
+_FILES_AT_ONCE, _SETTLE_EVERY_S = 512, 2.0  # are had on the disk together
 _LARGEST_BATCH = 64
 _MEMORY_MARGIN = 1.2  # on what a process was seen to need
 
@@ -68,8 +72,8 @@ class Outcome:
     new: dict[str, int] = field(default_factory=dict)
 
 
-def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
-    """Predict what is pending of a plan. An interrupted call keeps every committed batch.
+def predict(prepared: Prepared, command_line: Sequence[str] = (), cluster: Cluster | None = None) -> Outcome:
+    """Predict what is pending of a plan, on a ``cluster`` if not here. An interrupted call keeps every committed batch.
 
     Raises
     ------
@@ -77,7 +81,8 @@ def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
         A folder holds another run, or another process runs in it.
     """
     flags = provenance.deterministic()
-    set_threads(prepared.device)
+    if cluster is None:
+        set_threads(prepared.device)
     outcome = Outcome({})
     for model in prepared.models:
         label = model.label
@@ -91,8 +96,8 @@ def predict(prepared: Prepared, command_line: Sequence[str] = ()) -> Outcome:
         for model in prepared.models:
             folder = prepared.folders[model.label]
             about = {"stage": "predict", "data": prepared.request.data}
-            folder.begin_session(session(prepared.device, command_line) | about)
-            run = _Run(prepared, model, folder)
+            folder.begin_session(session("cpu" if cluster is not None else prepared.device, command_line) | about)
+            run = _Run(prepared, model, folder, cluster)
             try:
                 outcome.done[model.label], outcome.new[model.label] = run.finish()
             except _LeftOut as error:
@@ -131,13 +136,14 @@ def _pending(batches: Sequence[Sequence[Record]], folder: RunFolder) -> list[Ids
 class _Run:
     """One model and its pending batches. ``facts`` are what ``host.json`` shall say of it."""
 
-    def __init__(self, prepared: Prepared, model: Model, folder: RunFolder) -> None:
+    def __init__(self, prepared: Prepared, model: Model, folder: RunFolder, cluster: Cluster | None = None) -> None:
+        self.cluster = cluster
         self.prepared, self.model, self.folder = prepared, model, folder
         self.facts: dict[str, Any] = {}
         self._lock = threading.Lock()  # what a crew brings is kept in another thread
         self._tracebacks: list[str] = []
         self._retreats: dict[str, None] = {}
-        self._is_loaded = False
+        self._is_loaded, self._settled = False, time.monotonic()
         self._peak = memory.Peak()
         self._spent_s, self._spent_here_s, self._batches_here = 0.0, 0.0, 0
         self._peak_bytes, self._device_peak_bytes = 0, list[int]()
@@ -159,6 +165,7 @@ class _Run:
         finally:
             if self._is_loaded:
                 self._close()
+            folder.predictions.settle()
         if self.prepared.request.shard is None and (pending or not folder.predictions.is_complete):
             folder.predictions.finish(r.id for r in self.prepared.records)
         return total - left, left
@@ -166,9 +173,13 @@ class _Run:
     def _run(self, pending: list[Ids], total: int) -> None:
         left = sum(map(len, pending))
         captions = self._captions({i for batch in pending for i in batch})
-        self._load(captions)
+        if self.cluster is None:
+            self._load(captions)
         with Progress(total, total - left, self.model.label, ("predict",)) as progress:
-            self._predict(Units(pending), captions, progress)
+            if self.cluster is None:
+                self._predict(Units(pending), captions, progress)
+            else:
+                self._predict_there(self.cluster, Units(pending), captions, progress)
         self.facts |= {"predicted": left, "predict_s": round(self._spent_s, 6)} | self.model.adapter.session()
 
     def _close(self) -> None:
@@ -252,11 +263,37 @@ class _Run:
                 self._spent_here_s, self._batches_here = self._spent_here_s + seconds, self._batches_here + 1
                 self._keep(Answered(made, seconds), progress)
 
+    def _predict_there(
+        self, cluster: Cluster, units: Units[Ids], captions: tuple[str, ...], progress: Progress
+    ) -> None:
+        """Predict all units on a cluster; this process only writes."""
+        if self.is_of_this_process:
+            raise _LeftOut(f"model {self.model.label}: it is known to this process alone, and to no other of a cluster")
+        job = Job(predictor, (self.recipe(captions, everywhere=True),))
+        with cluster.crew(job, "predicting") as crew:
+            feeder = Feeder(
+                crew, units, predict_unit, lambda _, answered: self._keep(answered, progress), ahead=_AHEAD_THERE
+            )  # fmt: skip
+            feeder.work()
+            self.facts |= {"processes": crew.size, "nodes": dict(cluster.nodes), "events": list(cluster.events)}
+        if isinstance(feeder.error, CannotBegin):
+            raise _LeftOut(f"model {self.model.label}: {feeder.error}")
+        if feeder.error is not None:
+            raise feeder.error
+        self.facts |= {"peak_host_bytes": self._peak_bytes, "retreats": [*self._retreats]}
+        self.facts["peak_device_bytes"] = max(self._device_peak_bytes, default=None)
+
     def _keep(self, answered: Answered, progress: Progress) -> None:
         """Commit a batch, from whatever process it came."""
         with self._lock:
             for made in answered.made:
                 keep(self.folder, made)
+            if (
+                self.folder.predictions.unsettled >= _FILES_AT_ONCE
+                or time.monotonic() - self._settled > _SETTLE_EVERY_S
+            ):
+                self.folder.predictions.settle()
+                self._settled = time.monotonic()
                 if made.traceback and len(self._tracebacks) < _TRACEBACKS:
                     self._tracebacks.append(made.traceback)
             self._spent_s += answered.seconds
@@ -273,6 +310,8 @@ class _Run:
     def helpers_that_pay(self, units: int) -> int:
         """How many processes beside this one the work that is left, the cores and the memory suggest."""
         workers = self.prepared.request.workers
+        if len(self.prepared.devices) > 1:
+            return min(len(self.prepared.devices) - 1, max(units, 0))
         if self.prepared.device != "cpu" or units < 1:
             return 0
         if workers is not None:
@@ -286,19 +325,23 @@ class _Run:
             count = min(count, int(available / (_MEMORY_MARGIN * max(self._peak.seen(), 1))))
         return max(count, 0)
 
-    def recipe(self, captions: tuple[str, ...]) -> Recipe:
-        """From what another process makes the model and its tasks."""
+    def recipe(self, captions: tuple[str, ...], *, everywhere: bool = False) -> Recipe:
+        """From what another process makes the model and its tasks; ``everywhere``: of another machine, by whole paths,
+        with the data's hash."""
         request, model = self.prepared.request, self.model
+        data = str(Path(request.data).absolute()) if everywhere and Path(request.data).exists() else request.data
         return Recipe(
-            model=model.text,
+            limit=request.limit if everywhere else None,
+            fingerprint=self.prepared.runs[model.label].plan.data.fingerprint if everywhere else "",
+            model=model.text_everywhere() if everywhere else model.text,
             protocol=request.protocol,
-            data=request.data,
+            data=data,
             split=request.split,
             device=model.device,
             dtype=model.dtype,
             draws=model.draws,
             seed=request.seed,
-            weights_dir=request.weights_dir,
+            weights_dir=request.weights_dir.absolute() if request.weights_dir is not None else None,
             identity=identity_digest(model),
             captions=captions,
         )
@@ -338,7 +381,8 @@ class _Helpers:
 
         self._may_start = False
         self._run.facts["processes"] = 1 + count
-        self._crew = Processes(Job(predictor, (self._run.recipe(self._captions),)), count, "predicting")
+        others = self._run.prepared.devices[1:]
+        self._crew = Processes(Job(predictor, (self._run.recipe(self._captions),)), count, "predicting", others)
         self._feeder = Feeder(self._crew, units, predict_unit, lambda _, answered: self._done(answered))
         self._feeder.start()
 

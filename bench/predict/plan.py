@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.core import provenance, registry
 from bench.core.contain import PluginFailed
-from bench.core.device import resolve_device
+from bench.core.device import resolve_devices
 from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.core.files import digest, id_hash, safe_name
 from bench.core.typed import decode, encode
@@ -55,6 +55,8 @@ class Request:
     ----------
     dtype, batch_size, draws : of models that do not say otherwise themselves. ``batch_size`` "auto" is the largest that
         fits on a device, and 1 on a processor.
+    device : ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several GPUs of one kind with commas between.
+    is_remote : the models run on other machines, which may have the device that this one lacks.
     workers : how many processes predict on a processor, this one among them (0: this one alone); None lets the work
         and the machine decide.
     shard : (i, n) for the i-th of n parts of the batches, counted from 1; ``rfbench merge`` puts them together.
@@ -77,6 +79,7 @@ class Request:
     out: Path | None = None
     fresh: bool = False
     shard: tuple[int, int] | None = None
+    is_remote: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Prepared:
     ----------
     not_ready : the models that were left out, since they lack packages, weights or bands or could not be made: reasons
         by label.
+    devices : all that predict; ``device`` is the first.
     runs, folders : what each model's ``run.json`` will say and where it will lie, by label.
     """
 
@@ -99,6 +103,7 @@ class Prepared:
     not_ready: dict[str, str] = field(default_factory=dict)
     runs: dict[str, RunRecord] = field(default_factory=dict)
     folders: dict[str, RunFolder] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
 
     def batches(self, size: int) -> list[tuple[Record, ...]]:
         """The records in batches of ``size``: fixed by the plan, so that a resumed run has the same ones. Of a shard
@@ -115,7 +120,8 @@ def make_plan(request: Request) -> Prepared:
     _check_numbers(request)
     # A plugin may change the working folder: what lies on disk is found by its whole path from here on.
     out = request.out.absolute() if request.out is not None else None
-    device = resolve_device(request.device)
+    devices = (request.device,) if request.is_remote else resolve_devices(request.device)
+    device = devices[0]
     protocol = resolve_protocol(request.protocol)
     dataset = with_captions(resolve_dataset(request.data), protocol.captions)
     records = tuple(sorted(dataset.records(request.split), key=lambda r: r.id)[: request.limit])
@@ -165,7 +171,7 @@ def make_plan(request: Request) -> Prepared:
         named = safe_name(model.label) if out is not None else safe_name(f"{stem}-{key[:10]}")
         place = (out or Path("runs").absolute()) / named
         folders[model.label] = RunFolder(shard_place(place, *request.shard) if request.shard else place)
-    return Prepared(request, models, protocol, dataset, records, device, not_ready, runs, folders)
+    return Prepared(request, models, protocol, dataset, records, device, not_ready, runs, folders, devices)
 
 
 def shard_place(place: Path, i: int, n: int) -> Path:

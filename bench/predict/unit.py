@@ -6,7 +6,9 @@ nothing comes back but records and the bytes of predictions, which the caller wr
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +68,8 @@ class Recipe:
     """A model, a protocol and data as a request names them, for a process that makes them again.
 
     ``identity`` is the digest of all that can change a prediction: a process in which the model is another one (its
-    code was edited meanwhile, a node has other weights) says so instead of predicting.
+    code was edited meanwhile, a node has other weights) says so instead of predicting. So does one whose data have
+    another ``fingerprint`` (of the first ``limit`` images), where one is given: for processes of other machines.
     """
 
     model: str
@@ -80,6 +83,8 @@ class Recipe:
     weights_dir: Path | None
     identity: str
     captions: tuple[str, ...] = ()
+    limit: int | None = None
+    fingerprint: str = ""
 
 
 @dataclass
@@ -111,8 +116,12 @@ class Predictor:
         )
 
 
-def predictor(recipe: Recipe) -> Predictor:
-    """Make a model from its recipe and load it; for a process of a crew. RfbenchError where it is another one here."""
+def predictor(recipe: Recipe, device: str | None = None) -> Predictor:
+    """Make a model from its recipe and load it, on ``device`` if not the recipe's; for a process of a crew.
+
+    RfbenchError where the model or the data are other ones here.
+    """
+    recipe = dataclasses.replace(recipe, device=device or recipe.device)
     provenance.deterministic()
     protocol = resolve_protocol(recipe.protocol)
     dataset = with_captions(resolve_dataset(recipe.data), protocol.captions)
@@ -121,13 +130,15 @@ def predictor(recipe: Recipe) -> Predictor:
     model.fit_to(dataset, recipe.split, protocol)
     if identity_digest(model) != recipe.identity:
         raise RfbenchError(f"model {model.label}: its code, options or weights are other ones in another process")
+    records = sorted(dataset.records(recipe.split), key=lambda r: r.id)[: recipe.limit]
+    if recipe.fingerprint and dataset.fingerprint(records) != recipe.fingerprint:
+        raise RfbenchError(f"{recipe.data} holds other data on {platform.node()}; bring the same files to every node")
     peak = memory.Peak()
     memory.restart_device_peak(recipe.device)
     model.load()
     if recipe.captions:
         model.prepare(recipe.captions)
-    records = {r.id: r for r in dataset.records(recipe.split)}
-    return Predictor(model, protocol, dataset, records, recipe.seed, peak)
+    return Predictor(model, protocol, dataset, {r.id: r for r in records}, recipe.seed, peak)
 
 
 def identity_digest(model: Model) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.core.claims import look_at_tensors, read_frame
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import digest, read_json, safe_name, sha256, stem_of, write_bytes, write_json
+from bench.core.files import digest, read_json, safe_name, sha256, stem_of, to_disk, write_bytes, write_json
 from bench.core.typed import decode, encode
 from bench.records.parquet import write_table
 from bench.records.types import ItemRecord
@@ -31,6 +31,7 @@ class Predictions:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.table_path = run / "images.parquet"
+        self._unsettled: list[Path] = []
 
     def path(self, image_id: str) -> Path:
         """Where an image's prediction lies."""
@@ -43,8 +44,9 @@ class Predictions:
         return hashlib.sha256(data).hexdigest()
 
     def write_bytes(self, image_id: str, data: bytes) -> None:
-        """Store an image's prediction as ``serialised`` made it."""
-        write_bytes(self.path(image_id), data)
+        """Store an image's prediction as ``serialised`` made it; see ``settle``."""
+        write_bytes(self.path(image_id), data, durable=False)
+        self._unsettled.append(self.path(image_id))
 
     def read(self, image_id: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """An image's arrays and header (``unit``, ``bands``, ``normalised``)."""
@@ -63,7 +65,22 @@ class Predictions:
 
     def commit(self, item: ItemRecord) -> None:
         """Say that an image is done, or why it failed; its prediction is written before."""
-        write_json(self._item_path(item.id), encode(item))
+        write_json(self._item_path(item.id), encode(item), durable=False)
+        self._unsettled.append(self._item_path(item.id))
+
+    @property
+    def unsettled(self) -> int:
+        """How many files were written since ``settle``."""
+        return len(self._unsettled)
+
+    def settle(self) -> None:
+        """Wait until what was written is on the disk.
+
+        Until then a power cut may leave files empty: a record that cannot be read counts as absent, and a prediction
+        is used only where it has the hash of its record, so such images are predicted again.
+        """
+        found, self._unsettled = self._unsettled, []
+        to_disk(found)
 
     def item(self, image_id: str) -> ItemRecord | None:
         """What was committed of an image, or None; a broken record counts as absent."""
@@ -91,6 +108,7 @@ class Predictions:
 
     def finish(self, image_ids: Iterable[str]) -> dict[str, ItemRecord]:
         """Write ``images.parquet`` from what was committed of these images; returns them in their order."""
+        self.settle()
         items = {}
         for image_id in image_ids:
             item = self.item(image_id)
@@ -111,6 +129,11 @@ class Predictions:
         if not self.is_complete:
             raise RfbenchError(f"{self.run}: found no images.parquet, expected one; run the same command again")
         return self._finished
+
+    def committed(self, image_ids: Iterable[str]) -> dict[str, ItemRecord]:
+        """Those of these images that are done or have failed, of a run that may have others."""
+        found = ((i, self.item(i)) for i in image_ids)
+        return {i: item for i, item in found if item is not None}
 
     def digest(self, *, verify: bool = False) -> str:
         """The hash of all ids and their predictions; of the files themselves where ``verify``."""

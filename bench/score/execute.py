@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from bench.core.files import sha256
 from bench.core.progress import Progress
 from bench.core.reason import Reason
 from bench.core.typed import decode
+from bench.executors.cluster import Cluster
 from bench.executors.processes import usual_workers
-from bench.metrics.base import Features, Metric, Score, Setting
+from bench.metrics.base import Estimate, Features, Metric, Reference, Score, Setting
 from bench.metrics.registered import SUFFIX
 from bench.metrics.scorer import POINT, Cost, ItemScores, Scorer, distributions
 from bench.predict.execute import now, session
@@ -68,7 +70,8 @@ class Request:
     """What the user asked to be scored; the fields are the options of ``rfbench score``.
 
     ``metrics`` None stands for the default set, ``workers`` None for what the machine and the work suggest, ``data``
-    None for where the run found its dataset. ``exact_libraries`` computes metrics by the libraries that define them.
+    None for where the run found its dataset. ``is_part`` scores parts of runs, and leaves what is said of all images to
+    ``rfbench merge``. ``exact_libraries`` computes metrics by the libraries that define them.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -78,6 +81,7 @@ class Request:
     weights_dir: Path | None = None
     data: str | None = None
     exact_libraries: bool = False
+    is_part: bool = False
 
 
 @dataclass
@@ -102,8 +106,10 @@ class Outcome:
     broken: Counter[str] = field(default_factory=Counter)
 
 
-def score(runs: Sequence[RunFolder], request: Request, command_line: Sequence[str] = ()) -> Outcome:
-    """Score what is missing of some runs, and write their summaries.
+def score(
+    runs: Sequence[RunFolder], request: Request, command_line: Sequence[str] = (), cluster: Cluster | None = None
+) -> Outcome:
+    """Score what is missing of some runs, and write their summaries; on a ``cluster``, if not here.
 
     Raises
     ------
@@ -111,8 +117,8 @@ def score(runs: Sequence[RunFolder], request: Request, command_line: Sequence[st
         An unknown metric, a run without all predictions, data that are not those of a run, a folder in use.
     """
     outcome = Outcome(tuple(runs))
-    device = resolve_device(request.device)
-    if device != "cpu":
+    device = cluster.device if cluster is not None else resolve_device(request.device)
+    if device != "cpu" and cluster is None:
         provenance.deterministic()
     groups: dict[str, list[RunFolder]] = {}
     for run in runs:
@@ -125,7 +131,7 @@ def score(runs: Sequence[RunFolder], request: Request, command_line: Sequence[st
         alike = [plan.protocol, msgspec.to_builtins(plan.data)]
         groups.setdefault(json.dumps(alike, sort_keys=True), []).append(run)
     for group in groups.values():
-        _Group(group, request, device, outcome).score(command_line)
+        _Group(group, request, device, outcome, cluster).score(command_line)
     return outcome
 
 
@@ -156,7 +162,10 @@ class _Wanted:
 class _Group:
     """Runs of one protocol and dataset."""
 
-    def __init__(self, runs: Sequence[RunFolder], request: Request, device: str, outcome: Outcome) -> None:
+    def __init__(
+        self, runs: Sequence[RunFolder], request: Request, device: str, outcome: Outcome, cluster: Cluster | None
+    ) -> None:
+        self.cluster = cluster
         self.runs, self.request, self.device, self.outcome = runs, request, device, outcome
         self.tracebacks: list[str] = []
         self.costs: dict[str, Cost] = {}
@@ -187,11 +196,13 @@ class _Group:
             started = time.perf_counter()
             for one in wanted:
                 if one.open:
-                    one.run.begin_session(session(self.device, command_line) | {"stage": "score"})
+                    asked = {"asked": self.request.metrics, "exact_libraries": self.request.exact_libraries}
+                    one.run.begin_session(session(self.device, command_line) | {"stage": "score"} | asked)
             if work:
                 self._score_images(wanted, work)
             for one in wanted:
-                self._finish(one)
+                if not self.request.is_part:
+                    self._finish(one)
                 if one.open:
                     facts: dict[str, Any] = {"ended": now(), "score_s": round(time.perf_counter() - started, 3)}
                     facts["metrics"] = {name: dataclasses.asdict(cost) for name, cost in self.costs.items()}
@@ -200,7 +211,7 @@ class _Group:
     # --- what is missing --------------------------------------------------------------------------------------
 
     def _wanted(self, run: RunFolder) -> _Wanted:
-        items = run.predictions.table()
+        items = run.predictions.committed(self.tasks.ids) if self.request.is_part else run.predictions.table()
         summary = run.summary()
         names = list(self.choice.computed)
         if summary is not None and summary.predictions_sha256 != run.predictions.digest():
@@ -287,7 +298,8 @@ class _Group:
             workers = min(usual_workers(), len(work), predictions // _A_PROCESS_PAYS_FROM)
         label = ", ".join(one.run.record().plan.model.label for one in wanted if one.open)
         total = len(self.tasks.ids)
-        pool = Scoring[_Unit, _Scored](identities, self.setting, workers)
+        crew = None if self.cluster is None else partial(self.cluster.crew, what="scoring")
+        pool = Scoring[_Unit, _Scored](identities, self.setting, workers, crew)
         with Progress(total, total - len(work), label, ("score",)) as progress, pool as scoring:
 
             def commit(finished: Iterator[tuple[_Unit, _Scored]]) -> None:
@@ -303,6 +315,10 @@ class _Group:
                     commit(iter([((image_id, needs), (dict.fromkeys(needs, task), {}))]))
                     continue
                 runs = {i: (wanted[i].run.path, wanted[i].items[image_id], names) for i, names in needs.items()}
+                if self.cluster is not None:  # its nodes do not see the run folders
+                    read = _read(task, runs, self.tasks.protocol)
+                    commit(scoring.submit((image_id, needs), _score_read, task.reference, *read))
+                    continue
                 commit(scoring.submit((image_id, needs), _score_image, task, runs, self.tasks.protocol))
             commit(scoring.drain())
 
@@ -498,14 +514,29 @@ def _score_image(
     scorer: Scorer, task: Task, runs: Mapping[int, tuple[Path, ItemRecord, tuple[str, ...]]], protocol: Protocol
 ) -> _Scored:
     """The scores of one image's predictions by all runs, each with the metrics that it lacks, and what they cost."""
-    found: dict[int, ItemScores | ItemError] = {}
-    shown = {}
+    return _score_read(scorer, task.reference, *_read(task, runs, protocol))
+
+
+def _read(
+    task: Task, runs: Mapping[int, tuple[Path, ItemRecord, tuple[str, ...]]], protocol: Protocol
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, tuple[str, ...]], dict[int, ItemError]]:
+    """The estimates of one image by all runs, the metrics that each lacks, and why some have no estimate."""
+    found: dict[int, ItemError] = {}
+    shown: dict[str, dict[str, Estimate]] = {}
     for i, (path, item, _) in runs.items():
         made = estimates_of(RunFolder(path), item, task, protocol)
         if isinstance(made, ItemError):
             found[i] = made
         else:
             shown[str(i)] = made
-    wanted = {str(i): names for i, (_, _, names) in runs.items()}
-    found |= {int(i): scores for i, scores in scorer.score_models(task.reference, shown, wanted).items()}
+    return shown, {str(i): names for i, (_, _, names) in runs.items()}, found
+
+
+def _score_read(
+    scorer: Scorer, reference: Reference, shown: Mapping[str, Mapping[str, Estimate]],
+    wanted: Mapping[str, tuple[str, ...]], without: Mapping[int, ItemError],
+) -> _Scored:  # fmt: skip
+    """The scores of what ``_read`` gave."""
+    found: dict[int, ItemScores | ItemError] = dict(without)
+    found |= {int(i): scores for i, scores in scorer.score_models(reference, shown, wanted).items()}
     return found, scorer.take_costs()

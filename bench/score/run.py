@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.core.reason import Reason
+from bench.executors.cluster import Cluster
 from bench.predict import plan
 from bench.predict.execute import predict
 from bench.records.folder import RunFolder
@@ -45,18 +46,20 @@ def run(
     command_line: Sequence[str] = (),
     *,
     prepared: plan.Prepared | None = None,
+    cluster: Cluster | None = None,
 ) -> Outcome:
     """Predict what is pending and score what is missing.
 
-    ``prepared`` is the request's plan where it was made already.
+    ``prepared`` is the request's plan where it was made already; ``cluster`` is where all is computed, if not here.
     """
     prepared = prepared or plan.make_plan(request)
-    predicted = predict(prepared, command_line)
+    predicted = predict(prepared, command_line, cluster)
     for why in predicted.left_out.values():
         print(f"warning: left out: {why}", file=sys.stderr)
     folders = tuple(predicted.folders.values())
     left_out = {**prepared.not_ready, **predicted.left_out}
     if not folders:
         raise plan.NotReady([*left_out.values()], len(request.models))
-    scored = execute.score(folders, dataclasses.replace(scoring, data=request.data), command_line)
+    scoring = dataclasses.replace(scoring, data=request.data, is_part=request.shard is not None)
+    scored = execute.score(folders, scoring, command_line, cluster)
     return Outcome(folders, scored.names, left_out, scored.skipped, scored.failed + scored.broken)
