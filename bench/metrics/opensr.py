@@ -301,6 +301,10 @@ def _shared(lr: Image, *others: Image) -> tuple[list[np.ndarray], tuple[str, ...
     bands = tuple(b for b in others[-1].bands if all(b in i.bands for i in images) and b != "PAN")
     if not bands:
         raise Unavailable(f"LR and prediction {'and HR ' * (len(others) > 1)}share no band")
+    if lr.size == others[0].size:
+        raise Unavailable(
+            "LR and prediction have one size (a protocol's border_px brings LR there); leave border_px at 0"
+        )
     if any(i.unit != "reflectance" for i in images):
         raise Unavailable("the LR image is not in reflectance")
     if not lr.valid.all():
@@ -477,7 +481,8 @@ class OpensrImprovementH(OpensrImprovement):
 
     Source: ours, after ``opensr_improvement``.
 
-    Traps: not comparable with published opensr-test values; those are ``opensr_improvement``.
+    Traps: not comparable with published opensr-test values; those are ``opensr_improvement``. An answer in the HR
+    sensor's own radiometry, the HR image itself included, is penalised for it.
     """
 
     name = "opensr_improvement_h"

@@ -79,12 +79,12 @@ def _described(found: Any) -> str:
 
 
 def _fingerprint(found: Any) -> str:
-    """Of the syntax of the segmenter's module, without comments and places, and of its files."""
+    """Of the syntax of the segmenter's module and of its files."""
     hashed = hashlib.sha256()
     try:
         path = inspect.getsourcefile(found)
         text = Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else inspect.getsource(found)
-        hashed.update(ast.unparse(ast.parse(inspect.cleandoc(text))).encode())
+        hashed.update(_syntax(inspect.cleandoc(text)).encode())
     except (OSError, TypeError, SyntaxError, ValueError):
         raise RfbenchError(
             f"the segmenter {one_line(getattr(found, '__qualname__', found), 60)} has no source that its identity "
@@ -95,6 +95,15 @@ def _fingerprint(found: Any) -> str:
             raise RfbenchError(f"a segmenter's file of weights is missing: {one_line(file, 200)}; install it again")
         hashed.update(sha256(Path(file)).encode())
     return hashed.hexdigest()[:8]
+
+
+def _syntax(text: str) -> str:
+    """Source without comments, docstrings and layout: what is reworded finds the same."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 class _Task(Metric):
@@ -121,17 +130,18 @@ class _Task(Metric):
     def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
         """How many valid pixels are inside on both sides, in the prediction alone, and in the mask alone."""
         key = FAMILY + self.segmenter
-        if key not in estimate.cache:
-            estimate.cache[key] = self._inside(estimate.display)
-        found: Mask = estimate.cache[key]
+        known = estimate.cache.get(key)  # what the first of the three found, where the same pixels have data
+        if known is None or known[0] is not reference.valid:
+            known = reference.valid, self._inside(_filled(estimate.display, reference.valid))
+            estimate.cache[key] = known
+        found: Mask = known[1]
         assert reference.mask is not None  # ``needs`` says so
         true, valid = reference.mask, reference.valid
         counts = (found & true & valid).sum(), (found & ~true & valid).sum(), (~found & true & valid).sum()
         return {"counts": np.array(counts, np.float64)}
 
     def _inside(self, display: Array) -> Mask:
-        # A plugin may keep or change what it is given.
-        found = np.asarray(self._segment(np.array(display, np.float32)))
+        found = np.asarray(self._segment(display))
         if found.shape != display.shape[:2] or found.dtype.kind not in "bfiu":
             shape = "x".join(map(str, found.shape))
             raise TypeError(f"the segmenter gave {found.dtype} {shape}, expected bool or scores of {display.shape[:2]}")
@@ -150,6 +160,15 @@ class _Task(Metric):
     def _of(self, counts: np.ndarray) -> float:
         """The number of images' counts (N, 3): both, prediction alone, mask alone."""
         raise TypeError(f"{type(self).__name__} makes no number of counts")
+
+
+def _filled(display: Array, valid: Mask) -> Array:
+    """A copy for a segmenter, which may keep or change it. Pixels without data hold the median of the others: what lies
+    there must not change what is found beside them."""
+    copied = np.array(display, np.float32)
+    if not valid.all():
+        copied[~valid] = np.median(copied[valid], axis=0)
+    return copied
 
 
 class TaskIou(_Task):

@@ -77,7 +77,7 @@ def phase_congruency(luma: np.ndarray) -> np.ndarray:
         unit = total / (np.abs(total) + np.finfo(np.float64).eps)
         turned = [r * np.conj(unit) for r in responses]  # real: along the mean phase; imaginary: across it
         energy = sum(t.real - np.abs(t.imag) for t in turned)
-        noise = -np.median(np.abs(responses[0]) ** 2) / math.log(0.5) / gain
+        noise = -_lower_median(np.abs(responses[0]) ** 2) / math.log(0.5) / gain
         squares = sum((k**2).sum() for k in kernels)
         products = sum((kernels[i] * kernels[j]).sum() for i in range(4) for j in range(i + 1, 4))
         tau = math.sqrt((2 * noise * squares + 4 * noise * products) / 2)
@@ -85,6 +85,12 @@ def phase_congruency(luma: np.ndarray) -> np.ndarray:
         energy_all += np.maximum(energy - threshold, 0)
         amplitude_all += sum(np.abs(r) for r in responses)
     return energy_all / amplitude_all
+
+
+def _lower_median(values: np.ndarray) -> float:
+    """Of an even number the lower of the two in the middle, which is torch's and so the libraries' median. MATLAB's is
+    their mean, which moves FSIM by 4e-6 at 96x128 px and by 9e-4 at 8x8 px."""
+    return float(np.sort(values, axis=None)[(values.size - 1) // 2])
 
 
 def _frequencies(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
