@@ -12,7 +12,7 @@ import numpy as np
 from bench.core.errors import Unavailable
 from bench.core.image import Array
 from bench.metrics import kernels
-from bench.metrics.base import Estimate, Library, Metric, Reference
+from bench.metrics.base import Estimate, Library, Metric, Reference, Score
 from bench.metrics.networks import as_tensor, inference, quietly
 from bench.metrics.software import PYIQA, SKIMAGE, TORCH
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 IDENTICAL_DB = 100.0
 """PSNR of identical images, by definition; larger values, possible on large images, are cut to it."""
 
+_SHIFT_PX = 3  # of PROBA-V's search
 _WINDOW, _R = 11, 5  # what skimage makes of sigma 1.5 cut at 3.5 sigma, and its radius
 
 
@@ -116,6 +117,77 @@ def _psnr(true: np.ndarray, test: np.ndarray) -> float:
     if np.array_equal(true, test):
         return IDENTICAL_DB
     return min(float(peak_signal_noise_ratio(true, test, data_range=1.0)), IDENTICAL_DB)
+
+
+class Cpsnr(Metric):
+    """PSNR as the PROBA-V challenge counts it: at the best whole-pixel shift up to 3 px, without the mean difference.
+
+    In reflectance, over the bands that prediction and reference share, so that one band is enough: 3 px are cut from
+    every side of the prediction, the reference is cut at each of the 49 places that this leaves, the mean difference of
+    each band over the pixels with data is taken from the prediction, and the smallest mean square error of all places
+    counts, against a peak of 1. Identical images are 100 dB.
+
+    Source: M. Märtens, D. Izzo, A. Krzic, D. Cox, Astrodynamics 3, 2019, doi:10.1007/s42064-019-0059-8, eq. 3 to 6.
+
+    Traps: the challenge's values are of 16-bit numbers over 65535, so its peak is that and its dB are others, by
+    20 log10 of the ratio of both peaks; its score is each image's over a baseline's. A sub-pixel shift stays an error,
+    which ``psnr_rgb_reg`` takes out.
+    """
+
+    name = "cpsnr"
+    title = "cPSNR"
+    decimals = 2
+    unit = "dB"
+    direction = "up"
+    group = "fidelity"
+    display = False
+    needs = ("reference", "reflectance")
+    masks = True
+    min_side_px = 2 * _SHIFT_PX + 1
+    parameters = ("refl", "sharedbands", "shift3px", "bias", "peak1", "cap100")
+    summary = "PSNR of reflectance at the best shift, without bias (PROBA-V)"
+    equation = "max over shifts of -10 log10 mean (HR - SR - b)^2, b = mean (HR - SR) of each band"
+    bounds = (-math.inf, IDENTICAL_DB)
+    perfect = IDENTICAL_DB
+    citation = "martens2019probav"
+
+    def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:
+        """The number, with the shift and what the mean difference was."""
+        assert estimate.image is not None and reference.hr is not None
+        ours, theirs = estimate.image, reference.hr
+        bands = tuple(b for b in theirs.bands if b in ours.bands and b != "PAN")
+        if not bands:
+            raise Unavailable("prediction and reference share no band")
+        valid = reference.valid & ours.valid & theirs.valid
+        found = corrected_error(ours.select(bands).values, theirs.select(bands).values, valid)
+        if found is None:
+            raise Unavailable("no pixel with data is left at any shift")
+        error, shift, bias = found
+        value = IDENTICAL_DB if error == 0.0 else min(-10.0 * math.log10(error), IDENTICAL_DB)
+        return Score(value, note=f"at a shift of {shift[0]:+d}, {shift[1]:+d} px; mean difference {bias:+.4f}")
+
+
+def corrected_error(
+    prediction: np.ndarray, reference: np.ndarray, valid: np.ndarray
+) -> tuple[float, tuple[int, int], float] | None:
+    """The smallest mean square error of two images (H, W, C) over whole-pixel shifts, each without its mean difference
+    in each band; the shift, down and to the right, of the reference; and the mean difference there. None where no place
+    has a pixel with data."""
+    d = _SHIFT_PX
+    inner = prediction[d:-d, d:-d].astype(np.float64)
+    best = None
+    for down in range(2 * d + 1):
+        for right in range(2 * d + 1):
+            where = np.s_[down : down + inner.shape[0], right : right + inner.shape[1]]
+            kept = valid[where] & valid[d:-d, d:-d]
+            if not kept.any():
+                continue
+            difference = (reference[where].astype(np.float64) - inner)[kept]
+            bias = difference.mean(axis=0)
+            error = float(((difference - bias) ** 2).mean())
+            if best is None or error < best[0]:
+                best = error, (down - d, right - d), float(bias.mean())
+    return best
 
 
 class SsimRgb(Metric):

@@ -24,6 +24,8 @@ from bench.metrics.networks import as_tensor, inference, quietly, safe_loading
 from bench.metrics.software import PYIQA
 
 SEED = 123
+MODERN = ("pyiqa:topiq_fr", "pyiqa:afine_fr", "pyiqa:musiq", "pyiqa:clipiqa+")
+"""What newer papers print, asked for by ``--metrics modern``: two with the reference, two without."""
 _OF_SETS = ("FID", "InceptionScore")  # types of network that look at folders
 _NO_REFERENCE = (
     "Made from what people think of photographs, or from photographs alone; nobody judged satellite images. It may "

@@ -76,7 +76,9 @@ def default_set() -> tuple[str, ...]:
 @functools.cache
 def families() -> dict[str, tuple[str, ...]]:
     """The metrics that are asked for together by one name (``Metric.family``), in their order."""
-    found: dict[str, list[tuple[int, str]]] = {}
+    from bench.metrics.pyiqa_any import MODERN
+
+    found = {"modern": [*enumerate(MODERN)]}
     for name in registry.names("metrics"):
         with contextlib.suppress(RfbenchError):
             family = metric_class(name).family

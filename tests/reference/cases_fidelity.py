@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from bench.metrics.base import Reference
 from tests.reference import equations, pictures, texture_equations
-from tests.reference.cases import Case, Values, by_library, score, tensors
-from tests.reference.pictures import calibration_pair, ipol_pair, matlab_grey, need, noisy_pair
+from tests.reference.cases import Case, Values, by_library, score, score_of, tensors
+from tests.reference.pictures import calibration_pair, clean, ipol_pair, matlab_grey, need, noisy_pair
 
 TID = "the official value of TID2013 pair {}, in pyiqa's calibration table"
 """chaofengc/IQA-PyTorch 01ae427f, ResultsCalibra/results_official.csv; the pictures come with pyiqa's wheel."""
@@ -135,7 +138,35 @@ _TURNED = (
     "it counts orientations from the other axis, which at the Nyquist frequency of an even side is the other half of "
     "the plane; odd sides have none"
 )
+
+
+def _shifted() -> tuple[pictures.Estimate, Reference, np.ndarray, np.ndarray]:
+    """Two bands, the prediction 2 px down and 1 to the left, brighter, with noise."""
+    hr = 0.3 * clean(40, 48, 3, 4)[:, :, :2]
+    random = np.random.default_rng(8)
+    sr = np.roll(hr, (2, -1), (0, 1)) + np.float32([0.02, -0.01]) + random.normal(0, 0.004, hr.shape)
+    sr = np.float32(np.maximum(sr, 0.001))
+    images = [pictures.reflectance(x, ("R", "NIR")) for x in (sr, hr)]
+    display = clean(40, 48, 3)
+    _, reference = pictures.held((display, display), hr=images[1])
+    return pictures.Estimate(display, display, images[0]), reference, sr, hr
+
+
+def _cpsnr_equation() -> Values:
+    estimate, reference, sr, hr = _shifted()
+    return score_of("cpsnr", estimate, reference), equations.cpsnr(sr, hr)
+
+
+def _cpsnr_moved() -> Values:
+    """Whole pixels and a brighter band cost nothing: the PSNR of the noise alone."""
+    estimate, reference, _, hr = _shifted()
+    noise = np.random.default_rng(8).normal(0, 0.004, hr.shape)[3:-3, 3:-3]
+    return score_of("cpsnr", estimate, reference), -10 * math.log10(float(noise.var(axis=(0, 1)).mean()))
+
+
 CASES = [
+    Case("cpsnr", "equation", "every shift, band by band and pixel by pixel", _cpsnr_equation, 1e-9),
+    Case("cpsnr", "closed form", "the noise's own PSNR whatever the shift and brightness", _cpsnr_moved, 1e-3),
     Case("psnr_rgb", "equation", "10 log10(1 / MSE) pixel by pixel", _psnr_equation, 1e-9),
     *(
         Case(name, "library", f"{library} (`--exact-libraries`)", lambda n=name: by_library(n), tolerance, note=note)

@@ -29,6 +29,12 @@ DEFINITIONS = {
         "to 30 dB more on one pair (`psnr_y`). A set's value is the mean of the images' dB, not the dB of the mean "
         "error (torchmetrics' default). Identical images are 100 dB, since a table has no infinity.",
     ),
+    "cpsnr": Definition(
+        "",
+        "our own code",
+        "PROBA-V's correction for shift and brightness, of reflectance against a peak of 1 and of all shared bands; "
+        "the challenge has one band, 16-bit numbers and a peak of 65535, and prints ratios to a baseline's.",
+    ),
     "psnr_y": Definition(
         "",
         "our luma, PSNR by scikit-image",

@@ -88,6 +88,7 @@ def test_the_class_map_lies_on_the_reference_s_grid() -> None:
 def test_one_name_asks_for_the_family() -> None:
     names = chosen(["psnr_rgb", "opensr"])
     assert names[:2] == ("psnr_rgb", "opensr_reflectance") and len(names) == 11
+    assert chosen(["modern"])[:2] == ("pyiqa:topiq_fr", "pyiqa:afine_fr")
     assert names[5:8] == tuple(f"opensr_{name}" for name in opensr.CLASSES)
     with pytest.raises(Exception, match="did you mean opensr or"):
         chosen(["opensrr"])
