@@ -547,13 +547,15 @@ def test_a_name_that_is_not_utf_8(folders: tuple[Path, Path]) -> None:
         text.encode("utf-8")
 
 
-def test_thousands_of_files_are_read_one_at_a_time(tmp_path: Path) -> None:
+def test_many_files_are_read_one_at_a_time(tmp_path: Path) -> None:
     import tracemalloc
 
-    count = 500
+    count = 150
     for folder in (tmp_path / "pred", tmp_path / "ref"):
         folder.mkdir()
-        (folder / "x.npy").write_bytes(floats(np.full((100, 100, 3), 9, np.uint8)))
+        (folder / "x.npy").write_bytes(floats(np.full((200, 200, 3), 9, np.uint8)))
+    scored(tmp_path / "pred", tmp_path / "ref", metrics=("psnr_rgb",))  # whatever is imported is so now
+    for folder in (tmp_path / "pred", tmp_path / "ref"):
         for i in range(count):
             os.link(folder / "x.npy", folder / f"{i}.npy")
     tracemalloc.start()
@@ -561,7 +563,7 @@ def test_thousands_of_files_are_read_one_at_a_time(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert document["summary"]["psnr_rgb"]["n"] == count + 1 and len(document["images"]) == count + 1
-    assert peak < 10e6  # all pixels together are 30 MB as bytes, and 120 MB as floats
+    assert peak < 10e6  # all pixels together are 36 MB as bytes, and 145 MB as floats
 
 
 # --- the command ----------------------------------------------------------------------------------------------
