@@ -230,14 +230,19 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
+def _setting(key: str, value: object) -> str:
+    said = _SETTINGS[key].format(value)
+    return "1 draw" if said == "1 draws" else said
+
+
 def _labels(runs: Sequence[Run]) -> list[str]:
     """What to add to each run's label: what tells it from other runs of the model, and what makes it no fair row."""
     added = []
     for run in runs:
         same = [r for r in runs if _label(r) == _label(run)]
         words = [
-            form.format(getattr(run.plan, key))
-            for key, form in _SETTINGS.items()
+            _setting(key, getattr(run.plan, key))
+            for key in _SETTINGS
             if any(getattr(r.plan, key) != getattr(run.plan, key) for r in same)
         ]
         words += [
@@ -357,10 +362,10 @@ def _incomplete(n: int, images: int, most: int, failed: int, reasons: Mapping[st
 
 def _notes(runs: Sequence[Run]) -> Iterable[str]:
     words = []
-    for key, form in _SETTINGS.items():
+    for key in _SETTINGS:
         values = dict.fromkeys(str(getattr(r.plan, key)) for r in runs)
         if key != "batch_size":
-            words.append(one_line(form.format(" or ".join(values)), 60))
+            words.append(one_line(_setting(key, " or ".join(values)), 60))
     yield "; ".join(words)
     yield _software([r.record.software for r in runs])
     for run in runs:
