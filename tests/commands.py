@@ -28,7 +28,7 @@ CODE = Path(bench.__file__).resolve().parents[1]
 """Where ``bench`` is taken from, the clone or an installation: processes that are compared must be of one version."""
 _HEAVY = (
     "torch", "numpy", "pandas", "scipy.stats", "skimage.metrics", "rasterio", "pyarrow.parquet", "safetensors.torch",
-    "PIL.Image", "diffusers", "bench.cli.run", "bench.score.run", "bench.reports.table.build",
+    "PIL.Image", "bench.cli.run", "bench.score.run", "bench.reports.table.build",
 )  # fmt: skip
 _server: subprocess.Popen[str] | None = None
 
