@@ -27,6 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 os.fsync = lambda handle: None  # type: ignore[assignment]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rooms of long files come first, so that no process is left alone with one of them at the end."""
+    long = {"crash": 0, "contract": 1, "e2e": 2}
+    items.sort(key=lambda item: long.get(item.path.parent.name, 3))
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder ``shared`` beside the repository: real imagery, reference values, weights."""

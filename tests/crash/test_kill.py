@@ -73,7 +73,7 @@ class Killed(BaseException):
 
 
 def test_a_kill_at_every_rename_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = write_dataset(tmp_path / "data", count=3)
+    data = write_dataset(tmp_path / "data", count=2)
     request = dict(models=("bicubic",), data=str(data), metrics=("psnr_rgb", "d_lambda"), workers=0, batch_size=2)
 
     def run(out: Path) -> None:

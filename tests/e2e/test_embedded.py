@@ -12,7 +12,7 @@ from bench.reports.table.build import build_table
 from tests.runs import run as run_models
 
 METRICS = ("psnr_rgb", "ssim_rgb", "fsim", "de00", "logspec_l1", "nll", "ece")
-COUNT = 6
+COUNT = 4
 
 
 @pytest.fixture(scope="module")
