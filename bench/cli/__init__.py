@@ -27,6 +27,7 @@ _VERBS = {
     "runs": ("bench.cli.runs", "List run folders, and remove those that were set aside."),
     "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
     "compare": ("bench.cli.compare", "Say whether one model is better than another, and how sure that is."),
+    "report": ("bench.cli.report", "Make a page to look at runs or a dataset: tables, sliders, maps; works offline."),
     "gate": ("bench.cli.gate", "Hold a run against a golden one: a regression gate for CI."),
     "cite": ("bench.cli.cite", "Say what a methods section needs of runs: identities, licences, BibTeX."),
     "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),

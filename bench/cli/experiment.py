@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _FIELDS = {"models": "model"}
 """What an option's value is called in a file, where that is not the option's name."""
 _ONCE = (
-    "fresh", "shard", "executor", "address", "actors", "gpus_per_model", "allow_mixed", "config", "save_config",
+    "fresh", "report", "shard", "executor", "address", "actors", "gpus_per_model", "allow_mixed", "config",
+    "save_config",
 )  # fmt: skip
 """Options of one call, which no experiment has."""
 _PATHS = ("out", "weights_dir")

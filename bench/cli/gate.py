@@ -16,6 +16,7 @@ Examples:
   rfbench run --model bicubic --protocol paired --out today
   rfbench gate today --against results/golden
   rfbench gate today/bicubic --against results/golden/bicubic --rules rules.toml --junit gate.xml
+  rfbench gate today --against results/golden --report gate-report --before runs-of-main
   rfbench gate today --against results/golden --update --reason "the kernel of bicubic is antialiased now"
 
 \b
@@ -49,6 +50,19 @@ that the golden run has is missing; 3 other data, protocol or definition of a me
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Also write JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Also write Markdown.")
 @click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write a page to look at: which images moved, new beside old.",
+)
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="With --report: the run, or a folder of runs, that the golden one was made of; it has the old pictures.",
+)
+@click.option(
     "--top",
     type=click.IntRange(min=0),
     default=3,
@@ -64,6 +78,8 @@ def command(
     rules: Path | None,
     junit: Path | None,
     markdown: Path | None,
+    page: Path | None,
+    before: Path | None,
     top: int,
     update: bool,
     reason: str | None,
@@ -77,6 +93,8 @@ def command(
 
     if update != (reason is not None) or (update and not (reason or "").strip()):
         raise RfbenchError("--update and --reason belong together: say why the golden run is renewed")
+    if before is not None and page is None:
+        raise RfbenchError("--before has the old pictures of a report; give it with --report DIR")
     if update:
         return _renew(run, against, (reason or "").strip())
     from bench.core.files import write_bytes
@@ -90,6 +108,11 @@ def command(
         if path is not None:
             write_bytes(path, (text(gates) + "\n").encode())
             print(f"written: {path}", file=sys.stderr)
+    if page is not None:
+        from bench.cli.run import shown_path
+        from bench.reports.html.gate import write_gate_report
+
+        print(f"report: {shown_path(write_gate_report(gates, page, before))}", file=sys.stderr)
     return exit_code(gates)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,15 @@ Examples:
     is_flag=True,
     help="Stop before anything is computed if a model lacks packages or weights, or a metric cannot be computed.",
 )
+@click.option(
+    "--report/--no-report",
+    default=True,
+    show_default=True,
+    help="Also write a page to look at, report/index.html beside the run folders.",
+)
 @click.pass_context
-def command(context: click.Context, /, **given: Any) -> int:
-    """Run models on a dataset under a protocol, score them, and print the table.
+def command(context: click.Context, /, report: bool, **given: Any) -> int:
+    """Run models on a dataset under a protocol, score them, print the table, and write a report to look at.
 
     It is 'rfbench predict' and 'rfbench score' in one: what is there already is not computed again, so the same command
     resumes an interrupted run and ends with the same bytes, and one more metric costs that metric alone. Progress goes
@@ -55,8 +62,12 @@ def command(context: click.Context, /, **given: Any) -> int:
     """
     experiment = experiment_of(context)
     folders, codes = list[Path](), list[int]()
-    for options in commands_of(context, experiment):
+    commands = [*commands_of(context, experiment)]
+    for number, options in enumerate(commands, 1):
+        options.pop("report")
         found, code = _run(**options)
+        if report and found:
+            _report(found, "report" if len(commands) == 1 else f"report-{number}")
         folders += [path for path in found if path not in folders]
         codes.append(code)
     if folders:
@@ -116,6 +127,21 @@ def _run_on(
         print(f"run folder: {shown_path(folder.path)}", file=sys.stderr)
     say_failed(outcome.failed)
     return [folder.path for folder in outcome.folders], outcome.exit_code
+
+
+def _report(folders: Sequence[Path], name: str) -> None:
+    """Write the report ``name`` beside the run folders. A run is done whatever becomes of it."""
+    from bench.cli.report import report_of_runs, say_written
+    from bench.core.errors import RfbenchError
+    from bench.records.folder import RunFolder
+    from bench.reports.html.runs import MAX_IMAGES
+    from bench.reports.html.write import write_folder
+
+    try:
+        made = report_of_runs([*map(RunFolder, folders)], max_images=MAX_IMAGES)
+        say_written(made, write_folder(made, folders[0].parent / name))
+    except RfbenchError as error:
+        print(f"warning: no report: {error}", file=sys.stderr)
 
 
 def say_prepared(prepared: Any) -> None:

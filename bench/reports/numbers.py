@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from bench.core.errors import RfbenchError
+from bench.core.errors import RfbenchError, one_line
 from bench.metrics.scorer import metric_class
 from bench.records.types import MetricRecord
 
@@ -17,6 +17,13 @@ def decimals_of(metric: MetricRecord) -> int | None:
     with suppress(RfbenchError):  # of a plugin that is not installed here
         return metric_class(metric.name).decimals
     return None
+
+
+def meaning_of(metric: str) -> str:
+    """A metric's definition in a line; empty for one that is not installed here."""
+    with suppress(RfbenchError):
+        return one_line(metric_class(metric).summary, 200)
+    return ""
 
 
 def shown(value: float, decimals: int | None, more: int = 0) -> str:

@@ -78,3 +78,22 @@ def _annotated(table: Table) -> Table:
             cells.append(cell)
         rows.append(dataclasses.replace(row, cells=tuple(cells)))
     return dataclasses.replace(table, rows=tuple(rows), footnotes=tuple(notes))
+
+
+def votes_of_images(table: Table, runs: Sequence[RunFolder], folder: Path) -> dict[tuple[int, str], dict[str, float]]:
+    """What people said of single images: the share of votes of each, by (row of the table, question) and image.
+
+    Raises as ``with_votes``.
+    """
+    study = read_study(folder)
+    plans = {s.plan_sha256: s.label for s in study.key.systems}
+    systems = {r.path.resolve().name: plans.get(r.record().plan_sha256) for r in runs}
+    found: dict[tuple[int, str], dict[str, float]] = {}
+    for question in _TITLES:
+        for i, row in enumerate(table.rows):
+            of_image: dict[str, list[float]] = {}
+            for vote in study.counted(question) if row.estimate == "sample" else ():
+                if vote.system == systems.get(row.facts["folder"]):
+                    of_image.setdefault(vote.image, []).append(vote.share)
+            found[i, question] = {image: sum(shares) / len(shares) for image, shares in of_image.items()}
+    return found

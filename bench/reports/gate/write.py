@@ -89,9 +89,14 @@ def _section(gate: Gate, sign: str = "") -> Section:
     return Section(f"{sign}{headline(gate)}", grid, notes=tuple(_remarks(gate)))
 
 
+def document_of(gates: Sequence[Gate]) -> Document:
+    """A section for each run."""
+    return Document(tuple(map(_section, gates)))
+
+
 def to_text(gates: Sequence[Gate]) -> str:
     """Aligned columns for a terminal."""
-    return terminal.to_text(Document(tuple(map(_section, gates))))
+    return terminal.to_text(document_of(gates))
 
 
 def to_markdown(gates: Sequence[Gate]) -> str:
