@@ -16,13 +16,13 @@ from tests.runs import run
 
 HOSTILE = "</script><script>pwned=1</script><img src=x onerror=pwned=1>\u2028'\"&{{7*7}}"
 """What ends a script, an attribute, a line of an old script, and begins a template."""
-MAPPED = '''
+MAPPED = """
 class Noisy(Noisy):
     def upscale(self, batch):
         found = super().upscale(batch)
         spread = found.samples.std(axis=1).mean(axis=-1).astype(np.float32)
         return Prediction(samples=found.samples, maps={"guess": spread})
-'''
+"""
 
 
 @contextmanager

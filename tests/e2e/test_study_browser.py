@@ -1,15 +1,10 @@
 """Whole sittings in a browser: by mouse and by keyboard, through kills, reloads, two tabs and the back button.
 
-Needs Debian's ``chromium`` and ``chromium-driver`` (or what RFBENCH_CHROMIUM and RFBENCH_CHROMEDRIVER name). With
-RFBENCH_AXE, the path of axe-core's ``axe.min.js`` (``npm pack axe-core``), every kind of page is held against it; with
-RFBENCH_SCREENSHOTS, a folder, a picture of each kind is kept to be looked at.
+``tests.chromium`` says what they need.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,39 +16,18 @@ import pytest
 from bench.records.folder import RunFolder
 from bench.study.plan import read_plan
 from bench.study.store import Store
+from tests.chromium import WAIT_S, accessible, keep, needs_chromium, started
 from tests.studies import served, small_study, two_runs
 
 pytest.importorskip("flask", reason="the study's server needs flask (pip install 'rfbench[study]')")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM = os.environ.get("RFBENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = os.environ.get("RFBENCH_CHROMEDRIVER") or shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here (apt-get install chromium chromium-driver)"
-)
-WAIT_S = 60.0
+pytestmark = needs_chromium
 
 
 class Page:
     """A reviewer's browser of 1366x768, as a laptop has it."""
 
     def __init__(self) -> None:
-        from selenium.webdriver.chrome.service import Service
-
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        # The second is the window without the browser's own bars; a container has no sandbox and little shared memory.
-        for word in (
-            "--headless=new",
-            "--window-size=1366,768",
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--disable-gpu",
-        ):
-            options.add_argument(word)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-        self.driver.set_page_load_timeout(WAIT_S)
-        self.driver.set_script_timeout(WAIT_S)
+        self.driver = started()
 
     def open(self, address: str) -> None:
         self.driver.get(address)
@@ -173,22 +147,6 @@ def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-def keep(page: Page, name: str) -> None:
-    folder = os.environ.get("RFBENCH_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
-
-
-def accessible(page: Page) -> None:
-    """Hold the page against axe-core, where there is one."""
-    path = os.environ.get("RFBENCH_AXE")
-    if path:
-        page.driver.execute_script(Path(path).read_text(encoding="utf-8"))
-        found = page.driver.execute_async_script("axe.run().then((r) => arguments[arguments.length - 1](r.violations))")
-        assert not found, json.dumps([(v["id"], v["help"], [n["html"] for n in v["nodes"]]) for v in found], indent=1)
-
-
 def quiet(page: Page) -> None:
     """The browser complained of nothing but connections that the test cut."""
     lines = [entry["message"] for entry in page.driver.get_log("browser")]
@@ -204,14 +162,14 @@ def test_two_whole_sittings(tmp_path: Path, runs: list[RunFolder], page: Page, d
     seen: list[list[str]] = []
     with served(study) as (process, address):
         page.open(links(study, address)[0])
-        keep(page, f"{design}-profile")
-        accessible(page)
+        keep(page.driver, f"{design}-profile")
+        accessible(page.driver)
         page.profile_by_mouse()
         for n in range(6):
             if n == 0:
                 assert page.state["kind"] == "caption" and page.fits
-                keep(page, f"{design}-caption")
-                accessible(page)
+                keep(page.driver, f"{design}-caption")
+                accessible(page.driver)
             seen.append(page.panels)
             page.answer_by_mouse(n)
         process.kill()  # between two answers, and an answer to a server that is not there
@@ -264,10 +222,10 @@ def test_two_whole_sittings(tmp_path: Path, runs: list[RunFolder], page: Page, d
             if kind not in kinds:
                 kinds.add(kind)
                 assert page.fits, f"{kind} has to be scrolled"
-                keep(page, f"{design}-{kind}")
-                accessible(page)
+                keep(page.driver, f"{design}-{kind}")
+                accessible(page.driver)
             page.answer_by_mouse(len(seen))
-        accessible(page)
+        accessible(page.driver)
         assert seen == [[p.id for p in t.panels] for t in by_mouse]  # every page, in the plan's order, as it stood
 
         page.driver.delete_all_cookies()

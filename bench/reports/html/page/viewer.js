@@ -432,7 +432,7 @@ rfbench.prepare.push((index) => {
       if (view.pick) view.pick.setAttribute("aria-pressed", String(view.pick.dataset.key === state.a || (slides && view.pick.dataset.key === state.b)));
     }
     scale.hidden = !map;
-    if (map) scale.replaceChildren(state.show === "error" ? "Root mean square of R, G, B errors" : state.show.slice(4), `${shown(map.low, null)}`, bar, `${shown(map.high, null)} ${map.unit}${state.show === "error" ? " (99 % lie below), one scale for all panels" : ", one scale for all panels"}`);
+    if (map) scale.replaceChildren(state.show === "error" ? "Root mean square of R, G, B errors" : state.show.slice(4), make("span", {}, shown(map.low, null)), bar, `${shown(map.high, null)} ${map.unit}${state.show === "error" ? " (99 % lie below), one scale for all panels" : ", one scale for all panels"}`);
     for (const [id, on] of [["slide", slides], ["mask", state.mask === "1"]]) document.getElementById(id)?.setAttribute("aria-pressed", String(on));
     const [selectA, selectB, selectShow] = tools.querySelectorAll("select");
     selectA.value = state.a;
