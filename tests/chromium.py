@@ -2,7 +2,8 @@
 name), driven by selenium.
 
 Pages are held against axe-core: that of ``axe-selenium-python``, or the ``axe.min.js`` that RFBENCH_AXE names (``npm
-pack axe-core`` has the newest). With RFBENCH_SCREENSHOTS, a folder, a picture of each kind of page is kept to be looked at.
+pack axe-core`` has the newest). With RFBENCH_SCREENSHOTS, a folder, a picture of each kind of page is kept to be
+looked at.
 """
 
 from __future__ import annotations
