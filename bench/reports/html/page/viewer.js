@@ -235,6 +235,12 @@ rfbench.prepare.push((index) => {
 
   const zoomOf = (view, now) => (now.z * view.box.clientWidth) / (stage.clientWidth || 1);
 
+  /** Lay an element over a part of the image, in shares of the view: right for views of any size, and on paper. */
+  function put(element, now, x, y, width, height) {
+    const [across, down] = [(100 * now.z) / (stage.clientWidth || 1), (100 * now.z) / (stage.clientHeight || 1)];
+    Object.assign(element.style, { left: `${50 + (x - now.x) * across}%`, top: `${50 + (y - now.y) * down}%`, width: `${width * across}%`, height: `${height * down}%` });
+  }
+
   /** The image point under a pointer. */
   function place(view, event) {
     const now = seen();
@@ -318,9 +324,7 @@ rfbench.prepare.push((index) => {
     for (const view of views) {
       view.probe.hidden = !inside;
       if (inside) {
-        const now = seen();
-        const z = zoomOf(view, now);
-        Object.assign(view.probe.style, { left: `${view.box.clientWidth / 2 + (at[0] - now.x) * z}px`, top: `${view.box.clientHeight / 2 + (at[1] - now.y) * z}px`, width: `${z}px`, height: `${z}px` });
+        put(view.probe, seen(), at[0], at[1], 1, 1);
       }
       if (!view.reading) continue;
       const key = view.pick.dataset.key;
@@ -397,6 +401,7 @@ rfbench.prepare.push((index) => {
     const slides = state.mode === "slide";
     stage.style.setProperty("--cut", `${state.at}%`);
     range.value = state.at;
+    range.style.width = `${stage.clientWidth}px`;
     divider.hidden = !slides;
     stage.querySelectorAll(".clipped").forEach((layer) => { layer.hidden = !slides; });
     const suffix = (key) => (map?.of.has(key) ? `, ${state.show === "error" ? "error" : state.show.slice(4)}` : "");
@@ -405,7 +410,6 @@ rfbench.prepare.push((index) => {
     tagB.hidden = !slides;
     for (const view of views) {
       const layerKeys = view.box === stage ? [state.a, state.b] : [view.pick.dataset.key];
-      const z = zoomOf(view, now);
       view.layers.forEach((layer, i) => {
         const wanted = `${layerKeys[i]} ${state.show}`;
         if (view.drawn[i] !== wanted) {
@@ -416,10 +420,7 @@ rfbench.prepare.push((index) => {
         const element = layer.firstChild;
         if (!element) return;
         const border = byKey.get(layerKeys[i]).kind === "lr" ? data.border : 0;
-        Object.assign(element.style, {
-          width: `${(w + 2 * border) * z}px`, height: `${(h + 2 * border) * z}px`,
-          left: `${view.box.clientWidth / 2 - (now.x + border) * z}px`, top: `${view.box.clientHeight / 2 - (now.y + border) * z}px`,
-        });
+        put(element, now, -border, -border, w + 2 * border, h + 2 * border);
       });
       let lines = view.over.querySelector("svg");
       if (state.mask && path) {
@@ -427,7 +428,7 @@ rfbench.prepare.push((index) => {
           lines = draw("svg", { viewBox: `0 0 ${w} ${h}`, "aria-hidden": "true" }, draw("path", { d: path, class: "outline below" }), draw("path", { d: path, class: "outline above" }));
           view.over.prepend(lines);
         }
-        Object.assign(lines.style, { width: `${w * z}px`, height: `${h * z}px`, left: `${view.box.clientWidth / 2 - now.x * z}px`, top: `${view.box.clientHeight / 2 - now.y * z}px` });
+        put(lines, now, 0, 0, w, h);
       } else if (lines) lines.remove();
       if (view.pick) view.pick.setAttribute("aria-pressed", String(view.pick.dataset.key === state.a || (slides && view.pick.dataset.key === state.b)));
     }
