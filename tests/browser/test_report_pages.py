@@ -259,7 +259,7 @@ def test_every_view_fits_and_axe_finds_nothing(place: Path, page: Page, width: i
             assert page.run(fits), (name, width)
             keep(page.driver, f"report-{name}-{width}{'-dark' * dark}")
             if width == 1366:
-                accessible(page.driver)
+                accessible(page.driver, *(["color-contrast"] if dark else []))
 
 
 def test_a_dataset_s_page(place: Path, page: Page) -> None:
