@@ -2,8 +2,8 @@
 
 The embedded scenes over and over under other ids (40x40 to 200x200 px), four interpolations, three metrics. Goals: at
 most 0.15 s an image and model to make, the same memory for 200 images as for 50, first paint under 3 s. First paint is
-the browser's own (``first-contentful-paint``) of a window of 1366x768 from ``file://``; of the gallery and of an image it
-is the time until the cards, or the pictures, stand. Medians of five, in a browser that runs already.
+the browser's own (``first-contentful-paint``) of a window of 1366x768 from ``file://``; of gallery and image it is the
+time until cards and pictures stand. Medians of five, in a browser that runs already.
 """
 
 from __future__ import annotations
