@@ -48,6 +48,7 @@ def report_runs(root: Path, count: int = 8) -> list[RunFolder]:
         row["id"] = f"im{i}" if i else f"im0 {HOSTILE}".replace("\u2028", " ")
     write_rows(data, rows)
     models = ("noisy:fail_on=im2,label=noisy <b>bold</b> {{7*7}}", "bicubic")
-    made = run(models=models, data=str(data), metrics=("psnr_rgb", "mean_error", "nll"), workers=0, out=root / "runs")
+    metrics = ("psnr_rgb", "mean_error", "nll", "opensr_improvement")
+    made = run(models=models, data=str(data), metrics=metrics, workers=0, out=root / "runs")
     assert sum(made.failed.values()) == 1
     return find_runs([root / "runs"])

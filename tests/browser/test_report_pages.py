@@ -194,6 +194,8 @@ def test_one_image_by_keys_alone_and_its_address(place: Path, page: Page) -> Non
     page.image("im1")
     assert page.run(seen) == before and "error" in page.tags()[0]
     assert stage == page.run("return document.querySelector('.stage-view').getAttribute('aria-label')")
+    page.choose("Show", "classes of opensr_improvement")
+    assert "hallucination" in page.run("return document.querySelector('.scale').textContent")
     page.keys("j")
     page.image("im2")
     assert "does not suit me" in page.run("return document.querySelector('.panels').textContent")

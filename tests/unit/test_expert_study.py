@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli import cli
+from bench.cli.report import report_of_runs
 from bench.core.errors import NotComparable, RfbenchError
 from bench.core.typed import decode_file
 from bench.records.folder import RunFolder
@@ -411,6 +412,10 @@ def test_votes_are_columns_of_the_table(finished: dict[str, Path], runs: list[Ru
         assert "Clarity" in write(table) or "clarity" in write(table)
     result = run("table", *(r.path for r in runs), "--votes", finished["blind"], "--format", "latex")
     assert result.exception is None and "Clarity" in result.stdout and "Parity" in result.stdout
+    made = report_of_runs(runs, max_images=1, votes=finished["blind"])
+    j = [m.name for m in made.measures].index("clarity")
+    said = [entry.values[made.rows.index("bicubic")][j] for entry in made.entries]
+    assert set(said) <= {1.0, None} and said.count(1.0) > 2
     other = two_runs(tmp_path, 6)
     with pytest.raises(NotComparable, match="made of other runs"):
         with_votes(build_table(other), other, finished["blind"])

@@ -92,7 +92,9 @@ def test_numbers_are_the_run_s_and_pixels_those_that_were_scored(
             assert image["id"] == "im1" and data == (exported[run.path] / "im1.png").read_bytes()
     hr = base64.b64decode(image["pictures"]["hr"].removeprefix("data:image/png;base64,"))
     assert hr == (place / "pictures" / "hr" / "im1.png").read_bytes()
-    assert {m["name"] for m in image["maps"]} == {"predicted deviation", "guess"}
+    assert [(m["panel"], m["name"]) for m in image["maps"]] == [
+        ("r0", "classes of opensr_improvement"), ("r1", "predicted deviation"), ("r1", "guess"),
+    ]  # fmt: skip
     assert index["images"][1]["deviation"]["1"] > 0
 
 

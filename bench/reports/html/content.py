@@ -81,14 +81,16 @@ class Map:
     ----------
     panel : whose.
     name : ``deviation``, or what a model calls it.
-    values : float (H, W).
+    values : float (H, W), or uint8 where they are classes.
     unit : of the values, as words.
+    classes : what a map of classes has: names, by index; a pixel with another index has none.
     """
 
     panel: str
     name: str
-    values: npt.NDArray[np.floating[Any]]
+    values: npt.NDArray[np.floating[Any]] | Pixels
     unit: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,10 @@ def image_data(view: View) -> dict[str, Any]:
 
 
 def _map(found: Map) -> dict[str, Any]:
-    """A map in 255 steps from its smallest to its largest value, or from 0."""
+    """A map in 255 steps from its smallest to its largest value, or from 0; classes as they are."""
+    if found.classes:
+        return {"panel": found.panel, "name": found.name, "classes": list(found.classes),
+                "png": png_url(found.values.astype(np.uint8))}  # fmt: skip
     low = min(0.0, float(found.values.min(initial=0.0)))
     high = float(found.values.max(initial=0.0))
     steps = (found.values - low) * (255.0 / (high - low)) if high > low else np.zeros(found.values.shape)

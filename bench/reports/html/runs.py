@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from bench.core.errors import ItemError, NotComparable, one_line
+from bench.core.errors import ItemError, NotComparable, Unavailable, one_line
 from bench.core.files import digest
 from bench.core.image import Array
 from bench.core.resample import resize
+from bench.metrics import opensr
 from bench.metrics.base import Estimate, Reference
 from bench.protocols.base import Task, cut
 from bench.records.folder import RunFolder
@@ -53,6 +55,8 @@ from bench.stats.pairing import RowScores, alike, row_scores
 
 MAX_IMAGES = 200
 """How many images can be looked at unless more are asked for: those of most benchmarks, and 100 MB at 200x200 px."""
+_CLASS_MAPS: dict[str, Literal["sr", "hr"]] = {"opensr_improvement": "sr", "opensr_improvement_h": "hr"}
+"""The metrics that divide pixels into classes, which are shown where a run has them."""
 GREY_LEVELS = "grey levels of 255"
 
 Votes = Mapping[tuple[int, str], Mapping[str, float]]
@@ -425,6 +429,11 @@ class Pictures:
             whole = values if values.shape != task.size else cut(values, border)
             if np.isfinite(whole).all():
                 yield Map(key, one_line(name, 40), whole.astype(np.float64))
+        for metric, family in _CLASS_MAPS.items():
+            if metric in row.run.metrics:
+                with suppress(Unavailable):  # its reason stands with the metric
+                    classes = opensr.class_map(estimate, task.reference, family)
+                    yield Map(key, f"classes of {metric}", classes, classes=opensr.CLASSES)
 
     def _with_references(
         self, image_id: str, task: Task, pictures: dict[str, Pixels], absent: dict[str, str], maps: list[Map],

@@ -5,6 +5,9 @@ rfbench.pixels = (() => {
   // Inferno in eleven steps (matplotlib, CC0): even steps look even, also in grey and to those who see few colours.
   const STEPS = [[0, 0, 4], [22, 11, 57], [66, 10, 104], [106, 23, 110], [147, 38, 103], [188, 55, 84], [221, 81, 58], [243, 120, 25], [252, 165, 10], [246, 215, 70], [252, 255, 164]];
 
+  // Of classes: Okabe and Ito's colours.
+  const CLASSES = [[0, 158, 115], [86, 180, 233], [213, 94, 0], [230, 159, 0], [204, 121, 167], [0, 114, 178]];
+
   /** {width, height, data (RGBA)} of a data: address. */
   async function decode(url) {
     const picture = new Image();
@@ -42,6 +45,12 @@ rfbench.pixels = (() => {
     return { width: picture.width, height: picture.height, values: found };
   }
 
+  /** A map of classes: their indices, NaN for a pixel that has none. */
+  function classified(picture, count) {
+    const found = Float32Array.from({ length: picture.width * picture.height }, (_, i) => (picture.data[4 * i] < count ? picture.data[4 * i] : NaN));
+    return { width: picture.width, height: picture.height, values: found };
+  }
+
   /** The value that a share of all values lie below. */
   function quantile(maps, share) {
     const all = [];
@@ -50,7 +59,7 @@ rfbench.pixels = (() => {
     return all.length ? all[Math.min(all.length - 1, Math.floor(all.length * share))] : 0;
   }
 
-  function paint(map, low, high) {
+  function paint(map, low, high, isClasses) {
     const canvas = document.createElement("canvas");
     canvas.width = map.width;
     canvas.height = map.height;
@@ -60,6 +69,10 @@ rfbench.pixels = (() => {
     for (let i = 0; i < map.values.length; i += 1) {
       const value = map.values[i];
       if (Number.isNaN(value)) continue; // transparent
+      if (isClasses) {
+        image.data.set([...CLASSES[value % CLASSES.length], 255], 4 * i);
+        continue;
+      }
       const share = high > low ? (value - low) / (high - low) : 0;
       const [r, g, b] = table[Math.min(255, Math.max(0, Math.round(255 * share)))];
       image.data.set([r, g, b, 255], 4 * i);
@@ -102,5 +115,5 @@ rfbench.pixels = (() => {
     return parts.join("");
   }
 
-  return { decode, difference, restored, quantile, paint, legend, outline };
+  return { decode, difference, restored, classified, quantile, paint, legend, outline, CLASSES };
 })();

@@ -338,7 +338,8 @@ rfbench.prepare.push((index) => {
           const found = valuesOf(i);
           const mx = Math.floor(((at[0] + 0.5) * found.width) / w);
           const my = Math.floor(((at[1] + 0.5) * found.height) / h);
-          lines.push(`${map.name} ${shown(found.values[my * found.width + mx], null)}`);
+          const value = found.values[my * found.width + mx];
+          lines.push(map.classes ? map.classes[value] || "no class" : `${map.name} ${shown(value, null)}`);
         });
       }
       view.reading.textContent = lines.join(" · ");
@@ -354,7 +355,11 @@ rfbench.prepare.push((index) => {
   }
 
   function valuesOf(i) {
-    if (!maps.has(i)) maps.set(i, pixels.restored(decoded.get(`map-${i}`), data.maps[i].low, data.maps[i].high));
+    if (!maps.has(i)) {
+      const { classes, low, high } = data.maps[i];
+      const picture = decoded.get(`map-${i}`);
+      maps.set(i, classes ? pixels.classified(picture, classes.length) : pixels.restored(picture, low, high));
+    }
     return maps.get(i);
   }
 
@@ -365,7 +370,7 @@ rfbench.prepare.push((index) => {
     if (state.show === "image") return null;
     if (maps.has(state.show)) return maps.get(state.show);
     const of = new Map();
-    let [low, high, unit] = [0, 0, "grey levels of 255"];
+    let [low, high, unit, classes] = [0, 0, "grey levels of 255", null];
     if (state.show === "error") {
       const truth = decoded.get("hr");
       for (const panel of index.panels) {
@@ -375,10 +380,10 @@ rfbench.prepare.push((index) => {
       high = Math.max(1, Math.ceil(pixels.quantile([...of.values()], 0.99)));
     } else {
       const name = state.show.slice(4);
-      data.maps.forEach((map, i) => { if (map.name === name) { of.set(map.panel, valuesOf(i)); low = Math.min(low, map.low); high = Math.max(high, map.high); unit = map.unit; } });
+      data.maps.forEach((map, i) => { if (map.name === name) { of.set(map.panel, valuesOf(i)); classes = map.classes || null; low = Math.min(low, map.low ?? 0); high = Math.max(high, map.high ?? 0); unit = map.unit; } });
     }
-    const found = { of, low, high, unit, canvases: new Map() };
-    for (const [key, map] of of) found.canvases.set(key, pixels.paint(map, low, high));
+    const found = { of, low, high, unit, classes, canvases: new Map() };
+    for (const [key, map] of of) found.canvases.set(key, pixels.paint(map, low, high, Boolean(classes)));
     maps.set(state.show, found);
     return found;
   }
@@ -433,13 +438,29 @@ rfbench.prepare.push((index) => {
       if (view.pick) view.pick.setAttribute("aria-pressed", String(view.pick.dataset.key === state.a || (slides && view.pick.dataset.key === state.b)));
     }
     scale.hidden = !map;
-    if (map) scale.replaceChildren(state.show === "error" ? "Root mean square of R, G, B errors" : state.show.slice(4), make("span", {}, shown(map.low, null)), bar, `${shown(map.high, null)} ${map.unit}${state.show === "error" ? " (99 % lie below), one scale for all panels" : ", one scale for all panels"}`);
+    if (map) scale.replaceChildren(...key(map));
     for (const [id, on] of [["slide", slides], ["mask", state.mask === "1"]]) document.getElementById(id)?.setAttribute("aria-pressed", String(on));
     const [selectA, selectB, selectShow] = tools.querySelectorAll("select");
     selectA.value = state.a;
     selectB.value = state.b;
     selectShow.value = state.show;
     read(state.p ? state.p.split(",").map(Number) : null);
+  }
+
+  /** What the colours of a map mean. */
+  function key(map) {
+    if (map.classes) {
+      return map.classes.flatMap((name, i) => {
+        const patch = make("canvas", { width: 1, height: 1, class: "patch", "aria-hidden": "true" });
+        const context = patch.getContext("2d");
+        context.fillStyle = `rgb(${pixels.CLASSES[i].join(" ")})`;
+        context.fillRect(0, 0, 1, 1);
+        return [patch, make("span", {}, name)];
+      });
+    }
+    const isError = state.show === "error";
+    const high = `${shown(map.high, null)} ${map.unit}${isError ? " (99 % lie below)" : ""}, one scale for all panels`;
+    return [isError ? "Root mean square of R, G, B errors" : state.show.slice(4), make("span", {}, shown(map.low, null)), bar, make("span", {}, high)];
   }
 
   addEventListener("resize", () => render());
