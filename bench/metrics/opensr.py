@@ -314,6 +314,10 @@ def _shared(lr: Image, *others: Image) -> tuple[list[np.ndarray], tuple[str, ...
 
 class _Consistency(_Opensr):
     needs = ("lr", "reflectance")
+    on_satellite = (
+        "It asks whether the sensor's own signal was kept, not whether what was added is true: bicubic enlargement is "
+        "nearly perfect here, and a model that answers in the colours of the HR sensor is marked down for it."
+    )
 
     def _looked_at(self, estimate: Estimate, reference: Reference) -> Consistency | Correctness:
         if "opensr:lr" not in estimate.cache:
