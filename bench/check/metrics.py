@@ -7,30 +7,37 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from bench import weights
 from bench.check import Broken, Check, Line, Report, Skipped, described, examine, few
-from bench.check.pictures import picture
+from bench.check.pairs import (
+    NOISE,
+    Pair,
+    arrays_of,
+    changed,
+    equal_spread,
+    exchanged,
+    fresh,
+    laid_otherwise,
+    measure,
+    of_bands,
+    scene,
+)
 from bench.check.randomness import global_seed
 from bench.core import registry
 from bench.core.errors import RfbenchError, Unavailable, one_line, unknown
-from bench.core.image import Image
-from bench.core.resample import resize
-from bench.metrics.base import GROUPS, Estimate, Library, Metric, Need, Reference, Score, Setting
+from bench.metrics.base import GROUPS, Library, Metric, Need, Score, Setting
 from bench.metrics.identity import rebuild
 from bench.metrics.registered import SUFFIX
 from bench.metrics.scorer import metric_class
 from bench.metrics.task import is_task
 
-Pair = tuple[Estimate, Reference]
-_BANDS = ("R", "G", "B", "NIR")
 _SIZES = ((1, 1), (6, 6), (30, 40), (161, 243))
 # Sums in another order differ by rounding; float32 networks by a little more.
 _RTOL = 1e-5
-_NOISE = 0.05
 _DESCRIBES = "it says what a prediction is like, not how good it is"
 _MOST = 40  # images of a set, for metrics that fit a distribution
 
@@ -45,52 +52,6 @@ def check_metric(name: str, setting: Setting = Setting(), tell: Callable[[Line],
         with contextlib.suppress(Unavailable):  # a line of the report
             metric_class(name)
     return examine("metric", name, _MetricChecks(name, setting).all(), tell)
-
-
-def scene(height: int, width: int, seed: int = 0, noise: float = _NOISE, spread: float | None = None) -> Pair:
-    """A noisy estimate and its reference, with NIR, PAN, LR and a predicted deviation (``noise`` unless given)."""
-    valid = np.ones((height, width), bool)
-    truth = picture(seed, height, width, 4).astype(np.float32)
-    rng = np.random.default_rng(seed + 50)
-    guess = np.clip(truth + noise * rng.standard_normal(truth.shape), 0, 1).astype(np.float32)
-    rounded, guessed = (np.rint(x[:, :, :3] * 255).astype(np.float32) / np.float32(255) for x in (truth, guess))
-    hr = Image(truth, "reflectance", _BANDS, valid)
-    pan = Image(truth.mean(axis=2, keepdims=True), "reflectance", ("PAN",), valid)
-    n = (max(1, height // 4), max(1, width // 4))
-    lr = Image(resize(truth, n), "reflectance", _BANDS, np.ones(n, bool))
-    mask = truth[:, :, 0] > np.median(truth[:, :, 0])
-    enlarged = np.clip(resize(lr.select(("R", "G", "B")).values, (height, width)), 0, 1)
-    reference = Reference(
-        f"check_{seed}", f"check_{seed}", rounded, truth[:, :, :3], hr, pan, lr, valid, mask, lr_display=enlarged
-    )
-    image = Image(guess, "reflectance", _BANDS, valid)
-    estimate = Estimate(guessed, guess[:, :, :3], image, guess[:, :, :3])
-    return spread_by(estimate, noise if spread is None else spread), reference
-
-
-def spread_by(estimate: Estimate, deviation: float) -> Estimate:
-    """The estimate with that deviation in every pixel, and with four draws that have its mean and this deviation."""
-    assert estimate.mean is not None
-    steps = np.array([-1.5, -0.5, 0.5, 1.5]) / np.std([-1.5, -0.5, 0.5, 1.5], ddof=1)
-    draws = np.stack([estimate.mean + np.float32(deviation * step) for step in steps])
-    return dataclasses.replace(estimate, std=np.full_like(estimate.mean, deviation), draws=draws)
-
-
-def measure(metric: Metric, *pairs: Pair) -> Score:
-    """The score of the first pair, or of the set of them where the metric is one of sets."""
-    if metric.level == "image":
-        return metric.assess(*pairs[0])
-    kept = [metric.gather(*pair) for pair in pairs]
-    reasons = [k for k in kept if isinstance(k, Score)]
-    if reasons:
-        return reasons[0]
-    result = metric.combine([k for k in kept if not isinstance(k, Score)])
-    return result if isinstance(result, Score) else Score(result.value)
-
-
-def _fresh(pair: Pair) -> Pair:
-    """The pair as a new run would see it: nothing of the reference is kept from before."""
-    return pair[0], dataclasses.replace(pair[1], cache={})
 
 
 class _MetricChecks:
@@ -150,7 +111,7 @@ class _MetricChecks:
         """A side that is surely large enough."""
         return max(64, self.kind.min_side_px)
 
-    def _pairs(self, noise: float = _NOISE) -> list[Pair]:
+    def _pairs(self, noise: float = NOISE) -> list[Pair]:
         """As many pairs as the metric needs: one, or a set that it is content with."""
         if noise not in self._made:
             side = self._side() if self.kind.level == "image" else max(self._side(), 200)
@@ -160,7 +121,7 @@ class _MetricChecks:
                 count = min(_MOST, 3 * count // 2)
                 pairs += [scene(side, side + 8, s, noise) for s in range(len(pairs), count)]
             self._made[noise], self._count = pairs, len(pairs)
-        return [_fresh(pair) for pair in self._made[noise]]
+        return [fresh(pair) for pair in self._made[noise]]
 
     # --- what it says it is -----------------------------------------------------------------------------------
 
@@ -285,10 +246,10 @@ class _MetricChecks:
         do = "let no image see another: keep nothing in self between images, reduce in an order that does not matter"
         if self.kind.level == "image":
             several = [scene(self._side(), self._side() + 8 * i, i) for i in range(2)]
-            alone = [self._measure(self._new(), _fresh(p)).value for p in several]
+            alone = [self._measure(self._new(), fresh(p)).value for p in several]
             one = self._new()
-            forwards = [self._measure(one, _fresh(p)).value for p in several]
-            backwards = [self._measure(one, _fresh(p)).value for p in several[::-1]][::-1]
+            forwards = [self._measure(one, fresh(p)).value for p in several]
+            backwards = [self._measure(one, fresh(p)).value for p in several[::-1]][::-1]
         else:
             alone = forwards = [self.value]
             backwards = [self._measure(self._new(), *self._pairs()[::-1]).value]
@@ -363,9 +324,9 @@ class _MetricChecks:
         return "random, numpy and torch seeded otherwise: the same number"
 
     def input_kept(self) -> str:
-        side = self._made[_NOISE][0][0].size[0]
+        side = self._made[NOISE][0][0].size[0]
         pairs = [scene(side, side + 8, seed) for seed in range(self._count)]  # anew: the others were measured before
-        arrays = [a for pair in pairs for a in _arrays(pair)]
+        arrays = [a for pair in pairs for a in arrays_of(pair)]
         before = [a.copy() for a in arrays]
         self._measure(self._new(), *pairs)
         if not all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True)):
@@ -402,9 +363,9 @@ class _MetricChecks:
             raise Skipped("calibration of a set: an error of zero everywhere is badly calibrated")
         if self.kind.describes:
             raise Skipped(_DESCRIBES)
-        values = {0.0: self._measure(self._new(), *map(_equal_spread, self._pairs(0.0))).value, 0.02: self._clear}
+        values = {0.0: self._measure(self._new(), *map(equal_spread, self._pairs(0.0))).value, 0.02: self._clear}
         if "distribution" in self.kind.needs:
-            values[0.02] = self._measure(self._new(), *map(_equal_spread, self._pairs(0.02))).value
+            values[0.02] = self._measure(self._new(), *map(equal_spread, self._pairs(0.02))).value
         best = values[0.0]
         if best is None or any(v is None or self._is_better(v, best) for v in values.values()):
             raise Broken(
@@ -420,7 +381,7 @@ class _MetricChecks:
     def symmetry(self) -> str:
         if not self.kind.symmetric:
             raise Skipped("it says that it is not symmetric" if self.kind.symmetric is False else "it makes no claim")
-        back = self._measure(self._new(), *map(_exchanged, self._pairs())).value
+        back = self._measure(self._new(), *map(exchanged, self._pairs())).value
         if not _close(self.value, back, 1e-4):
             raise Broken(
                 f"{_values([self.value, back])} when prediction and reference are exchanged",
@@ -470,7 +431,7 @@ class _MetricChecks:
                 return array
 
             if fill is not None:
-                estimate = _changed(estimate, filled)
+                estimate = changed(estimate, filled)
             return estimate, dataclasses.replace(reference, valid=valid)
 
         third = slice(0, self._side() // 3)
@@ -505,15 +466,15 @@ class _MetricChecks:
             without["mask"] = estimate, dataclasses.replace(reference, mask=None)
         if "reflectance" in self.kind.needs:
             without["reflectance"] = dataclasses.replace(estimate, image=None), reference
-        numbers = [what for what, pair in without.items() if self._held(f"no {what}", _fresh(pair)).reason is None]
+        numbers = [what for what, pair in without.items() if self._held(f"no {what}", fresh(pair)).reason is None]
         if numbers:
             raise Broken(f"a number without {few(numbers)}", "a reason", "do not override assess() or gather()")
         # What a metric does not declare must not be touched: the harness gives what `needs` names and no more.
         if "lr" not in self.kind.needs:
-            self._held("no lr", _fresh((estimate, dataclasses.replace(reference, lr=None))))
+            self._held("no lr", fresh((estimate, dataclasses.replace(reference, lr=None))))
         if "reference" not in self.kind.needs:
             nothing = dataclasses.replace(reference, display=None, display_float=None, hr=None, pan=None)
-            self._held("no reference", _fresh((estimate, nothing)))
+            self._held("no reference", fresh((estimate, nothing)))
         return f"a reason each: no {', no '.join(without)}" if without else "it asks for nothing but the image"
 
     def types(self) -> str:
@@ -521,7 +482,7 @@ class _MetricChecks:
             estimate, reference = pair
             assert reference.display is not None
             return (
-                _changed(estimate, lambda a: a.astype(np.float64)),
+                changed(estimate, lambda a: a.astype(np.float64)),
                 dataclasses.replace(reference, display=reference.display.astype(np.float64)),
             )
 
@@ -530,7 +491,7 @@ class _MetricChecks:
             raise Broken(
                 f"{_values([self.value, wide.value])} for float32 and float64", "one number, or a reason", "convert"
             )
-        strange = self._held("images that lie otherwise in memory", *map(_laid_otherwise, self._pairs()))
+        strange = self._held("images that lie otherwise in memory", *map(laid_otherwise, self._pairs()))
         if not _close(strange.value, self.value):
             raise Broken(
                 f"{_values([self.value, strange.value])} for rows and for columns that lie together in memory",
@@ -545,7 +506,7 @@ class _MetricChecks:
         def with_bands(pair: Pair, count: int) -> Pair:
             estimate, reference = pair
             assert estimate.image is not None and reference.hr is not None and reference.lr is not None
-            several = [_with_bands(i, count) for i in (estimate.image, reference.hr, reference.lr)]
+            several = [of_bands(i, count) for i in (estimate.image, reference.hr, reference.lr)]
             return dataclasses.replace(estimate, image=several[0]), dataclasses.replace(
                 reference, hr=several[1], lr=several[2], cache={}
             )
@@ -572,7 +533,7 @@ class _MetricChecks:
         smaller = [scene(self._side(), self._side() + 4, s)[0] for s in range(least)]
         wrong = {"another size than the reference's": [(s, r) for s, (_, r) in zip(smaller, pairs, strict=True)]}
         if self._in_display():
-            wrong["values of 0 to 255"] = [(_changed(e, lambda a: a * np.float32(255)), r) for e, r in pairs]
+            wrong["values of 0 to 255"] = [(changed(e, lambda a: a * np.float32(255)), r) for e, r in pairs]
             if "distribution" in self.kind.needs:
                 del wrong["values of 0 to 255"]  # what is looked at has no range
                 wrong["a negative deviation"] = [
@@ -586,7 +547,7 @@ class _MetricChecks:
                 ]
         if self.kind.level == "set" and self.kind.min_images > 1:
             wrong["a single image"] = pairs[:1]
-        numbers = [what for what, of in wrong.items() if self._held(what, *map(_fresh, of)).reason is None]
+        numbers = [what for what, of in wrong.items() if self._held(what, *map(fresh, of)).reason is None]
         if numbers:
             raise Broken(f"a number of {few(numbers)}", "a reason", "do not override assess(), gather() or combine()")
         return f"a reason each: {', '.join(wrong)}"
@@ -606,7 +567,7 @@ class _MetricChecks:
             estimate, reference = scene(self._side(), self._side() + 8, seed)
             assert estimate.image is not None
             image = dataclasses.replace(estimate.image, values=pierced(estimate.image.values))
-            return dataclasses.replace(_changed(estimate, pierced), image=image), reference
+            return dataclasses.replace(changed(estimate, pierced), image=image), reference
 
         score = self._measure(self._new(), *map(spoilt, range(self._least())))
         if score.value is not None:
@@ -631,64 +592,8 @@ class _MetricChecks:
         return score
 
 
-def _equal_spread(pair: Pair) -> Pair:
-    """With the same predicted deviation whatever the noise, so that only the error counts."""
-    return spread_by(pair[0], 0.05), pair[1]
-
-
-def _exchanged(pair: Pair) -> Pair:
-    """The reference as prediction, and the prediction as reference."""
-    estimate, reference = pair
-    assert reference.display is not None and reference.display_float is not None
-    return (
-        dataclasses.replace(
-            estimate, display=reference.display, display_float=reference.display_float, image=reference.hr
-        ),
-        dataclasses.replace(
-            reference, display=estimate.display, display_float=estimate.display_float, hr=estimate.image, cache={}
-        ),
-    )
-
-
-def _laid_otherwise(pair: Pair) -> Pair:
-    """The same images with columns that lie together in memory, and rows from the end."""
-
-    def laid(array: np.ndarray) -> np.ndarray:
-        return np.asfortranarray(array[::-1])[::-1]
-
-    estimate, reference = pair
-    assert reference.display is not None and reference.display_float is not None
-    return _changed(estimate, laid), dataclasses.replace(
-        reference, display=laid(reference.display), display_float=laid(reference.display_float), cache={}
-    )
-
-
-def _with_bands(image: Image, count: int) -> Image:
-    """The image with that many bands, its own and repeated ones."""
-    names = (*image.bands, *(f"B{i:02d}" for i in range(1, 13)))[:count]
-    channels = [i % len(image.bands) for i in range(count)]
-    return dataclasses.replace(image, values=np.ascontiguousarray(image.values[:, :, channels]), bands=names)
-
-
 def _outcome(score: Score) -> str:
     return "a number" if score.value is not None else f"a reason ({score.reason})"
-
-
-def _changed(estimate: Estimate, change: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """An estimate with all of its display arrays changed."""
-    changed: dict[str, Any] = {n: change(getattr(estimate, n)) for n in ("display", "display_float", "mean", "std")}
-    if estimate.draws is not None:
-        changed["draws"] = np.stack([change(draw) for draw in estimate.draws])
-    return dataclasses.replace(estimate, **changed)
-
-
-def _arrays(pair: Pair) -> list[np.ndarray]:
-    estimate, reference = pair
-    images = [i.values for i in (estimate.image, reference.hr, reference.pan, reference.lr) if i is not None]
-    arrays = (
-        estimate.display, estimate.display_float, estimate.mean, estimate.std, estimate.draws, reference.display
-    )  # fmt: skip
-    return [a for a in (*arrays, reference.display_float, reference.valid) if a is not None] + images
 
 
 def _close(a: float | None, b: float | None, rtol: float = _RTOL) -> bool:

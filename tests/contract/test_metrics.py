@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench import weights
-from bench.check.metrics import check_metric, measure, scene
+from bench.check.metrics import check_metric
+from bench.check.pairs import measure, scene
 from bench.core import registry
 from bench.metrics.base import Score, Setting
 from bench.metrics.identity import rebuild

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.check.metrics import measure, scene
+from bench.check.pairs import measure, scene
 from bench.cli import cli
 from bench.core import registry
 from bench.core.errors import RfbenchError

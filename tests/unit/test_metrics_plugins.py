@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.check.metrics import scene
+from bench.check.pairs import scene
 from bench.core import registry
 from bench.core.reason import Reason
 from bench.metrics import scorer

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.check.metrics import scene
+from bench.check.pairs import scene
 from bench.core.resample import resize
 from bench.metrics.base import Score, Setting
 from bench.metrics.scorer import chosen, metric_class

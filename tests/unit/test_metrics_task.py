@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.check.metrics import check_metric, scene
+from bench.check.metrics import check_metric
+from bench.check.pairs import scene
 from bench.core import registry
 from bench.core.errors import RfbenchError
 from bench.metrics import task

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.check.metrics import measure, scene
+from bench.check.pairs import measure, scene
 from bench.metrics import uncertainty
 from bench.metrics.base import Estimate, Metric, Reference, Setting
 from bench.metrics.uncertainty import CoverErr90, Crps, CrpsFair, Ece, EceFair, Nll, SpreadSkillErr
