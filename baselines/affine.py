@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ class BicubicAffine(Adapter):
         self._held_out = options.get("held-out", "")
         self._by_id: dict[str, Float64] = {}
         self._fitted_here: dict[str, Any] | None = None
+        self._knows_images = bool(options["fit"])  # or was told which dataset they are of
         self.file = Path(options["fit"]) if options["fit"] else FITTED
         fit = read_json(self.file)
         if not isinstance(fit, dict) or fit.get("format") != FORMAT:
@@ -92,6 +94,7 @@ class BicubicAffine(Adapter):
 
     def fit_to(self, dataset: Any, split: str, protocol: Any) -> None:
         """Fit the map on the dataset's split ``train``, or one for each scene on all others; see the module's head."""
+        self._knows_images = True
         if self._held_out:
             self._hold_out(dataset.records(split), dataset, protocol)
             return
@@ -141,6 +144,13 @@ class BicubicAffine(Adapter):
     def upscale(self, batch: Batch) -> Prediction:
         if self._held_out and not self._by_id:
             raise RfbenchError("held-out=scene needs a dataset to be fitted on; give fit=FILE for a single image")
+        if not self._knows_images:
+            self._knows_images = True  # once is enough
+            warnings.warn(
+                "bicubic-affine: this image's colours are mapped as those of the procedural scenes, which may be worse "
+                "than bicubic; give bicubic-affine:fit=FILE ('python -m baselines.affine' makes one of a dataset)",
+                stacklevel=1,
+            )
         images = zip(batch.ids, batch.images, strict=True)
         return Prediction(
             mean=np.stack(

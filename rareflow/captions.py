@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rareflow.base import CheckedBase
+from rareflow.errors import RareflowError
 from rareflow.text import CaptionStore, Encode, WordTable, sd3_encoder
 
 
@@ -64,6 +66,15 @@ class StoredCaptions(Captions):
 
 
 def caption_folder(given: str | Path | None = None) -> Path:
-    """Where SD3's embeddings are kept: the folder given, that of RFBENCH_CAPTIONS, or ~/.cache/rfbench/captions."""
+    """Where SD3's embeddings are kept: the folder given, that of RFBENCH_CAPTIONS, or ~/.cache/rfbench/captions.
+
+    RareflowError on a machine that knows of no home folder (a container's user without HOME).
+    """
     named = given or os.environ.get("RFBENCH_CAPTIONS")
-    return Path(named) if named else Path.home() / ".cache" / "rfbench" / "captions"
+    if named:
+        return Path(named)
+    with contextlib.suppress(RuntimeError, KeyError):
+        home = Path.home()
+        if home.is_absolute():
+            return home / ".cache" / "rfbench" / "captions"
+    raise RareflowError("there is no home folder to keep captions in; set RFBENCH_CAPTIONS to a folder, or HOME")

@@ -24,6 +24,7 @@ _ALIASES = {
     "nir_1": "NIR", "near_infrared": "NIR", "infrared": "NIR",
     "pan": "PAN", "panchromatic": "PAN", "gray": "PAN", "grey": "PAN",
     "a": ALPHA, "alpha": ALPHA, "opacity": ALPHA,
+    "band_r": "R", "band_g": "G", "band_b": "B", "band_n": "NIR", "band_p": "PAN",
 }  # fmt: skip
 
 # Bands by their number, from 1, of each stack that a sensor's products have.
@@ -37,6 +38,8 @@ _STACKS: dict[str, tuple[str, ...]] = {
     "worldview-2": ("R G B", "B G R NIR", "COASTAL B G YELLOW R RE NIR NIR2"),
     "worldview-4": ("R G B", "B G R NIR"),
     "naip": ("R G B", "R G B NIR"),
+    "skysat": ("B G R NIR",),
+    "gaofen": ("B G R NIR",),
     "venus": ("COASTAL B02 B G YELLOW B06 R B08 B09 B10 NIR B12",),
     "modis": ("R NIR B G B05 B06 B07",),
 }
@@ -49,22 +52,31 @@ _ORDERS: dict[str, dict[int, str]] = {
         13: "B01 B G R B05 B06 B07 NIR B8A B09 B10 B11 B12",
     },
     "pleiades": {3: "R G B", 4: "R G B NIR"},
+    "pleiades-neo": {3: "R G B", 4: "R G B NIR", 6: "R G B NIR RE COASTAL"},
 }
 _ALSO = {
     "s2": "sentinel-2", "sentinel2": "sentinel-2", "landsat-9": "landsat-8", "landsat8": "landsat-8",
     "landsat9": "landsat-8", "landsat7": "landsat-7", "landsat5": "landsat-5", "landsat-4": "landsat-5",
-    "planet": "planetscope", "worldview-3": "worldview-2", "worldview2": "worldview-2", "worldview3": "worldview-2",
+    "planet": "planetscope", "superdove": "planetscope", "dove": "planetscope", "psb-sd": "planetscope",
+    "ps2": "planetscope", "gf": "gaofen", "worldview-3": "worldview-2", "worldview2": "worldview-2", "worldview3": "worldview-2",
     "quickbird": "worldview-4", "geoeye": "worldview-4", "ikonos": "worldview-4", "spot-6": "pleiades",
     "spot-7": "pleiades", "spot": "pleiades",
 }  # fmt: skip
+_WHOLE_STACK = 11  # bands, of Landsat 8
 SENSORS = tuple(sorted({*_STACKS, *_ORDERS, *_ALSO}))
 """The sensors whose bands are known by number; several names stand for one."""
-_NUMBER = re.compile(r"(?:sr[_-]?|toa[_-]?)?b(?:and)?[ _-]?(\d{1,2}a?)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:sr[_-]?|toa[_-]?|sur_refl_)?b(?:and)?[ _-]?(\d{1,2}a?)|(\d{1,2})", re.IGNORECASE)
+# What products write around a name: 'B02_10m', 'red (B4)', 'B4 (red)', 'Band_3_Red'.
+_AROUND = (
+    re.compile(r"(.+?)[ _-]\d{2,3}m"), re.compile(r"([a-z][a-z _-]+?) *\([^()]*\)", re.IGNORECASE),
+    re.compile(r"[^()]*\(([a-z][a-z _-]+)\)", re.IGNORECASE),
+    re.compile(r"b(?:and)?[ _-]?\d{1,2}[ _:-]+([a-z][a-z _-]+)", re.IGNORECASE),
+)  # fmt: skip
 
 
 def sensor_of(text: str | None) -> str | None:
     """The known sensor that a text such as ``Sentinel-2 L2A`` names; None for another one, or none."""
-    plain = re.sub(r"[^a-z0-9]+", "-", (text or "").lower()).strip("-")
+    plain = re.sub(r"[^a-z0-9]+", "-", (text or "").lower().replace("µ", "u").replace("μ", "u")).strip("-")
     known = sorted({**_STACKS, **_ORDERS, **_ALSO}, key=len, reverse=True)
     found = next((k for k in known if plain == k or plain.startswith(f"{k}-")), None)
     return _ALSO.get(found, found) if found else None
@@ -82,7 +94,7 @@ def canonical(name: str) -> str:
 
     Numbers are Sentinel-2's here; of a whole file ``named`` knows better.
     """
-    plain = one_line(name, 40).strip()
+    plain = _bare(name)
     if plain.lower() in _ALIASES:
         return _ALIASES[plain.lower()]
     if plain[:1] in "bB" and plain[1:].isdigit():
@@ -96,39 +108,58 @@ def named(names: Sequence[str], sensor: str | None = None) -> tuple[str, ...] | 
     Words are words whatever the sensor. ``B04`` is Sentinel-2's, as ``B2 B3 B4 B8`` and anything with ``B8A`` is;
     ``B1 B2 B3 B4`` (also ``SR_B1``, ``Band 1``) says nothing by itself.
     """
-    numbers = [_NUMBER.fullmatch(one_line(n, 40).strip()) for n in names]
+    numbers = [_NUMBER.fullmatch(_bare(n)) for n in names]
     if not any(numbers):
         return tuple(map(canonical, names))
     known = sensor_of(sensor)
     if known is not None:
         return tuple(_of(known, n, m, numbers) for n, m in zip(names, numbers, strict=True))
-    if _speaks_for_itself([one_line(n, 40).strip() for n in names], numbers):
+    if _speaks_for_itself([_bare(n) for n in names], numbers):
         return tuple(map(canonical, names))
     return None
 
 
 def _speaks_for_itself(names: Sequence[str], numbers: Sequence[re.Match[str] | None]) -> bool:
-    """Whether numbered names can only be Sentinel-2's (or mean the same colours in Landsat 8)."""
+    """Whether numbered names can only be Sentinel-2's (or mean the same colours in Landsat 8).
+
+    A whole stack with ``B10`` and without ``B8A`` is Landsat's or VENµS's, whose other numbers are other colours.
+    """
     found = [n.lower() for n, m in zip(names, numbers, strict=True) if m]
     if len(names) < 3 or "b8a" in found:
         return True
+    if "b10" in found and len(found) >= _WHOLE_STACK:
+        return False
     plain = all(re.fullmatch(r"b\d+a?", n) for n in found)
     padded = any(re.fullmatch(r"b0\d", n) for n in found)
     return plain and (padded or "b1" not in found)
+
+
+def _bare(name: str) -> str:
+    """A name without what products write around it."""
+    plain = one_line(name, 60).strip()
+    for pattern in _AROUND:
+        found = pattern.fullmatch(plain)
+        if found and (found[1].lower().strip() in _ALIASES or _NUMBER.fullmatch(found[1])):
+            return found[1].strip()
+    return plain[:40]
+
+
+def _digits(number: re.Match[str]) -> str:
+    return number[1] or number[2]
 
 
 def _of(sensor: str, name: str, number: re.Match[str] | None, numbers: Sequence[re.Match[str] | None]) -> str:
     """The canonical name of one band of a known sensor."""
     if number is None:
         return canonical(name)
-    text = number[1].lstrip("0").lower() or "0"
+    text = _digits(number).lstrip("0").lower() or "0"
     if sensor == "sentinel-2":
         return canonical(f"B{text.upper()}") if text != "8a" else "B8A"
-    if sensor == "pleiades":
+    if sensor in ("pleiades", "pleiades-neo"):
         return _PLEIADES.get(text, f"B{int(text):02d}" if text.isdigit() else name)
     if not text.isdigit():
         return name
-    highest = max(int(m[1].rstrip("aA")) for m in numbers if m)
+    highest = max(int(_digits(m).rstrip("aA")) for m in numbers if m)
     stacks = [s.split() for s in _STACKS[sensor]]
     fitting = [s for s in stacks if len(s) == len(numbers) and highest <= len(s)] or [
         s for s in stacks if highest <= len(s)

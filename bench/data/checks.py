@@ -22,7 +22,7 @@ from bench.core.errors import RfbenchError, one_line
 from bench.core.image import RGB, Array, Image
 from bench.data import fills
 from bench.data.bands import canonical
-from bench.data.meaning import Side
+from bench.data.meaning import LANDSAT_C2, Side
 from bench.data.readers import Georeference, Raster, Series
 
 Severity = Literal["error", "warning"]
@@ -33,6 +33,7 @@ _BLOCKS = 16  # of rows and columns in which two images of one ground are compar
 _BRIGHT = 0.25  # reflectance in all of R, G, B that open land seldom has, and cloud and snow have
 # Offset rule: see dark_floor.
 _OFFSET_FLOOR, _OFFSET_CEILING = 0.095, 0.2
+_NEVER_DARK = 0.5  # even of snow and cloud, some band or some pixel is darker
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def refused(kind: str, image: Image, raster: Raster) -> Iterator[Found]:
 
 
 def check_image(
-    kind: str, image: Image, raster: Raster, side: Side, *, is_tiff: bool, notes: Sequence[str] = ()
+    kind: str, image: Image, raster: Raster, side: Side, *, notes: Sequence[str] = ()
 ) -> Iterator[Found]:
     """The rules of one image: its nodata, level, contrast, bands and what its normalisation would cut off."""
     for note in notes:
@@ -125,7 +126,7 @@ def check_image(
             f"{kind}: found the bands {one_line(' '.join(image.bands), 80)}, expected R, G and B among them; display "
             "metrics and RGB models will give reasons",
         )
-    if raster.bands is None and not side.bands and image.bands == RGB and is_tiff:
+    if raster.bands is None and not side.bands and not side.sensor and image.bands == RGB and not raster.is_picture:
         yield (
             "warning",
             "bands",
@@ -304,6 +305,14 @@ def _offset(kind: str, image: Image, raster: Raster, side: Side) -> Iterator[Fou
             f"{kind}: nothing is darker than {10000 * floor:.0f} (reflectance x 10000) in any band, expected some "
             f"below 800: an offset of +1000 is suspected (baseline 04.00, from 2022-01-25); declare '{kind}.offset': "
             f"{_offset_in_counts(side, raster):g} if the product is not harmonised",
+        )
+    elif floor is not None and floor > _NEVER_DARK:
+        yield (
+            "warning",
+            "offset",
+            f"{kind}: nothing is darker than {floor:.2g} (reflectance) in any band, expected some below 0.1: another "
+            f"scale or offset is suspected; correct '{kind}.scale' and '{kind}.offset' (Landsat Collection 2: "
+            f"{LANDSAT_C2})",
         )
     elif floor is not None and floor < -0.02 and (side.offset or 0) < 0:
         yield (

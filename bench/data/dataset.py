@@ -31,7 +31,7 @@ import numpy as np
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.core.files import digest, read_json, read_text, sha256
 from bench.core.image import Array, Image, Mask, row_blocks
-from bench.data import checks, pairs, readers
+from bench.data import checks, fills, pairs, readers
 from bench.data.meaning import MANIFEST, Scaling, Side, Voice, most_plausible, names_of, scaling_of
 from bench.data.readers import sidecars
 
@@ -201,6 +201,8 @@ class FolderDataset(Dataset):
             notes += [f"{side}: {note}" for note in said]
         for _, _, text in pairs.refused_pair(seen):
             raise RfbenchError(text)
+        if _are_the_same(images["lr"], images["hr"]):
+            raise RfbenchError(pairs.SAME.format(kind="hr", what="pixels", other="lr"))
         mask = None
         if "mask" in wanted:
             mask = np.any(readers.read(self.path(record, "mask")).values > 0, axis=2)
@@ -229,6 +231,13 @@ class FolderDataset(Dataset):
             for r, h in sorted(hashed, key=lambda pair: pair[0].id)
         ]
         return digest({"format": FORMAT, "name": self.name, "rows": rows})
+
+
+def _are_the_same(lr: Image | None, hr: Image | None) -> bool:
+    """Whether the two sides of a pair are one image, in one order of bands or another."""
+    if lr is None or hr is None or lr.size != hr.size or sorted(lr.bands) != sorted(hr.bands):
+        return False
+    return np.array_equal(lr.values, hr.select(lr.bands).values)
 
 
 def hashes_of(kind: str, path: Path) -> dict[str, str | None]:
@@ -269,16 +278,19 @@ def interpreted(
     values, low, high = _scaled(stored, raster.valid, scaling)
     least, most = most_plausible(side.unit)
     if side.unit == "display" and (low < least or high > most):
+        fill = fills.extreme(stored, values, raster.valid, names, least, most)
         raise RfbenchError(
             f"{path}: display values run from {low:.4g} to {high:.4g} after {scaling.text()}, expected [0, 1]; "
-            f"{voice.unit}"
+            + (f"{fill}: {voice.nodata}, or {voice.unit}" if fill else voice.unit)
         )
     if side.unit == "display":
         np.clip(values, 0.0, 1.0, out=values)
-    if not max(-low, high) <= np.finfo(np.float32).max:
+    largest = float(np.finfo(np.float32).max)
+    if not max(-low, high) <= largest:
+        fill = fills.extreme(stored, values, raster.valid, names, -largest, largest)
         raise RfbenchError(
             f"{path}: values run from {low:.4g} to {high:.4g} after {scaling.text()}, more than a number of 4 bytes "
-            f"holds; {voice.scale}"
+            "holds; " + (f"{fill}: {voice.nodata}, or {voice.scale}" if fill else voice.scale)
         )
     return Image(values, side.unit, names, raster.valid, side.gsd_m), scaling, notes
 

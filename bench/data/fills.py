@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.core.errors import one_line
-from bench.core.image import Image
+from bench.core.image import Image, Mask
 from bench.data.meaning import most_plausible
 from bench.data.readers import Raster
 
@@ -58,6 +58,22 @@ def impossible(image: Image, raster: Raster) -> Iterator[Fill]:
             found.setdefault(float(worst), {})[band] = float(odd.sum()) / image.valid.sum()
     for value, shares in found.items():
         yield _fill(value, shares, f"no reflectance (expected {low:g} to {high:g}) but a fill that nobody declared")
+
+
+def extreme(
+    stored: np.ndarray, values: np.ndarray, valid: Mask, names: Sequence[str], low: float, high: float
+) -> str:
+    """What to say of ``values`` outside of ``low`` to ``high`` that are stored as one single number: a fill.
+
+    Empty where they are many different numbers, as of a wrong scale.
+    """
+    found: dict[float, dict[str, float]] = {}
+    for i, name in enumerate(names):
+        odd = ((values[:, :, i] < low) | (values[:, :, i] > high)) & valid
+        kinds, counts = np.unique(stored[:, :, i][odd], return_counts=True)
+        if len(kinds) and counts.max() > 0.5 * counts.sum():
+            found.setdefault(float(kinds[counts.argmax()]), {})[name] = float(counts.max()) / max(1, valid.sum())
+    return "; ".join(str(_fill(v, shares, "a fill that nobody declared")) for v, shares in list(found.items())[:2])
 
 
 def suspected(image: Image, raster: Raster) -> Iterator[Fill]:

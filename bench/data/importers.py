@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
+from bench.core.image import RGB
 from bench.data import readers
 from bench.data.bands import canonical
 from bench.data.dataset import parse_side
 from bench.data.layouts.build import Builder, Import, composed, gsd_field, inside, read_rows
 from bench.data.meaning import Voice
-from bench.data.readers import sidecars
+from bench.data.readers import containers, sidecars
 
 _VOICE = Voice(
     bands="name them in the files' order with --bands 'B G R NIR', or the --sensor",
@@ -35,9 +36,12 @@ _VOICE = Voice(
     unit="correct --unit or --scale",
     who="--bands says",
     wrong_bands="correct --bands or leave it out",
+    nodata="give --nodata",
     picture="if these are pictures, give --unit display, else the --scale",
 )
 _SIDE = re.compile(r"(.+?)[_\-. ]?(lr|hr|pan|mask)", re.IGNORECASE)
+_SIDE_FIRST = re.compile(r"(lr|hr|pan|mask)[_\-. ](.+)", re.IGNORECASE)
+_BAND = re.compile(r"(?<![a-z0-9])(b\d{1,2}a?|blue|green|red|nir)(?![a-z0-9])", re.IGNORECASE)
 
 
 def import_folder(
@@ -75,6 +79,9 @@ def import_folder(
         )
     if not images[first]:
         raise RfbenchError(_nothing_in(sides.get(first, job.source)))
+    if not bands:
+        for kind in images.keys() & {"lr", "hr"}:
+            _check_are_images(images[kind])
     if "lr" in images and "hr" in images:
         images["lr"] = _without_factor(images["lr"], images["hr"])
     for found in images.values():
@@ -87,7 +94,7 @@ def import_folder(
     if unit is None and scale is None:
         for kind in images.keys() & {"lr", "hr"}:
             if "unit" not in job.sides.get(kind, {}):
-                _check_is_picture(next(iter(images[kind].values())), bands or sensor)
+                _check_is_picture(job, kind, next(iter(images[kind].values())), bands or sensor)
     with job.building(_VOICE) as builder:
         builder.expect(len(images[first]))
         _folder_rows(images, builder, job.split)
@@ -107,16 +114,38 @@ def _sides(source: Path) -> tuple[dict[str, Path], bool]:
 
 
 def _split_by_suffix(images: dict[str, Path]) -> dict[str, dict[str, Path]]:
-    """The sides of one folder whose files are called ``x_lr`` and ``x_hr``; all HR where they are not."""
-    named = {stem: _SIDE.fullmatch(stem) for stem in images}
-    kinds = {m[2].lower() for m in named.values() if m}
-    if not all(named.values()) or not {"lr", "hr"} <= kinds:
-        return {"hr": images}
-    found: dict[str, dict[str, Path]] = {kind: {} for kind in sorted(kinds)}
-    for stem, match in named.items():
-        assert match is not None
-        found[match[2].lower()][match[1]] = images[stem]
-    return found
+    """The sides of one folder whose files are called ``x_lr`` and ``x_hr`` (or ``lr_x`` and ``hr_x``); all HR where they
+    are not."""
+    for pattern, kind, name in ((_SIDE, 2, 1), (_SIDE_FIRST, 1, 2)):
+        found: dict[str, dict[str, Path]] = {}
+        for stem, match in ((stem, pattern.fullmatch(stem)) for stem in images):
+            if match:
+                found.setdefault(match[kind].lower(), {})[match[name]] = images[stem]
+        if {"lr", "hr"} <= found.keys() and sum(map(len, found.values())) == len(images):
+            return found
+    return {"hr": images}
+
+
+def _check_are_images(images: dict[str, Path]) -> None:
+    """RfbenchError for files that are the bands of one image, each by itself, as products of satellites have them."""
+    bands: dict[str, set[str]] = {}
+    for stem in images:
+        token = _BAND.search(stem)
+        if token:
+            bands.setdefault(stem[: token.start()] + stem[token.end() :], set()).add(token[0])
+    for stem, path in sorted(images.items()):
+        token = _BAND.search(stem)
+        found = bands[stem[: token.start()] + stem[token.end() :]] if token else set()
+        if token and len(found) > 1 and readers.read(path).values.shape[2] == 1:
+            raise RfbenchError(
+                f"{path} and others beside it are single bands ({' '.join(sorted(found)[:6])}) of one image; stack them "
+                f"to one file of the bands B G R NIR ('gdalbuildvrt -separate s.vrt {_shown(path, token)}; "
+                "gdal_translate s.vrt OUT.tif'), or give --bands PAN if each is an image by itself"
+            )
+
+
+def _shown(path: Path, token: re.Match[str]) -> str:
+    return one_line(path.stem[: token.start()] + "*" + path.stem[token.end() :] + path.suffix, 100)
 
 
 def _without_factor(lr: dict[str, Path], hr: dict[str, Path]) -> dict[str, Path]:
@@ -127,20 +156,31 @@ def _without_factor(lr: dict[str, Path], hr: dict[str, Path]) -> dict[str, Path]
     return bare if bare.keys() == hr.keys() else lr
 
 
-def _check_is_picture(path: Path, names_bands: str | None) -> None:
+def _check_is_picture(job: Import, kind: str, path: Path, names_bands: str | None) -> None:
     """Lead whoever imports measurements to the options that say what they are, instead of asking what white is."""
     raster = readers.read(path)
     dtype, highest = raster.values.dtype, float(np.max(raster.values[raster.valid], initial=0))
-    is_float_picture = dtype.kind == "f" and highest <= 1.0 + 1e-6
+    is_float_picture = dtype.kind == "f" and highest <= 1.0 + 1e-6 and not _is_measured(path, raster)
+    if is_float_picture:
+        job.note(
+            f"the {kind.upper()} files hold {dtype} numbers up to {highest:.3g} and are taken as pictures, whose white "
+            "is 1; for reflectance give --unit reflectance"
+        )
     if dtype.itemsize == 1 or is_float_picture or (path.suffix.lower() == ".png" and highest >= 2**15):
         return
     scale = "" if raster.scales is not None else f" --scale {1 if dtype.kind == 'f' and highest < 10 else 10000}"
     bands = "" if names_bands or raster.bands else " --bands 'B G R NIR'"
+    picture = "--unit display" if dtype.kind == "f" else "of more than 8 bits what white is (--scale 4095, 65535)"
     raise RfbenchError(
         f"{path}: found {dtype} numbers up to {highest:.6g}, and nothing says what they mean; for reflectance give "
-        f"--unit reflectance{scale}{bands}, for pictures of more than 8 bits what white is (--scale 4095, 65535), for "
-        "other numbers --unit relative"
+        f"--unit reflectance{scale}{bands}, for pictures {picture}, for other numbers --unit relative"
     )
+
+
+def _is_measured(path: Path, raster: readers.Raster) -> bool:
+    """Whether floats from 0 to 1 may as well be reflectance, which would be shown three times too dark as a picture."""
+    place = readers.georeference(path)
+    return raster.values.shape[2] > len(RGB) or (place is not None and place.crs is not None)
 
 
 def _folder_rows(images: dict[str, dict[str, Path]], builder: Builder, split: str) -> None:
@@ -168,7 +208,17 @@ def _near(stem: str, known: dict[str, Path]) -> str:
 def _nothing_in(folder: Path) -> str:
     """What to say of a folder without an image that is read."""
     others = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    for path in others:
+    products = [p for p in (folder, *others) if p.suffix.upper() == ".SAFE" and p.is_dir()]
+    if products:
+        return str(containers.way_from(products[0]))
+    inner = [one_line(p.name, 40) for p in others if p.is_dir()]
+    if inner and len(inner) == len(others):
+        shown = ", ".join(inner[:4]) + (f" and {len(inner) - 4} more" if len(inner) > 4 else "")
+        return (
+            f"{folder} holds no image but the folders {shown}; name one of them, or call those of a pair's images lr "
+            "and hr"
+        )
+    for path in sorted(others, key=lambda p: p.is_dir() or p.suffix.lower() == ".hdr"):
         try:
             readers.check_suffix(path)
         except RfbenchError as error:

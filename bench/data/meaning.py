@@ -29,6 +29,8 @@ _OTHER_UNITS = {
     "toa": "reflectance", "boa": "reflectance", "sr": "reflectance", "rgb": "display", "picture": "display",
 }  # fmt: skip
 _ROUND = 1e-6  # a scale tag of 4 bytes misses 1e-4 by as much
+LANDSAT_C2 = "scale 36363.636, offset -7272.727"
+_NEVER_DARK = 5000  # reflectance of 0.5 at the dark end of all bands, if it were x 10000
 _FULL_16_BIT = 2**15  # a picture of 16 bits that never reaches it uses fewer bits
 
 
@@ -93,6 +95,7 @@ class Voice:
     unit: str = "correct the side's unit or scale"
     who: str = "the dataset declares"
     wrong_bands: str = "correct dataset.json"
+    nodata: str = "declare it as the side's nodata"
     picture: str = "declare the unit 'display' if it is a picture, else the scale"
 
 
@@ -212,7 +215,7 @@ def scaling_of(
         return Scaling(
             np.full(n, float(side.offset)), tags.divide, "declared", (_contradiction(side, scales, offsets),)
         )
-    usual = usual_scale(path, stored, side.unit, voice)
+    usual = usual_scale(path, stored, side, voice)
     return Scaling(np.full(n, float(side.offset or 0.0)), np.full(n, usual), "usual")
 
 
@@ -257,11 +260,13 @@ def _signed(numbers: Sequence[float] | None) -> str:
     return "/".join(list(dict.fromkeys(f"{n:+g}" for n in numbers or ()))[:3])
 
 
-def usual_scale(path: Path, values: np.ndarray, unit: Unit, voice: Voice = MANIFEST) -> float:
+def usual_scale(path: Path, values: np.ndarray, side: Side, voice: Voice = MANIFEST) -> float:
     """What stored numbers are divided by where neither the user nor the file says.
 
-    Raises RfbenchError where that would be a guess: pictures of more than 8 bits, and 8-bit reflectance.
+    Raises RfbenchError where that would be a guess: pictures of more than 8 bits, 8-bit reflectance, and numbers of a
+    Landsat whose Collection 2 has another scale and an offset.
     """
+    unit = side.unit
     if unit == "relative" or values.dtype.kind not in "ui":
         return 1.0
     if unit == "reflectance":
@@ -269,6 +274,12 @@ def usual_scale(path: Path, values: np.ndarray, unit: Unit, voice: Voice = MANIF
             raise RfbenchError(
                 f"{path}: holds 8-bit numbers up to {values.max(initial=0)}, and reflectance x 10000 needs more bits; "
                 f"{voice.picture}"
+            )
+        if (band_names.sensor_of(side.sensor) or "").startswith("landsat") and dark_end(values) > _NEVER_DARK:
+            raise RfbenchError(
+                f"{path}: hardly a number lies below {dark_end(values):.0f}, as in Landsat Collection 2, whose "
+                f"reflectance is 2.75e-05 x stored - 0.2; {voice.scale} ({LANDSAT_C2}; 10000 and 0 if it is "
+                "reflectance x 10000)"
             )
         return 10000.0
     is_full = values.dtype.itemsize == 2 and path.suffix.lower() == ".png" and values.max(initial=0) >= _FULL_16_BIT
@@ -280,6 +291,12 @@ def usual_scale(path: Path, values: np.ndarray, unit: Unit, voice: Voice = MANIF
             f"{voice.white}"
         )
     return 255.0 if values.dtype.itemsize == 1 else 65535.0
+
+
+def dark_end(values: np.ndarray) -> float:
+    """The stored number below which one in a hundred lies, those of 0 left out; 0 where all are."""
+    found = values[:: max(1, values.shape[0] // 512), :: max(1, values.shape[1] // 512)]
+    return float(np.percentile(found[found > 0], 1)) if (found > 0).any() else 0.0
 
 
 def most_plausible(unit: Unit) -> tuple[float, float]:

@@ -20,6 +20,8 @@ _APART_DAYS = 180
 _LEVELS_ODD, _LEVELS_WRONG = 3.0, 6.0
 _OFFSET = (0.06, 0.14)
 _ENOUGH_BLOCKS = 12
+SAME = "{kind}: is the same {what} as its own {other}, expected two images; correct the row"
+_SWAPPED = 0.4  # of the difference that the right order would leave
 
 
 def refused_pair(seen: Mapping[str, Seen]) -> Iterator[Found]:
@@ -60,6 +62,7 @@ def _relations(seen: Mapping[str, Seen]) -> Iterator[Found]:
             yield from _extents(lr, seen[name], name)
     if lr is not None and "hr" in seen:
         yield from _levels(lr, seen["hr"])
+        yield from _colours(lr, seen["hr"])
 
 
 def _pixel_size(kind: str, image: Seen) -> Iterator[Found]:
@@ -230,6 +233,33 @@ def _levels(lr: Seen, hr: Seen) -> Iterator[Found]:
     )
 
 
+def _colours(lr: Seen, hr: Seen) -> Iterator[Found]:
+    """Red and blue of one image that are the other's blue and red: an order of bands that was taken for another."""
+    if lr.unit != hr.unit or lr.unit == "relative" or not {"R", "B"} <= set(lr.bands) & set(hr.bands):
+        return
+    a, b = _alike(*(s.blocks[:, :, [s.bands.index("R"), s.bands.index("B")]] for s in (lr, hr)))
+    both = np.isfinite(a).all(axis=2) & np.isfinite(b).all(axis=2)
+    if both.sum() < _ENOUGH_BLOCKS:
+        return
+    same, swapped = (float(np.abs(a[both] - c[both]).mean()) for c in (b, b[:, :, ::-1]))
+    if swapped < _SWAPPED * same and same > _SWAPPED * float(b[both].std()):
+        yield (
+            "warning",
+            "bands",
+            "lr: its R is like the HR's B, and its B like the HR's R, expected the same colours: the order of the bands "
+            "of one side is another (B G R, or R G B); correct 'lr.bands' or 'hr.bands'",
+        )
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both (n, n, C), in as many parts as the coarser one has."""
+    while len(first) > len(second):
+        first = _halved(first)
+    while len(second) > len(first):
+        second = _halved(second)
+    return first, second
+
+
 def _halved(blocks: np.ndarray) -> np.ndarray:
     """Means of two blocks by two."""
     n = len(blocks) // 2
@@ -238,10 +268,7 @@ def _halved(blocks: np.ndarray) -> np.ndarray:
 
 def _offset_between(lr: np.ndarray, hr: np.ndarray) -> float:
     """What is added to every band of the LR (below 0: of the HR), where the two agree but for that; 0 otherwise."""
-    while len(lr) > len(hr):
-        lr = _halved(lr)
-    while len(hr) > len(lr):
-        hr = _halved(hr)
+    lr, hr = _alike(lr, hr)
     found = []
     for i in range(lr.shape[2]):
         x, y = hr[:, :, i].ravel(), lr[:, :, i].ravel()

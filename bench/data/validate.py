@@ -155,8 +155,7 @@ class _Validation:
                 text = self._short(error)
                 yield "error", "unit" if "display values" in text else "bands", f"{kind}: {text}"
                 return
-            is_tiff = path.suffix.lower() in (".tif", ".tiff")
-            said = list(checks.check_image(kind, image, raster, side, is_tiff=is_tiff, notes=notes))
+            said = list(checks.check_image(kind, image, raster, side, notes=notes))
             yield from said
             is_filled = any(found[:2] == ("error", "nodata") for found in said)
             seen[kind] = checks.look(image, raster, readers.georeference(path), is_wrong=is_filled)
@@ -188,7 +187,7 @@ class _Validation:
                 yield (
                     "error",
                     "duplicate",
-                    f"{kind}: is the same {what} as its own {as_kind}, expected two images; correct the row",
+                    pairs.SAME.format(kind=kind, what=what, other=as_kind),
                 )
             elif other.split != record.split:
                 yield (

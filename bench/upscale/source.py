@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import RGB, Array, Image, Mask
 from bench.data import fills, readers
-from bench.data.meaning import Scaling, Side, Voice, most_plausible, names_of, scaling_of
+from bench.data.meaning import LANDSAT_C2, Scaling, Side, Voice, most_plausible, names_of, scaling_of
 from bench.data.readers import Part, containers
 
 _THUMBNAIL_PX = 512
@@ -29,6 +29,7 @@ _VOICE = Voice(
     unit="correct --unit or --input-scale",
     who="--bands says",
     wrong_bands="correct --bands or leave it out",
+    nodata="give --nodata",
     picture="if it is a picture, use --unit display, else --input-scale",
 )
 
@@ -130,7 +131,8 @@ class Raster:
         fill = [self._fill[i] for i in self._numbers]
         valid, empty = readers.valid_pixels(chosen, [None if v == 0 else v for v in fill], mask)
         for i in empty:  # a band that is read and has no data here: there is none of the image either
-            valid &= np.isfinite(chosen[:, :, i]) & (chosen[:, :, i] != fill[i])
+            band, none = chosen[:, :, i], fill[i]
+            valid &= np.isfinite(band) if none is None else np.isfinite(band) & ~readers.equals(band, none)
         if all_count:
             valid &= readers.valid_pixels(
                 stored, [self._fill[i] if self._fill[i] == 0 else None for i in numbers], None
@@ -142,9 +144,11 @@ class Raster:
         low, high = most_plausible(self.side.unit)
         if self.side.unit == "display":
             if values.min() < low or values.max() > high:
+                fill = fills.extreme(stored, values, valid, self.bands, low, high)
                 raise RfbenchError(
                     f"{self.path}: display values run from {values.min():.4g} to {values.max():.4g} after "
-                    f"{self._scaling.text()}, expected [0, 1]; correct --unit or --input-scale"
+                    f"{self._scaling.text()}, expected [0, 1]; "
+                    + (f"{fill}: {_VOICE.nodata}, or {_VOICE.unit}" if fill else _VOICE.unit)
                 )
             values = np.clip(values, 0.0, 1.0)
         return Image(values.astype(np.float32), self.side.unit, self.bands, valid, self.gsd_m)
@@ -185,12 +189,14 @@ class Raster:
         warnings.warn(f"{self.path} has {what}: the result will have none", stacklevel=1)
 
     def warn_of_odd_values(self) -> None:
-        """Look at a thumbnail: refuse fill values that nobody declared, warn of another scale or offset."""
+        """Look at a thumbnail: refuse or name fill values that nobody declared, warn of another scale or offset."""
         stored, valid = self._thumbnail
-        image = self._image(stored, valid)
+        image, raster = self._image(stored, valid), readers.Raster(stored, None, valid)
+        for fill in fills.suspected(image, raster):
+            warnings.warn(f"{self.path}: {fill}; give --nodata {fill.value:.9g} if so", stacklevel=1)
         if self.side.unit != "reflectance" or not image.valid.any():
             return
-        for fill in fills.impossible(image, readers.Raster(stored, None, valid)):
+        for fill in fills.impossible(image, raster):
             raise RfbenchError(f"{self.path}: {fill}; declare --nodata {fill.value:.9g} if it is, or correct the scale")
         low, high = np.percentile(image.values[image.valid], [1, 99], axis=0)
         scale = f"--input-scale {self._scaling.divide[0]:g}"
@@ -200,6 +206,12 @@ class Raster:
             warnings.warn(
                 f"{self.path}: with {scale}, 99 % of the reflectance lies below {high.max():.3g}, expected about 0 to "
                 "1; is the scale right?",
+                stacklevel=1,
+            )
+        elif low.min() > 0.5:
+            warnings.warn(
+                f"{self.path}: hardly a pixel lies below reflectance {low.min():.2g}, expected some below 0.1; is the "
+                f"scale right (--input-scale, --offset; Landsat Collection 2: {LANDSAT_C2})?",
                 stacklevel=1,
             )
         elif 0.1 <= low.min() < 0.2 and image.valid.sum() >= _ENOUGH_PIXELS and not self._scaling.add.any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,16 @@ def test_a_scene_s_map_is_fitted_on_all_other_scenes(tmp_path: Path) -> None:
         np.testing.assert_allclose(model.adapter._by_id[record.id], least_squares(data, others), atol=1e-7)
     with pytest.raises(RfbenchError, match="exclude each other"):
         Model(f"bicubic-affine:held-out=scene,fit={tmp_path / 'x.json'}")
+
+
+def test_a_single_image_is_not_mapped_like_the_scenes_in_silence(tmp_path: Path) -> None:
+    images = picture(0, 8, 9).astype(np.float32)[None]
+    batch = Batch(images, (40, 36), ("R", "G", "B"), ("a",), ("",), ((1,),))
+    with pytest.warns(UserWarning, match="mapped as those of the procedural scenes, .* give bicubic-affine:fit=FILE"):
+        affine.BicubicAffine(fit="").upscale(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        affine.BicubicAffine(fit=str(fit_file(tmp_path / "fit.json"))).upscale(batch)
+        model = Model("bicubic-affine")
+        model.fit_to(EmbeddedScenes(), "test", Paired())
+        model.adapter.upscale(batch)

@@ -20,6 +20,7 @@ _VOICE = Voice(
     unit="correct the columns unit_... and scale_...",
     who="the table says",
     wrong_bands="correct the column bands_...",
+    nodata="say so in the column nodata_...",
     picture="if it is a picture, say display in the column unit_..., else what 1 is stored as in scale_...",
 )
 _BRIGHTEST, _DARKEST_COUNT = 2.0, 100.0  # medians of reflectance 0 to 1, and of reflectance x 10000

@@ -25,11 +25,12 @@ from bench.data.readers.source import Header, Part, Source
 
 __all__ = [
     "MAX_SAMPLES", "SUFFIXES", "Georeference", "Header", "Layers", "Part", "Raster", "Series", "Source", "WrongSize",
-    "georeference", "layers_of", "limits", "open_source", "read", "read_series", "valid_pixels",
+    "equals", "georeference", "layers_of", "limits", "open_source", "read", "read_series", "valid_pixels",
 ]  # fmt: skip
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".npz", ".jp2", ".j2k")
 """What a dataset may hold: files that are whole in themselves."""
+_HUGE = 1e30
 _GEOREFERENCED = (".tif", ".tiff", ".jp2", ".j2k")
 # How to get from other containers to one of them.
 _ELSEWHERE = {
@@ -38,7 +39,8 @@ _ELSEWHERE = {
     "s.vrt NETCDF:FILE:A NETCDF:FILE:B; gdal_translate s.vrt OUT.tif')",
     ".vrt": "make a GeoTIFF of it ('gdal_translate IN.vrt OUT.tif')",
 }
-_ELSEWHERE |= dict.fromkeys((".h5", ".hdf", ".hdf5", ".he5", ".nc4"), _ELSEWHERE[".nc"])
+_ELSEWHERE |= dict.fromkeys((".h5", ".hdf5", ".he5", ".nc4"), _ELSEWHERE[".nc"])
+_ELSEWHERE[".hdf"] = "make a GeoTIFF of its bands ('gdalinfo IN.hdf' names them, 'gdal_translate NAME OUT.tif')"
 _ELSEWHERE |= dict.fromkeys(
     (".img", ".dat", ".bil", ".bsq", ".bip", ".ecw", ".sid", ".gif", ".bmp", ".webp", ".dt2", ".asc", ".grd", ".dim"),
     "make a GeoTIFF of it ('gdal_translate IN OUT.tif')",
@@ -251,8 +253,7 @@ def valid_pixels(values: np.ndarray, nodata: Sequence[float | None], mask: Mask 
         band, fill = values[:, :, i], nodata[i]
         hole = ~np.isfinite(band) if values.dtype.kind == "f" else None
         if fill is not None and fill != 0 and fill == fill:
-            with np.errstate(over="ignore"):
-                is_fill = band == (values.dtype.type(fill) if values.dtype.kind == "f" else fill)
+            is_fill = equals(band, fill)
             hole = is_fill if hole is None else hole | is_fill
         elif fill == 0 and zero is not None:
             zero &= band == 0
@@ -268,6 +269,16 @@ def valid_pixels(values: np.ndarray, nodata: Sequence[float | None], mask: Mask 
     if zero is not None:
         valid &= ~zero
     return valid, empty
+
+
+def equals(band: np.ndarray, fill: float) -> Mask:
+    """Where a band holds its fill, a number that is not 0; huge ones are often written with six digits."""
+    if band.dtype.kind != "f":
+        return np.asarray(band == fill)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if abs(fill) < _HUGE:
+            return np.asarray(band == band.dtype.type(fill))
+        return np.asarray(np.abs(band.astype(np.float64) - fill) <= 1e-5 * abs(fill))
 
 
 def georeference(path: Path) -> Georeference | None:

@@ -23,6 +23,7 @@ _IMAGE, _NAMES = ("image", "data"), "bands"
 def open_array(path: Path, bands: int | None = None, size: tuple[int, int] | None = None) -> Held:
     """An npy or npz file of (H, W), (H, W, C) or (C, H, W); ``bands`` is the expected number of them."""
     names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
         file.seek(0)
@@ -43,6 +44,10 @@ def open_array(path: Path, bands: int | None = None, size: tuple[int, int] | Non
                 limits.check_wanted(path, (shape[0], shape[1] if len(shape) > 1 else 1), size)
             values = loaded[key]
             names = _texts(path, loaded, _NAMES) if _NAMES in loaded.files else None
+            others = [k for k in loaded.files if k not in (key, _NAMES) and _is_image(loaded, k)]
+            if others:
+                shown = ", ".join(one_line(k, 40) for k in others[:4])
+                notes = (f"its array '{one_line(key, 40)}' is the image; what else it holds is not read ({shown})",)
     else:
         values = np.load(path, allow_pickle=False)
     if values.ndim == 2:
@@ -50,11 +55,10 @@ def open_array(path: Path, bands: int | None = None, size: tuple[int, int] | Non
     if values.ndim != 3:
         raise RfbenchError(f"{path}: expected an array (H, W), (H, W, C) or (C, H, W), found {values.shape}")
     expected = len(names) if names else bands
-    notes: tuple[str, ...] = ()
     if values.shape[2] != expected and values.shape[0] == expected:
         values = np.moveaxis(values, 0, 2)
     elif expected is None and values.shape[0] <= _FEW_BANDS < min(values.shape[1:]):
-        notes = (f"its shape {values.shape} was taken as (C, H, W)",)
+        notes += (f"its shape {values.shape} was taken as (C, H, W)",)
         values = np.moveaxis(values, 0, 2)
     limits.check_wanted(path, (values.shape[0], values.shape[1]), size)
     if values.dtype.kind == "b":

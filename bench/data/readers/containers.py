@@ -37,11 +37,11 @@ def open_any(path: Path) -> Source:
         if archive is not None:
             return _unpacked(*archive)
         if path.is_dir():
-            raise _folder(path)
+            raise way_from(path)
         if not path.exists():
             raise RfbenchError(f"{path} is missing")
         if path.name.upper().startswith("MTD_") and suffix == ".xml":
-            raise _folder(path.parent)
+            raise way_from(path.parent)
         if suffix in _PARTED:
             return source.Raster(path, text, source.DRIVERS[suffix])
         if suffix in _WITH_HEADER and _is_envi(path):
@@ -57,7 +57,7 @@ def names_a_file(path: Path) -> bool:
     return path.exists() or _archive_in(text) is not None or text.partition(":")[0].lower() in ("netcdf", "hdf5")
 
 
-def _folder(path: Path) -> RfbenchError:
+def way_from(path: Path) -> RfbenchError:
     """The way from a product folder to an image."""
     if path.suffix.upper() == ".SAFE":
         return RfbenchError(

@@ -122,16 +122,24 @@ def _checked(crs: Any, grid: Sequence[float], size: tuple[int, int], by_points: 
         return None
     if isinstance(crs, str):
         crs = rasterio.crs.CRS.from_string(crs)
-    metres = (math.hypot(b, e), math.hypot(a, d))
+    metres: tuple[float, float] | None = (math.hypot(b, e), math.hypot(a, d))
     if crs is not None and crs.is_geographic:
         place = Georeference(None, (a, b, c, d, e, f), size, None)
         latitude = np.deg2rad((place.bounds[1] + place.bounds[3]) / 2)
-        metres = (metres[0] * 110_574.0, metres[1] * 111_320.0 * float(np.cos(latitude)))
+        metres = (math.hypot(b, e) * 110_574.0, math.hypot(a, d) * 111_320.0 * float(np.cos(latitude)))
     elif crs is not None:
-        to_metres = float(crs.linear_units_factor[1])
-        metres = (metres[0] * to_metres, metres[1] * to_metres)
+        to_metres = _metres_of(crs)
+        metres = None if to_metres is None else (metres[0] * to_metres, metres[1] * to_metres)
     found = Georeference(crs.to_string() if crs is not None else None, (a, b, c, d, e, f), size, metres, by_points)
     return found if np.isfinite(found.corners).all() else None
+
+
+def _metres_of(crs: Any) -> float | None:
+    """The metres of a map's unit; None for a grid of somebody's own (LOCAL_CS), whose unit PROJ does not tell."""
+    try:
+        return float(crs.linear_units_factor[1])
+    except Exception:  # GDAL has a class of its own for it
+        return None
 
 
 def _fitted(points: Sequence[Any]) -> tuple[float, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 from dataclasses import dataclass
@@ -12,17 +13,19 @@ import numpy as np
 
 from bench.core.errors import RfbenchError
 from bench.core.image import Mask
-from bench.data.readers import limits, sidecars
+from bench.data.readers import limits, sidecars, source, tiffs
 from bench.data.readers.source import Header, Held, Raster, plain_header
 
 _MOST_SCANS = 100  # of a progressive JPEG; libraries write about ten, and 5,000 take 24 s to decode
 _MOST_CHUNKS = 2**16
+_LONGEST_EXIF = 2**16
+_ORIENTATION = 0x0112
 
 
 def open_picture(path: Path, size: tuple[int, int] | None = None) -> Held:
     """A PNG or JPEG file; an alpha channel is its last band."""
     from PIL import Image as Pillow
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     with path.open("rb") as file:
         head = file.read(26)
@@ -41,24 +44,24 @@ def open_picture(path: Path, size: tuple[int, int] | None = None) -> Held:
             raise RfbenchError(f"{path} cannot be read: it is no PNG or JPEG file; replace the file") from None
         with opened as picture:
             limits.check_size(path, "u1", picture.height, picture.width, len(picture.getbands()))
-            turn = picture.getexif().get(0x0112, 1)
-            turn = turn if turn in range(1, 9) else 1
+            turn = _turn(picture.getexif())
             as_shown = (picture.width, picture.height) if turn > 4 else (picture.height, picture.width)
             limits.check_wanted(path, as_shown, size)
-            notes = []
             if picture.mode in ("P", "CMYK", "YCbCr", "1"):
                 picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")  # type: ignore[assignment]
             elif picture.mode in ("L", "RGB") and "transparency" in picture.info:  # one colour of it is transparent
                 picture = picture.convert("LA" if picture.mode == "L" else "RGBA")  # type: ignore[assignment]
-            if turn != 1:
-                picture = ImageOps.exif_transpose(picture)  # type: ignore[assignment]
-                notes.append(f"it was turned as its orientation (EXIF: {turn}) says")
             values = np.asarray(picture)
-    values = values[:, :, None] if values.ndim == 2 else values
-    return _held(path, values, tuple(notes))
+    return _held(path, values[:, :, None] if values.ndim == 2 else values, turn)
 
 
-def _held(path: Path, values: np.ndarray, notes: tuple[str, ...] = (), mask: Mask | None = None) -> Held:
+def _held(path: Path, stored: np.ndarray, turn: int, mask: Mask | None = None) -> Held:
+    """A picture as viewers show it: ``turn`` is its EXIF orientation, 1 to 8. A mask beside it is turned with it."""
+    if mask is None and path.with_name(path.name + ".msk").is_file():
+        mask = source.mask_beside(path, (stored.shape[0], stored.shape[1]))
+    values = stored if turn == 1 else tiffs.turned(stored, turn)
+    mask = mask if mask is None or turn == 1 else tiffs.turned(mask, turn)
+    notes = () if turn == 1 else (f"it was turned as its orientation (EXIF: {turn}) says",)
     n = values.shape[2]
     beside = sidecars.notes(path)
     header = plain_header(path, values, is_picture=n >= 3, notes=notes)
@@ -70,11 +73,6 @@ def _held(path: Path, values: np.ndarray, notes: tuple[str, ...] = (), mask: Mas
             "offsets": tuple(beside.offsets.get(i + 1, 0.0) for i in range(n)),
         })
     )  # fmt: skip
-    if mask is None and path.with_name(path.name + ".msk").is_file():
-        from bench.data.readers.source import _mask_beside, _sealed
-
-        with _mask_beside(path, header.size) as file, _sealed():
-            mask = np.asarray((file.read() > 0).any(axis=0))
     return Held(header, values, mask)
 
 
@@ -83,24 +81,37 @@ def _deep_png(path: Path, chunks: _Png, size: tuple[int, int] | None) -> Held:
     with Raster(path, str(path), "PNG") as raster:
         header = raster.header
         limits.check_size(path, header.dtype, *header.size, header.count)
-        limits.check_wanted(path, header.size, size)
+        limits.check_wanted(path, header.size[::-1] if chunks.turn > 4 else header.size, size)
         values: Any = raster.stored(range(header.count))
     mask = None
     if chunks.transparent is not None and values.shape[2] == len(chunks.transparent):
         mask = ~(values == np.array(chunks.transparent, values.dtype)).all(axis=2)
-    return _held(path, values, mask=mask)
+    return _held(path, values, chunks.turn, mask)
+
+
+def _turn(exif: Any) -> int:
+    """The orientation, 1 to 8, of Pillow's EXIF or of its bytes; 1 where it has none, or no such number."""
+    if isinstance(exif, bytes):
+        from PIL import Image as Pillow
+
+        raw, exif = exif, Pillow.Exif()
+        with contextlib.suppress(Exception):  # damaged notes on a picture are no fault of the picture
+            exif.load(raw)
+    found = exif.get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
 
 
 @dataclass(frozen=True)
 class _Png:
-    """The one colour that a tRNS chunk calls transparent, None without."""
+    """The one colour that a tRNS chunk calls transparent, None without; and the orientation of its EXIF."""
 
     transparent: tuple[int, ...] | None
+    turn: int
 
 
 def _png(path: Path) -> _Png:
     """Look over the chunks of a PNG. RfbenchError for pixels that unpack to far more than the image holds."""
-    transparent, packed, raw = None, 0, 0
+    transparent, packed, raw, turn = None, 0, 0, 1
     with path.open("rb") as file:
         file.seek(8)
         for _ in range(_MOST_CHUNKS):
@@ -119,6 +130,8 @@ def _png(path: Path) -> _Png:
                 texts = file.read(length)
                 transparent = struct.unpack(f">{len(texts) // 2}H", texts)
                 length = 0
+            elif kind == b"eXIf" and length <= _LONGEST_EXIF:
+                turn, length = _turn(file.read(length)), 0
             elif kind == b"IDAT":
                 packed += length
                 if packed > 2 * raw + 2**16:
@@ -130,7 +143,7 @@ def _png(path: Path) -> _Png:
             file.seek(length + 4, 1)
         else:
             raise RfbenchError(f"{path}: has more than {_MOST_CHUNKS} chunks; write it again")
-    return _Png(transparent)
+    return _Png(transparent, turn)
 
 
 def _check_scans(path: Path) -> None:

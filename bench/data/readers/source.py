@@ -22,6 +22,8 @@ from bench.data.readers import limits, sidecars, tiffs, vrt
 from bench.data.readers.geometry import Georeference
 
 Part = tuple[slice, slice]  # rows and columns
+_BYTE = 8
+_PREMULTIPLIED = "its colours are multiplied by its alpha (tag 338): where that lies between none and full, they are darker"
 
 # Nothing beside a file (x.tif.msk, x.tif.aux.xml) is looked for: such bytes are read by bench.data.readers.sidecars, or
 # not at all. No name that a file brings may reach the network.
@@ -149,7 +151,7 @@ class Raster(Source):
         try:
             self.header = self._header()
             if path.with_name(path.name + ".msk").is_file():
-                self._mask_file = _mask_beside(path, self.header.size)
+                self._mask_file = _open_mask(path, self.header.size)
         except BaseException:
             self.close()
             raise
@@ -200,7 +202,7 @@ class Raster(Source):
         with _sealed():
             if self._mask_file is not None:
                 masks = self._mask_file.read(window=window, out_shape=(self._mask_file.count, *shape))
-                return np.asarray((masks > 0).any(axis=0))
+                return np.asarray((masks > 0).all(axis=0))  # one a band: a hole in one is a hole
             # The mask of the whole file, and not the one that GDAL makes of nodata, or of a band that it takes for
             # alpha.
             flags = self._file.mask_flag_enums
@@ -261,7 +263,13 @@ def _sealed() -> Iterator[None]:
         yield
 
 
-def _mask_beside(path: Path, size: tuple[int, int]) -> Any:
+def mask_beside(path: Path, size: tuple[int, int]) -> Mask:
+    """What the ``.msk`` beside an image of ``size`` says."""
+    with _open_mask(path, size) as file, _sealed():
+        return np.asarray((file.read() > 0).all(axis=0))
+
+
+def _open_mask(path: Path, size: tuple[int, int]) -> Any:
     """The opened ``.msk`` beside an image."""
     import rasterio
 
@@ -291,7 +299,11 @@ def open_raster(path: Path, *, size: tuple[int, int] | None = None, part: Part |
     raster = Raster(path, str(path), DRIVERS[suffix])
     try:
         _check(raster, size, part)
-        if page is not None and (page.orientation != 1 or page.photometric == 0 or raster.is_palette):
+        if page is not None and page.is_premultiplied:
+            raster.header = replace(raster.header, notes=(*raster.header.notes, _PREMULTIPLIED))
+        if page is not None and (
+            page.orientation != 1 or page.photometric == 0 or page.bits < _BYTE or raster.is_palette
+        ):
             return _as_shown(raster, page)
     except BaseException:
         raster.close()
@@ -366,6 +378,12 @@ def _as_shown(raster: Raster, page: tiffs.Page) -> Source:
         values = (top - np.minimum(values, top)).astype(values.dtype) if page.bits > 1 else values
         header = replace(header, nodata=tuple(None if v is None else top - v for v in header.nodata))
         notes.append("0 is white in it (WhiteIsZero); it was inverted")
+    if page.bits < _BYTE and not raster.is_palette and values.dtype == np.uint8:
+        # Like in every viewer, the brightest number of few bits is white.
+        factor = 255 / (2**page.bits - 1)
+        values = np.rint(np.minimum(values, 2**page.bits - 1) * factor).astype(np.uint8)
+        header = replace(header, nodata=tuple(None if v is None else float(round(v * factor)) for v in header.nodata))
+        notes.append(f"its {page.bits} bits were brought to 8")
     if page.orientation != 1:
         if not 1 <= page.orientation <= 8:
             raise RfbenchError(

@@ -26,7 +26,7 @@ _MOST_BLOCKS = 2**20  # 11 million strips of a file of 162 bytes would be 200 MB
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
-_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 322, 323, 324, 325, 338, 339
 _GEOREFERENCE = (33550, 33922, 34264, 34735)
 _REDUCED, _TRANSPARENCY = 1, 4
 
@@ -42,6 +42,7 @@ class Page:
     photometric: int
     orientation: int
     is_float: bool
+    is_premultiplied: bool
     has_georeference: bool
 
     @property
@@ -178,6 +179,7 @@ def _page(path: Path, file: IO[bytes], tags: dict[int, _Tag], order: str, length
         photometric=first(_PHOTOMETRIC, 1),
         orientation=first(_ORIENTATION, 1),
         is_float=first(_FORMAT, 1) == 3,
+        is_premultiplied=first(_EXTRA, 0) == 1,
         has_georeference=any(tag in tags for tag in _GEOREFERENCE),
     )
 
