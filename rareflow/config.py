@@ -20,6 +20,7 @@ from typing import Any, Literal
 from rareflow.errors import RareflowError
 from rareflow.losses import LossConfig
 
+_MOST_BYTES, _MOST_PARTS, _MOST_BRACKETS = 2**16, 64, 512  # of a file that people write by hand
 _PRESETS = Path(__file__).parent / "configs"
 
 
@@ -206,8 +207,8 @@ def _read(text: str, depth: int) -> dict[str, Any]:
     if not path.is_file():
         raise RareflowError(f"config '{text[:80]}': found no such file, expected {', '.join(presets)} or a TOML file")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = tomllib.loads(_plain_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise RareflowError(f"config {path}: not readable as TOML: {' '.join(str(error).split())[:120]}") from None
     parent = values.pop("extends", None)
     if parent is None:
@@ -215,6 +216,20 @@ def _read(text: str, depth: int) -> dict[str, Any]:
     if depth > 4 or not isinstance(parent, str):
         raise RareflowError(f"config {path}: extends must name a configuration, and not itself")
     return _merge(_read(parent, depth + 1), values)
+
+
+def _plain_text(path: Path) -> str:
+    """The text of a configuration; ValueError for one that would keep the parser busy for minutes."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"found {path.stat().st_size} bytes, expected at most {_MOST_BYTES}")
+    text = path.read_text(encoding="utf-8")
+    if any(
+        line.count(".") > _MOST_PARTS or line.count("[") + line.count("{") > _MOST_PARTS for line in text.splitlines()
+    ):
+        raise ValueError(f"found a line of more than {_MOST_PARTS} dots or brackets")
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+        raise ValueError(f"found more than {_MOST_BRACKETS} brackets")
+    return text
 
 
 def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

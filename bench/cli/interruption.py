@@ -30,6 +30,7 @@ _AFTER = {
     "run": _GOES_ON, "merge": _GOES_ON, "predict": _GOES_ON, "score": _GOES_ON, "train": _GOES_ON, "ablate": _GOES_ON,
     "ood": _GOES_ON,
     "caption": _GOES_ON, "weights fetch": _GOES_ON, "envs build": "the same command may be repeated",
+    "data scenes": "the same command begins anew",
     "data import": _ANEW, "upscale": _ANEW, "table": _ANEW, "compare": _ANEW, "plot": _ANEW, "cite": _ANEW,
 }  # fmt: skip
 _OTHERWISE = "no file was left half-written"

@@ -58,7 +58,8 @@ _ALSO = {
     "s2": "sentinel-2", "sentinel2": "sentinel-2", "landsat-9": "landsat-8", "landsat8": "landsat-8",
     "landsat9": "landsat-8", "landsat7": "landsat-7", "landsat5": "landsat-5", "landsat-4": "landsat-5",
     "planet": "planetscope", "superdove": "planetscope", "dove": "planetscope", "psb-sd": "planetscope",
-    "ps2": "planetscope", "gf": "gaofen", "worldview-3": "worldview-2", "worldview2": "worldview-2", "worldview3": "worldview-2",
+    "ps2": "planetscope", "gf": "gaofen", "worldview-3": "worldview-2", "worldview2": "worldview-2",
+    "worldview3": "worldview-2",
     "quickbird": "worldview-4", "geoeye": "worldview-4", "ikonos": "worldview-4", "spot-6": "pleiades",
     "spot-7": "pleiades", "spot": "pleiades",
 }  # fmt: skip

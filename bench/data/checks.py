@@ -106,9 +106,7 @@ def refused(kind: str, image: Image, raster: Raster) -> Iterator[Found]:
         yield from _level(kind, image)
 
 
-def check_image(
-    kind: str, image: Image, raster: Raster, side: Side, *, notes: Sequence[str] = ()
-) -> Iterator[Found]:
+def check_image(kind: str, image: Image, raster: Raster, side: Side, *, notes: Sequence[str] = ()) -> Iterator[Found]:
     """The rules of one image: its nodata, level, contrast, bands and what its normalisation would cut off."""
     for note in notes:
         yield "warning", "file", f"{kind}: {note}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,7 @@ def impossible(image: Image, raster: Raster) -> Iterator[Fill]:
         yield _fill(value, shares, f"no reflectance (expected {low:g} to {high:g}) but a fill that nobody declared")
 
 
-def extreme(
-    stored: np.ndarray, values: np.ndarray, valid: Mask, names: Sequence[str], low: float, high: float
-) -> str:
+def extreme(stored: np.ndarray, values: np.ndarray, valid: Mask, names: Sequence[str], low: float, high: float) -> str:
     """What to say of ``values`` outside of ``low`` to ``high`` that are stored as one single number: a fill.
 
     Empty where they are many different numbers, as of a wrong scale.
@@ -81,16 +79,23 @@ def suspected(image: Image, raster: Raster) -> Iterator[Fill]:
     if not image.valid.any():
         return
     told = {fill.value for fill in impossible(image, raster)}
+    for fill in [*far(image, raster, told)]:
+        told.add(fill.value)
+        yield fill
+    yield from _collars(image, raster, told)
+
+
+def far(image: Image, raster: Raster, told: Collection[float] = ()) -> Iterator[Fill]:
+    """The least or greatest value of a band where it lies far from all others; those that were ``told`` left out."""
     found: dict[float, dict[str, float]] = {}
-    for i, band in enumerate(image.bands):
+    for i, band in enumerate(image.bands if image.valid.any() else ()):
         pixels = _stored(raster, i)[image.valid]
-        for value in {float(pixels.min()), float(pixels.max())} - told:
+        for value in {float(pixels.min()), float(pixels.max())} - set(told):
             share = float((pixels == value).mean())
             if share >= _FEW and share < 1 and _is_apart(pixels, value, share):
                 found.setdefault(value, {})[band] = share
     for value, shares in found.items():
         yield _fill(value, shares, "which looks like undeclared nodata, far from every other value")
-    yield from _collars(image, raster, told | found.keys())
 
 
 def _stored(raster: Raster, band: int) -> np.ndarray:

@@ -114,8 +114,8 @@ def _sides(source: Path) -> tuple[dict[str, Path], bool]:
 
 
 def _split_by_suffix(images: dict[str, Path]) -> dict[str, dict[str, Path]]:
-    """The sides of one folder whose files are called ``x_lr`` and ``x_hr`` (or ``lr_x`` and ``hr_x``); all HR where they
-    are not."""
+    """The sides of one folder whose files are called ``x_lr`` and ``x_hr`` (or ``lr_x`` and ``hr_x``); all HR where
+    they are not."""
     for pattern, kind, name in ((_SIDE, 2, 1), (_SIDE_FIRST, 1, 2)):
         found: dict[str, dict[str, Path]] = {}
         for stem, match in ((stem, pattern.fullmatch(stem)) for stem in images):
@@ -138,8 +138,8 @@ def _check_are_images(images: dict[str, Path]) -> None:
         found = bands[stem[: token.start()] + stem[token.end() :]] if token else set()
         if token and len(found) > 1 and readers.read(path).values.shape[2] == 1:
             raise RfbenchError(
-                f"{path} and others beside it are single bands ({' '.join(sorted(found)[:6])}) of one image; stack them "
-                f"to one file of the bands B G R NIR ('gdalbuildvrt -separate s.vrt {_shown(path, token)}; "
+                f"{path} and others beside it are single bands ({' '.join(sorted(found)[:6])}) of one image; stack "
+                f"them to one file of the bands B G R NIR ('gdalbuildvrt -separate s.vrt {_shown(path, token)}; "
                 "gdal_translate s.vrt OUT.tif'), or give --bands PAN if each is an image by itself"
             )
 

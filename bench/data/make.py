@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError
-from bench.core.files import atomic_path, read_json, write_bytes, write_json
+from bench.core.files import atomic_path, is_temporary, read_json, write_bytes, write_json
 from bench.data import scenes
 from bench.data.dataset import FORMAT
 
 _GSD_HR_M = 2.0
+_BEGUN = "begun.json"
 COLUMNS = ("id", "scene_id", "split", "lr", "hr", "mask", "caption", "lr_date", "hr_date")
 
 
@@ -50,6 +51,8 @@ def write_scenes(
         raise RfbenchError(f"HR size {hr_px[0]}x{hr_px[1]} px is no multiple of the factor {factor}; choose one")
     if folder.exists() and any(folder.iterdir()) and not _made_here(folder):
         raise RfbenchError(f"{folder} holds something else than scenes made by this command; choose another folder")
+    # Until the manifest is there, this says whose the folder is: the same command may begin it again after a kill.
+    write_json(folder / _BEGUN, {"command": command})
     rows, sensors = [], {}
     make = functools.partial(_write_scene, folder, seed, split, hr_px, factor)
     names = [f"{prefix}_{i:04d}" for i in range(count)]
@@ -78,6 +81,7 @@ def write_scenes(
                "normalisation": scenes.HR_NORMALISATION, "gamma": scenes.GAMMA, "sensor": "Maxar-like, simulated"},
     }  # fmt: skip
     write_json(folder / "dataset.json", info)
+    (folder / _BEGUN).unlink(missing_ok=True)
 
 
 def _write_scene(
@@ -96,12 +100,13 @@ def _write_scene(
 
 
 def _made_here(folder: Path) -> bool:
-    """Whether a folder is what this command made, so that it may write it again."""
-    try:
-        info = read_json(folder / "dataset.json")
-    except RfbenchError:
-        return False
-    return isinstance(info, dict) and str(info.get("command", "")).startswith("rfbench data scenes")
+    """Whether a folder is what this command made, or began to make, so that it may write it again."""
+    for name in ("dataset.json", _BEGUN):
+        with contextlib.suppress(RfbenchError):
+            info = read_json(folder / name)
+            if isinstance(info, dict) and str(info.get("command", "")).startswith("rfbench data scenes"):
+                return True
+    return all(is_temporary(p) for p in folder.iterdir())  # killed before it had said so
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:

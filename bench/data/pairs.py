@@ -246,8 +246,8 @@ def _colours(lr: Seen, hr: Seen) -> Iterator[Found]:
         yield (
             "warning",
             "bands",
-            "lr: its R is like the HR's B, and its B like the HR's R, expected the same colours: the order of the bands "
-            "of one side is another (B G R, or R G B); correct 'lr.bands' or 'hr.bands'",
+            "lr: its R is like the HR's B, and its B like the HR's R, expected the same colours: the order of the "
+            "bands of one side is another (B G R, or R G B); correct 'lr.bands' or 'hr.bands'",
         )
 
 

@@ -122,7 +122,8 @@ class _Inert:
 
 
 def _broken(path: Path, error: Exception) -> RfbenchError:
-    why = f"{type(error).__name__}: {one_line(error, 120)}"
+    # How far an interpreter of bytes came is no reason that helps: "'ascii' codec can't decode byte 0x80".
+    why = one_line(error, 120) if isinstance(error, RfbenchError | OSError) else f"a {type(error).__name__} inside"
     return RfbenchError(
         f"{path.name} is cut or no checkpoint ({why}); remove it, with {path.name}{weights.RECORDED} if that is there, "
         "and fetch it again"

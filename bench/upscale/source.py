@@ -21,6 +21,7 @@ from bench.data.meaning import LANDSAT_C2, Scaling, Side, Voice, most_plausible,
 from bench.data.readers import Part, containers
 
 _THUMBNAIL_PX = 512
+_FILL_SHARE = 0.01  # of the pixels: less may be what is brightest
 _ENOUGH_PIXELS = 1000  # to expect a dark one among them
 _VOICE = Voice(
     bands='name them in their order with --bands "B G R NIR"',
@@ -192,10 +193,11 @@ class Raster:
         """Look at a thumbnail: refuse or name fill values that nobody declared, warn of another scale or offset."""
         stored, valid = self._thumbnail
         image, raster = self._image(stored, valid), readers.Raster(stored, None, valid)
-        for fill in fills.suspected(image, raster):
-            warnings.warn(f"{self.path}: {fill}; give --nodata {fill.value:.9g} if so", stacklevel=1)
         if self.side.unit != "reflectance" or not image.valid.any():
             return
+        for fill in fills.far(image, raster):
+            if fill.value != 0 and fill.share >= _FILL_SHARE:
+                warnings.warn(f"{self.path}: {fill}; give --nodata {fill.value:.9g} if so", stacklevel=1)
         for fill in fills.impossible(image, raster):
             raise RfbenchError(f"{self.path}: {fill}; declare --nodata {fill.value:.9g} if it is, or correct the scale")
         low, high = np.percentile(image.values[image.valid], [1, 99], axis=0)

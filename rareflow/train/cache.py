@@ -26,6 +26,9 @@ from rareflow.train.chips import Array, Chip, checked, stream
 
 Size = tuple[int, int]
 
+_KINDS = {"pixels": ("hr", "up"), "latents": ("z0", "x")}
+"""The files that an index vouches for."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -157,6 +160,10 @@ class Cache:
             path, np.float16, "r", shape=(count, path.stat().st_size // (2 * count * cells[0] * cells[1]), *cells)
         )
 
+    def _bytes(self, kind: str) -> dict[str, int]:
+        """How long the files of one kind are, by the size of their images."""
+        return {p.stem: p.stat().st_size for p in sorted(self.folder.glob(f"*.{kind}"))}
+
     def _forget(self, *names: str) -> None:
         """Before files are overwritten, the index that vouches for them goes."""
         for name in names:
@@ -165,12 +172,14 @@ class Cache:
     def _write_index(self, name: str, key: str, rows: list[list[object]]) -> None:
         path = self.folder / f"{name}.json"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"key": key, "rows": rows}), encoding="utf-8")
+        files = {kind: self._bytes(kind) for kind in _KINDS[name]}
+        temporary.write_text(json.dumps({"key": key, "rows": rows, "bytes": files}), encoding="utf-8")
         temporary.replace(path)
 
     def _read_index(self, name: str, key: str) -> list | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             index = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-            if index["key"] == key:
+            # What two trainings wrote into at once, or a disk cut short, has another length than it had.
+            if index["key"] == key and index["bytes"] == {kind: self._bytes(kind) for kind in _KINDS[name]}:
                 return list(index["rows"])
         return None

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def train(
         data = read_data(folder, split, validation_split, settings)
         if chips is not None:
             data = some_of(data, chips, settings.train.seed)
-        with Report() as report:
+        with _alone(out), Report() as report:
             card = run_training(
                 settings, data, out, prior=prior, start=start, weights=weights_folder(weights_dir), report=report,
                 tick=report.tick, provenance=provenance(plain_command()), device=None if device == "auto" else device,
@@ -188,7 +189,7 @@ def ablate(
         if seed is not None:
             settings = with_changes(settings, {"train": {"seed": seed}})
         data = read_data(folder, split, validation_split, settings)
-        with Report() as report:
+        with _alone(out), Report() as report:
             found = train_variants(
                 settings, data, out / "models", names, prior=prior, steps=steps, weights=weights_folder(weights_dir),
                 provenance=provenance(plain_command()), report=report, tick=report.tick,
@@ -207,6 +208,18 @@ def ablate(
     write_bytes(out / "table.md", f"{page}\n".encode())
     click.echo(page if form == "markdown" else WRITERS[form](table))
     return 1 if outcome.failed else 0
+
+
+def _alone(out: Path) -> AbstractContextManager[None]:
+    """One training at a time in a folder: two would write into one another's latents and states.
+
+    The lock lies beside the folder, which has to be empty before a training claims it.
+    """
+    from bench.core.files import safe_name
+    from bench.core.lock import lock
+
+    place = out.absolute()
+    return lock(place.parent, f"trains {out.name}", name=safe_name(place.name))
 
 
 def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table:

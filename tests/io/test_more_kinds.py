@@ -15,7 +15,19 @@ from PIL import Image as Pillow
 from bench.core.errors import RfbenchError
 from bench.data import bands, readers
 from bench.data.dataset import FolderDataset
-from tests.io.content import RGB, by_run, by_score, by_upscale, by_validate, counts, dataset, display, mean_of, scene, tif
+from tests.io.content import (
+    RGB,
+    by_run,
+    by_score,
+    by_upscale,
+    by_validate,
+    counts,
+    dataset,
+    display,
+    mean_of,
+    scene,
+    tif,
+)
 from tests.io.test_kinds import imported, pair, picture
 
 HR = scene(60)
@@ -93,7 +105,9 @@ def test_the_least_float_is_nodata_however_many_digits_it_is_written_with(tmp_pa
     shown = by_run(dataset(tmp_path, path, {"nodata": float(written)})).image
     assert (np.isnan(shown).any(axis=2) == HOLE).all()
     assert (np.isnan(by_upscale(path, nodata=float(written)).image).any(axis=2) == HOLE).all()
-    notes = "".join(f'<PAMRasterBand band="{i}"><NoDataValue>{written}</NoDataValue></PAMRasterBand>' for i in range(1, 5))
+    notes = "".join(
+        f'<PAMRasterBand band="{i}"><NoDataValue>{written}</NoDataValue></PAMRasterBand>' for i in range(1, 5)
+    )
     (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{notes}</PAMDataset>")
     assert (np.isnan(by_run(dataset(tmp_path, path, {})).image).any(axis=2) == HOLE).all()
 

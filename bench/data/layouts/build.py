@@ -272,7 +272,11 @@ class Import:
     def check_folders(self) -> None:
         """RfbenchError unless the source is a folder and the target is new (or empty) and outside it."""
         if not self.source.is_dir():
-            how = "unpack it, and give its folder" if self.source.suffix.lower() == ".zip" else "give the folder to import"
+            how = (
+                "unpack it, and give its folder"
+                if self.source.suffix.lower() == ".zip"
+                else "give the folder to import"
+            )
             raise RfbenchError(f"{self.source} is not a folder; {how}")
         if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())):
             raise RfbenchError(f"{self.target} is not empty; choose a new folder")

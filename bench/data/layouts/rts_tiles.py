@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import read_text
+from bench.core.texts import read_yaml
 from bench.data import readers
 from bench.data.layouts.build import Builder, Import, gsd_field, read_rows
 from bench.data.layouts.rts import RGB, hr_info
@@ -55,16 +55,11 @@ def import_mapping(job: Import, *, hr_gsd_m: float | None = None) -> int:
 
 def _region_splits(job: Import) -> dict[str, str]:
     """The split of each region, from lists of region names by split."""
-    import yaml
-
     path = job.source / "splits.yaml"
     if not path.is_file():
         job.note(f"splits.yaml is missing: every tile goes to '{job.split}'")
         return {}
-    try:
-        document = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RfbenchError(f"{path} is not readable YAML: {one_line(error, 120)}") from None
+    document = read_yaml(path)
     if isinstance(document, dict) and len(document) == 1 and isinstance(next(iter(document.values())), dict):
         document = next(iter(document.values()))
     found: dict[str, str] = {}

@@ -23,7 +23,9 @@ from bench.data.readers.geometry import Georeference
 
 Part = tuple[slice, slice]  # rows and columns
 _BYTE = 8
-_PREMULTIPLIED = "its colours are multiplied by its alpha (tag 338): where that lies between none and full, they are darker"
+_PREMULTIPLIED = (
+    "its colours are multiplied by its alpha (tag 338): where that lies between none and full, they are darker"
+)
 
 # Nothing beside a file (x.tif.msk, x.tif.aux.xml) is looked for: such bytes are read by bench.data.readers.sidecars, or
 # not at all. No name that a file brings may reach the network.

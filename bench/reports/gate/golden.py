@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import read_json, safe_name, write_bytes, write_json
+from bench.core.files import finish_commit, is_temporary, json_bytes, read_json, safe_name, write_together
 from bench.records.folder import RunFolder
 from bench.records.run import Run, find_runs, read_run
 
@@ -25,6 +25,8 @@ def pairs(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
     of runs has to have one of every golden run, so that none is forgotten.
     """
     runs, golden = find_runs([run]), find_runs([against])
+    for folder in golden:
+        _finish(folder)
     if len(runs) == len(golden) == 1:
         return [(runs[0], golden[0])]
     mine, theirs = _by_label(runs), _by_label(golden)
@@ -58,8 +60,18 @@ def targets(run: Path, against: Path) -> list[tuple[RunFolder, RunFolder]]:
     """Each run of ``run`` with the folder in which its golden run is, or will be."""
     runs = find_runs([run])
     if len(runs) == 1 and RunFolder(against).is_run:
-        return [(runs[0], RunFolder(against))]
-    return [(folder, RunFolder(against / safe_name(label))) for label, folder in sorted(_by_label(runs).items())]
+        found = [(runs[0], RunFolder(against))]
+    else:
+        found = [(folder, RunFolder(against / safe_name(label))) for label, folder in sorted(_by_label(runs).items())]
+    for _, folder in found:
+        _finish(folder)
+    return found
+
+
+def _finish(golden: RunFolder) -> None:
+    """Do what a renewal that was killed had still to do; a run with its images is none of ours."""
+    if not (golden.path / "host.json").exists():
+        finish_commit(golden.path)
 
 
 def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) -> None:
@@ -78,7 +90,7 @@ def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) 
             f"{run.path}: found {len(found.summary.failed)} failed images, expected a complete run; run the same "
             "command again"
         )
-    files = _kept(found)
+    files: dict[str, bytes | None] = {**_kept(found)}
     last = (run.sessions() or [{}])[-1]
     entry = {
         "reason": one_line(reason, 1000),
@@ -88,16 +100,14 @@ def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) 
         **machine(run),
         "moved": list(moved),
     }
-    renewals = [*history(golden), entry]
-    for name, content in files.items():
-        write_bytes(golden.path / name, content)
-    for path in [*golden.path.glob("scores/*/*"), *(golden.path / name for name in _WHOLE)]:
-        if path.is_file() and path.relative_to(golden.path).as_posix() not in files:
-            path.unlink()
+    files[HISTORY] = json_bytes({"format": FORMAT, "renewals": [*history(golden), entry]})
+    before = [*golden.path.glob("scores/*/*"), *(golden.path / name for name in _WHOLE)]
+    names = {p.relative_to(golden.path).as_posix() for p in before if p.is_file() and not is_temporary(p)}
+    # As one: numbers that were renewed without the record of why would pass for the old ones.
+    write_together(golden.path, {**files, **dict.fromkeys(names - files.keys())})
     for folder in golden.path.glob("scores/*"):
         if not any(folder.iterdir()):
             folder.rmdir()
-    write_json(golden.path / HISTORY, {"format": FORMAT, "renewals": renewals})
 
 
 def _kept(run: Run) -> dict[str, bytes]:

@@ -21,14 +21,13 @@ Of several limits, in one rule or in several that name a metric, every one has t
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.core.errors import RfbenchError, one_line, unknown
-from bench.core.files import read_text
+from bench.core.texts import read_toml
 from bench.records.types import MetricRecord
 from bench.reports.numbers import decimals_of, resolution
 
@@ -96,12 +95,9 @@ def built_in(metrics: Mapping[str, MetricRecord]) -> Rules:
 
 def read_rules(path: Path) -> Rules:
     """The rules of a TOML file; RfbenchError saying where it is wrong."""
-    try:
-        found = tomllib.loads(read_text(path))
-    except FileNotFoundError:
-        raise RfbenchError(f"--rules: {path} does not exist; give a file such as docs/gate.md shows") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RfbenchError(f"{path} is not readable TOML: {one_line(error, 120)}") from None
+    if not path.exists():
+        raise RfbenchError(f"--rules: {path} does not exist; give a file such as docs/gate.md shows")
+    found = read_toml(path)
     _only(found, ("format", "rule"), str(path))
     if found.get("format") != FORMAT:
         raise RfbenchError(f"{path}: found format {one_line(found.get('format'), 40)}, expected format = {FORMAT}")
