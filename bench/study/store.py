@@ -125,7 +125,15 @@ class Store:
                 "SELECT id, at, reviewer, kind, trial, body FROM events WHERE (? IS NULL OR reviewer = ?) "
                 "AND (? IS NULL OR kind = ?) ORDER BY id", (reviewer, reviewer, kind, kind),
             ).fetchall()  # fmt: skip
-        return [Event(i, at, who, what, trial, json.loads(body)) for i, at, who, what, trial, body in rows]
+        try:
+            found = [Event(i, at, who, what, trial, json.loads(body)) for i, at, who, what, trial, body in rows]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RfbenchError(f"{self._path}: {one_line(error, 120)}; restore it from a backup") from None
+        if not all(isinstance(t, str) for e in found for t in (e.at, e.reviewer, e.kind, e.trial)) or not all(
+            isinstance(e.body, dict) for e in found
+        ):
+            raise RfbenchError(f"{self._path}: holds rows that are no answers; restore it from a backup")
+        return found
 
     def answers(self, reviewer: str | None = None) -> dict[tuple[str, str], Event]:
         """The answer that counts, the last, by reviewer and trial."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import RfbenchError
+from bench.core.errors import RfbenchError, one_line
 from bench.core.files import write_bytes
 from bench.study.design import HR, LR, PIXELS
 from bench.study.plan import ANSWERS, CLOSED, Key, Plan, Shown, Trial, read_key, read_plan
@@ -75,7 +75,13 @@ def read_study(study: Path) -> Study:
     for (reviewer, trial), event in store.answers().items():
         if trial not in trials or trial not in key.shown:
             raise RfbenchError(f"{study / ANSWERS}: an answer to a trial that is not in the plan; restore both")
-        votes += votes_of(reviewer, trials[trial], key.shown[trial], event.body["answers"])
+        try:
+            votes += votes_of(reviewer, trials[trial], key.shown[trial], event.body["answers"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RfbenchError(
+                f"{study / ANSWERS}: an answer to {one_line(trial, 40)} is none ({type(error).__name__}: "
+                f"{one_line(error, 60)}); restore it from a backup"
+            ) from None
     return Study(plan, key, tuple(votes), tuple(store.events()))
 
 

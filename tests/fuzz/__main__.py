@@ -63,7 +63,7 @@ def _work(options: argparse.Namespace, first: int) -> int:
     wanted = plan(options.count, options.only)
     for name in {n for n, _ in wanted}:
         targets.make(name, options.seed, 0)  # makes the seeds, which takes memory of its own
-    for seed in ("dataset", "run", "pictures", "weights", *seeds.layouts()):
+    for seed in ("dataset", "run", "pictures", "weights", "study", *seeds.layouts()):
         seeds.tree(seed)
     guard.limit_memory()
     for index in range(first, len(wanted)):

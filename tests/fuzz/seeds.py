@@ -206,6 +206,32 @@ def _catalogue(folder: Path) -> None:
     rows(folder / "captions.csv", [{"id": "p0", "caption": "a slump"}, {"id": "p1", "caption": "a lake"}])
 
 
+def _study(folder: Path) -> None:
+    """A closed study of two models with an answer of each reviewer to each of his trials."""
+    from bench.study.plan import ANSWERS, close, read_plan
+    from bench.study.store import Store
+    from tests.studies import small_study, two_runs
+
+    with tempfile.TemporaryDirectory(prefix="rfbench-seed-") as temporary:
+        study = small_study(Path(temporary), two_runs(Path(temporary)))
+        plan = read_plan(study)
+        store, at, count = Store(study / ANSWERS, plan.sha256), "2026-01-01T00:00:00+00:00", 0
+        for reviewer, trials in plan.trials.items():
+            store.add(at, reviewer, "profile", {"answers": {"role": "scientist"}})
+            for trial in trials:
+                answers = {"caption": {"validity": "valid"}, "parity": {"parity": "0"}}.get(
+                    trial.kind, {"clarity": "1"}
+                )
+                store.add(at, reviewer, "answer", {"answers": answers}, trial=trial.id)
+                count += 1
+        close(study, at, count)
+        for name in ("-wal", "-shm"):  # what SQLite has not yet put into its file
+            assert not (study / f"{ANSWERS}{name}").exists()
+        folder.mkdir(parents=True)
+        for path in study.glob("*.*"):
+            (folder / path.name).write_bytes(path.read_bytes())
+
+
 _MAKERS: dict[str, Callable[[Path], None]] = {
     "dataset": _dataset,
     "run": _run,
@@ -213,4 +239,5 @@ _MAKERS: dict[str, Callable[[Path], None]] = {
     "checkpoint": _checkpoint,
     "base": _base,
     "weights": _weights,
+    "study": _study,
 }

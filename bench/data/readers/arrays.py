@@ -111,6 +111,20 @@ def _claimed(head: IO[bytes]) -> _Claim:
     return shape, dtype
 
 
+def claims(path: Path) -> _Claim:
+    """The shape and the type of a npy file, by its header.
+
+    Raises ValueError for what is no such file, or is shorter than it claims; OSError.
+    """
+    with path.open("rb") as file:
+        head = _head(file)
+        shape, dtype = _claimed(head)
+    held = path.stat().st_size - head.tell()
+    if held < math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"it holds {held} bytes of values")
+    return shape, dtype
+
+
 def _head(file: IO[bytes]) -> IO[bytes]:
     """The first bytes, since a header may claim to be 4 GB long itself."""
     return io.BytesIO(file.read(2**16))

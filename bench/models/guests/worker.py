@@ -30,6 +30,7 @@ from bench.core import provenance
 from bench.core import seeds as seeds_module
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import safe_name, write_bytes
+from bench.data.readers.arrays import claims
 from bench.models.guests import environment, guest
 
 _HEADER_BYTES = 2**24  # of one line; arrays do not travel in it
@@ -108,8 +109,9 @@ class Worker:
             "idle_s": launch.idle_s,
         }
         loaded = self._ask("load", request, "loading its model", launch.start_s)
-        self.hello |= loaded.get("versions") or {}
-        self.peak_bytes = int(loaded.get("peak_bytes") or 0)
+        versions = loaded.get("versions")
+        self.hello |= versions if isinstance(versions, dict) else {}
+        self.peak_bytes = _count(loaded.get("peak_bytes"))
 
     def upscale(
         self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], limit_s: float
@@ -135,7 +137,7 @@ class Worker:
                     "TMPDIR to a folder with room"
                 ) from None
         reply = self._ask("upscale", {**header, "arrays": files}, "answering", limit_s)
-        self.peak_bytes = max(self.peak_bytes, int(reply.get("peak_bytes") or 0))
+        self.peak_bytes = max(self.peak_bytes, _count(reply.get("peak_bytes")))
         described = reply.get("arrays")
         if not isinstance(described, dict):
             raise self._violated("sent a result without arrays")
@@ -291,9 +293,10 @@ class Worker:
         try:
             if path.is_symlink():
                 raise ValueError("a link")
+            claimed = claims(path)
+            if claimed != (shape, dtype):  # before numpy makes room for what the file claims
+                raise ValueError(f"another array, {one_line(claimed[1], 40)} {one_line(claimed[0], 60)}")
             values: np.ndarray = np.load(path, allow_pickle=False)
-            if not isinstance(values, np.ndarray) or (values.shape, values.dtype) != (shape, dtype):
-                raise ValueError(f"another array, {values.dtype.name} {values.shape}")
         except (OSError, ValueError, EOFError) as error:
             why = error.strerror if isinstance(error, OSError) else one_line(error, 80)
             raise GuestFailed(
@@ -301,6 +304,11 @@ class Worker:
                 "the folder that TMPDIR names full?"
             ) from None
         return values
+
+
+def _count(value: Any) -> int:
+    """A number of bytes that a guest told; 0 for what is none."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else 0
 
 
 def kept_log(name: str) -> Path:

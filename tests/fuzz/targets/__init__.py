@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.case import Case
-from tests.fuzz.targets import commands, data, models, runs
+from tests.fuzz.targets import bombs, claims, commands, data, models, runs, texts
 
 Run = Callable[[Path, Path, dict[str, Any]], Iterable[str]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """``share`` is how many of a hundred inputs are of this target, ``make`` makes one of them from a generator."""
+    """``share`` is how many inputs of some hundred are of this target, ``make`` makes one of them from a generator."""
 
     share: float
     make: Callable[[random.Random], Case]
@@ -42,6 +42,16 @@ TARGETS: dict[str, Target] = {
     "base": Target(1, models.make_base, models.run_base),
     "weights": Target(2, models.make_weights, models.run_weights),
     "command": Target(3, commands.make_command, commands.run_command),
+    "blocks": Target(12, bombs.make_blocks, bombs.run_image),
+    "tags": Target(4, bombs.make_tags, bombs.run_image),
+    "scans": Target(4, bombs.make_scans, bombs.run_image),
+    "containers": Target(6, bombs.make_containers, bombs.run_image),
+    "toml": Target(6, texts.make_toml, texts.run_toml),
+    "yaml": Target(5, texts.make_yaml, texts.run_yaml),
+    "claims": Target(5, claims.make_claims, claims.run_claims),
+    "card": Target(3, claims.make_card, models.run_checkpoint),
+    "guest": Target(5, claims.make_guest, claims.run_guest),
+    "study": Target(3, claims.make_study, claims.run_study),
 }
 
 
