@@ -44,6 +44,7 @@ def seeds() -> dict[str, tuple[bytes, ...]]:
                 )
             ),
         ),
+        ".jp2": (_jp2("u2", 4), _jp2("u1", 3)),
         ".png": tuple(_png(mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "deep")),
         ".jpg": tuple(
             _pillow(mode, "JPEG", progressive=p) for mode, p in (("RGB", False), ("L", False), ("CMYK", True))
@@ -178,6 +179,17 @@ def _pillow(mode: str, form: str, **extra: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form, **extra)
     return buffer.getvalue()
+
+
+def _jp2(dtype: str, bands: int) -> bytes:
+    import rasterio
+
+    values = np.moveaxis(_values(dtype, bands), 2, 0)
+    with rasterio.io.MemoryFile(ext=".jp2") as memory:
+        profile = {"driver": "JP2OpenJPEG", "height": values.shape[1], "width": values.shape[2], "count": bands}
+        with memory.open(dtype=dtype, QUALITY=100, REVERSIBLE="YES", **profile) as file:
+            file.write(values)
+        return bytes(memory.getbuffer())
 
 
 def _png(mode: str) -> bytes:

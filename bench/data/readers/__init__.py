@@ -110,8 +110,8 @@ def read(
     expected = bands if isinstance(bands, int) or bands is None else len(bands)
     declared = None if isinstance(bands, int) or bands is None else tuple(bands)
     with _plain_errors(path), open_source(path, bands=expected, size=size, part=part) as opened:
-        if isinstance(opened, source.Raster):
-            height, width = opened.header.size if part is None else opened.shape(part)
+        if not isinstance(opened, source.Held):
+            height, width = opened.header.size if part is None else source.shape_of(opened.header, part)
             limits.check_size(path, opened.header.dtype, height, width, opened.header.count)
         stored = opened.stored(range(opened.header.count), part)
         mask = opened.mask(part)

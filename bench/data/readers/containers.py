@@ -43,9 +43,9 @@ def open_any(path: Path) -> Source:
         if path.name.upper().startswith("MTD_") and suffix == ".xml":
             raise way_from(path.parent)
         if suffix in _PARTED:
-            return source.Raster(path, text, source.DRIVERS[suffix])
+            return source.open_apart(path, text, source.DRIVERS[suffix])
         if suffix in _WITH_HEADER and _is_envi(path):
-            return source.Raster(path, text, "ENVI")
+            return source.open_apart(path, text, "ENVI")
         if suffix != ".vrt":
             check_suffix(path)
         return open_source(path)

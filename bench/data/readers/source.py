@@ -23,6 +23,8 @@ from bench.data.readers.geometry import Georeference
 
 Part = tuple[slice, slice]  # rows and columns
 _BYTE = 8
+_TAME = (1, 5, 7, 8, 32773, 32946, 50000)
+"""Codecs of TIFF that stay within a block's size: none, LZW, JPEG, Deflate, PackBits, Zstandard."""
 _PREMULTIPLIED = (
     "its colours are multiplied by its alpha (tag 338): where that lies between none and full, they are darker"
 )
@@ -78,6 +80,12 @@ def plain_header(path: Path, values: np.ndarray, names: Sequence[str] | None = N
         path, (values.shape[0], values.shape[1]), values.dtype, tuple(names or ("",) * n), (False,) * n, (1.0,) * n,
         (0.0,) * n, (None,) * n, **more,
     )  # fmt: skip
+
+
+def shape_of(header: Header, part: Part) -> tuple[int, int]:
+    """(height, width) of a part of a file."""
+    height, width = (len(range(*s.indices(n))) for s, n in zip(part, header.size, strict=True))
+    return height, width
 
 
 class Source(ABC):
@@ -220,10 +228,6 @@ class Raster(Source):
         window = Window.from_slices(*part, height=self.header.size[0], width=self.header.size[1])
         return window, (int(window.height), int(window.width))
 
-    def shape(self, part: Part) -> tuple[int, int]:
-        """(height, width) of a part."""
-        return self._window(part)[1]
-
     def place(self) -> Georeference | None:
         from bench.data.readers import geometry
 
@@ -288,15 +292,23 @@ def _open_mask(path: Path, size: tuple[int, int]) -> Any:
     return opened
 
 
-def open_raster(path: Path, *, size: tuple[int, int] | None = None, part: Part | None = None) -> Source:
-    """A file that GDAL reads; turned, brightened and unpacked where its tags say so, as every viewer does."""
+def open_raster(
+    path: Path, *, size: tuple[int, int] | None = None, part: Part | None = None, here: bool = False
+) -> Source:
+    """A file that GDAL reads; turned, brightened and unpacked where its tags say so, as every viewer does.
+
+    ``here``: in this process, whatever its decoder is; by default those that may run away work in another one.
+    """
     suffix = path.suffix.lower()
-    page = None
-    if suffix in (".tif", ".tiff"):
-        page = _one_page(path)
-    elif suffix == ".vrt":
+    page = _one_page(path) if suffix in (".tif", ".tiff") else None
+    if not here and (page is None or page.compression not in _TAME):
+        from bench.data.readers.apart import Apart
+
+        cut = None if part is None else [[s.start, s.stop] for s in part]
+        return Apart(path, str(path), "", size=size, part=cut)
+    if suffix == ".vrt":
         for file in vrt.sources(path):
-            with open_raster(file):
+            with open_raster(file, here=True):
                 pass
     raster = Raster(path, str(path), DRIVERS[suffix])
     try:
@@ -323,7 +335,14 @@ def open_named(name: str) -> Source:
         raise RfbenchError(f"{one_line(name, 160)}: found no file of that name, expected NETCDF:FILE:VARIABLE")
     if not part:
         raise RfbenchError(f"{one_line(name, 160)}: names no variable, expected {kind}:FILE:VARIABLE")
-    return Raster(path, name, driver)
+    return open_apart(path, name, driver)
+
+
+def open_apart(path: Path, name: str, driver: str) -> Source:
+    """A file, or a part of one, that a driver of GDAL opens in a process beside this one."""
+    from bench.data.readers.apart import Apart
+
+    return Apart(path, name, driver)
 
 
 def _check(raster: Raster, size: tuple[int, int] | None, part: Part | None) -> None:
@@ -332,7 +351,7 @@ def _check(raster: Raster, size: tuple[int, int] | None, part: Part | None) -> N
         limits.check_size(header.path, header.dtype, *header.size, header.count)
         limits.check_wanted(header.path, header.size, size)
     if part is not None:
-        limits.check_size(header.path, header.dtype, *raster.shape(part), header.count)
+        limits.check_size(header.path, header.dtype, *shape_of(header, part), header.count)
 
 
 def _one_page(path: Path) -> tiffs.Page:

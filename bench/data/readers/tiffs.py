@@ -40,6 +40,7 @@ class Page:
     bits: int
     subfile: int
     photometric: int
+    compression: int
     orientation: int
     is_float: bool
     is_premultiplied: bool
@@ -177,6 +178,7 @@ def _page(path: Path, file: IO[bytes], tags: dict[int, _Tag], order: str, length
         bits=bits,
         subfile=first(_SUBFILE, 0),
         photometric=first(_PHOTOMETRIC, 1),
+        compression=first(_COMPRESSION, 1),
         orientation=first(_ORIENTATION, 1),
         is_float=first(_FORMAT, 1) == 3,
         is_premultiplied=first(_EXTRA, 0) == 1,
