@@ -134,9 +134,9 @@ def by_validate(folder: Path) -> list[str]:
     return [str(problem) for problem in validate(folder).problems]
 
 
-def by_upscale(path: Path, **options: Any) -> Seen:
-    """The image itself, made no finer."""
-    target = path.with_name("upscaled.tif")
+def by_upscale(path: Path, *, folder: Path | None = None, **options: Any) -> Seen:
+    """The image itself, made no finer; ``folder`` where the path is the name of a part of a file."""
+    target = (folder or path.parent) / "upscaled.tif"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

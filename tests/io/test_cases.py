@@ -3,6 +3,7 @@ own, or the line that says what is wrong."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def test_11_fills_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     for name, (dtype, _, fill) in fills.items():
         shown = f"hold {float(dtype(fill)):.9g} in band"
         assert any(f"{name}: lr:" in line and shown in line and line.startswith("error") for line in told)
-        with pytest.raises(RfbenchError, match=f"{name}.tif: lr: .* {shown}"):
+        with pytest.raises(RfbenchError, match=rf"{name}\.tif: lr: .* {re.escape(shown)}"):
             dataset = FolderDataset(data)
             dataset.load(next(r for r in dataset.all_records if r.id == name))
 
@@ -257,16 +258,18 @@ def test_17_containers_are_read_by_name_or_say_how(tmp_path: Path) -> None:
     (tmp_path / "x.SAFE/GRANULE").mkdir(parents=True)
     (tmp_path / "x.SAFE/MTD_MSIL2A.xml").write_text("<a/>")
     for name in ("a.zip", "a.zip/a.tif", "a.img"):
-        np.testing.assert_allclose(by_upscale(tmp_path / name, bands="B G R NIR").image, right, atol=1e-6)
+        np.testing.assert_allclose(
+            by_upscale(tmp_path / name, folder=tmp_path, bands="B G R NIR").image, right, atol=1e-6
+        )
     for name, line in (("x.SAFE", "stack its 10 m bands"), ("x.SAFE/MTD_MSIL2A.xml", "stack its 10 m bands"),
                        ("a.nc", "Band1")):  # fmt: skip
-        assert line in by_upscale(tmp_path / name, bands="B G R NIR").refused
+        assert line in by_upscale(tmp_path / name, folder=tmp_path, bands="B G R NIR").refused
     band = Path(f"NETCDF:{tmp_path / 'a.nc'}:Band1")
-    assert "band" in by_upscale(band).refused  # read, and found to be one band
+    assert "band" in by_upscale(band, folder=tmp_path).refused  # read, and found to be one band
 
 
 def test_19_masks_and_arrays(tmp_path: Path) -> None:
-    for name in ("src/hr", "src/mask", "two", "first"):
+    for name in ("src/hr", "src/mask", "two/src"):
         (tmp_path / name).mkdir(parents=True)
     picture = np.rint(np.clip(H[..., RGB] / 0.35, 0, 1) * 255).astype(np.uint8)
     Pillow.fromarray(picture).save(tmp_path / "src/hr/a.png")
@@ -274,9 +277,9 @@ def test_19_masks_and_arrays(tmp_path: Path) -> None:
     assert psnr_of_run(made(tmp_path / "src"), "bicubic-4x")["a"] == pytest.approx(
         made_smaller(picture / 255), abs=2e-3
     )
-    np.savez(tmp_path / "two/a.npz", lr=DN[::5, ::5, :3], hr=DN[..., :3])
+    np.savez(tmp_path / "two/src/a.npz", lr=DN[::5, ::5, :3], hr=DN[..., :3])
     with pytest.raises(RfbenchError, match="holds the arrays lr, hr, expected one image"):
-        made(tmp_path / "two", unit="reflectance")
+        made(tmp_path / "two/src", unit="reflectance")
 
 
 def test_23_percent_and_radiance(tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ class _Process:
         RfbenchError where it says no, or does not live to answer.
         """
         with self._lock:
-            if pid is not None and (self._running is None or self._running.pid != pid):
+            is_there = self._running is not None and self._running.poll() is None and self._running.pid == pid
+            if pid is not None and not is_there:  # another one has no file of that number
                 raise _lost(path)
             try:
                 running = self._started()
