@@ -222,6 +222,10 @@ def main() -> None:
         answers.flush()
 
 
+def _cut(ends: list[list[int]] | None) -> Part | None:
+    return None if ends is None else (slice(*ends[0]), slice(*ends[1]))
+
+
 def _limit_memory() -> None:
     import resource
 
@@ -248,12 +252,12 @@ class _Server:
                 self.files.pop(request["number"]).close()
                 return {}, None
             file = self.files[request["number"]]
-            part = None if request["part"] is None else tuple(slice(*ends) for ends in request["part"])
-            shape = None if request["shape"] is None else tuple(request["shape"])
+            part = _cut(request["part"])
+            shape = None if request["shape"] is None else (int(request["shape"][0]), int(request["shape"][1]))
             if request["do"] == "mask":
-                mask = file.mask(part, shape)  # type: ignore[arg-type]
+                mask = file.mask(part, shape)
                 return {}, None if mask is None else mask.astype(np.uint8)
-            return {}, file.stored(request["bands"], part, shape)  # type: ignore[arg-type]
+            return {}, file.stored(request["bands"], part, shape)
         except RfbenchError as error:
             return {"error": str(error), "kind": type(error).__name__}, None
         except MemoryError:
@@ -268,11 +272,8 @@ class _Server:
         os.chdir(request["folder"])
         path = Path(request["path"])
         if request["driver"] == "":  # by its ending
-            part = request.get("part")
-            opened = source.open_raster(
-                path, size=None if request.get("size") is None else tuple(request["size"]),
-                part=None if part is None else tuple(slice(*ends) for ends in part), here=True,
-            )  # type: ignore[arg-type] # fmt: skip
+            size = None if request.get("size") is None else (int(request["size"][0]), int(request["size"][1]))
+            opened = source.open_raster(path, size=size, part=_cut(request.get("part")), here=True)
         else:
             opened = source.Raster(path, request["name"], request["driver"])
         try:

@@ -129,7 +129,7 @@ def _checked(crs: Any, grid: Sequence[float], size: tuple[int, int], by_points: 
         metres = (math.hypot(b, e) * 110_574.0, math.hypot(a, d) * 111_320.0 * float(np.cos(latitude)))
     elif crs is not None:
         to_metres = _metres_of(crs)
-        metres = None if to_metres is None else (metres[0] * to_metres, metres[1] * to_metres)
+        metres = None if to_metres is None else (math.hypot(b, e) * to_metres, math.hypot(a, d) * to_metres)
     found = Georeference(crs.to_string() if crs is not None else None, (a, b, c, d, e, f), size, metres, by_points)
     return found if np.isfinite(found.corners).all() else None
 
