@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
-from rasterio.errors import RasterioError
 
 from bench.core.errors import RfbenchError, one_line
 from bench.core.image import RGB, Array, Image, Mask
@@ -57,7 +56,8 @@ class Raster:
             self._of_name = dict(zip(self.names, data, strict=True))
             fill, notes = readers.nodata_of(header, data, side.nodata)
             self._fill = dict(zip(data, fill, strict=True))
-            self._place = self._source.place()
+            with self._reading():
+                self._place = self._source.place()
             for note in (*header.notes, *notes):
                 warnings.warn(f"{path}: {note}", stacklevel=1)
             self._warn_of_missing_georeference()
@@ -75,9 +75,13 @@ class Raster:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (RasterioError, OSError) as error:
+        except (RfbenchError, MemoryError):
+            raise
+        except Exception as error:  # whatever a decoder meets in a broken file
             why = one_line(error.__cause__ or error, 160)
-            raise RfbenchError(f"{self.path} cannot be read ({why}); replace the file") from error
+            raise RfbenchError(
+                f"{self.path} cannot be read ({type(error).__name__}: {why}); replace the file"
+            ) from error
 
     @property
     def _thumbnail_size(self) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def open_picture(path: Path, size: tuple[int, int] | None = None) -> Held:
             raise RfbenchError(f"{path} cannot be read: it is no PNG or JPEG file; replace the file") from None
         with opened as picture:
             limits.check_size(path, "u1", picture.height, picture.width, len(picture.getbands()))
-            turn = _turn(picture.getexif())
+            turn = _turn(picture)
             as_shown = (picture.width, picture.height) if turn > 4 else (picture.height, picture.width)
             limits.check_wanted(path, as_shown, size)
             if picture.mode in ("P", "CMYK", "YCbCr", "1"):
@@ -89,15 +89,18 @@ def _deep_png(path: Path, chunks: _Png, size: tuple[int, int] | None) -> Held:
     return _held(path, values, chunks.turn, mask)
 
 
-def _turn(exif: Any) -> int:
-    """The orientation, 1 to 8, of Pillow's EXIF or of its bytes; 1 where it has none, or no such number."""
-    if isinstance(exif, bytes):
-        from PIL import Image as Pillow
+def _turn(source: Any) -> int:
+    """The orientation, 1 to 8, by the EXIF of a picture or by its bytes; 1 where it has none, or no such number."""
+    from PIL import Image as Pillow
 
-        raw, exif = exif, Pillow.Exif()
-        with contextlib.suppress(Exception):  # damaged notes on a picture are no fault of the picture
-            exif.load(raw)
-    found = exif.get(_ORIENTATION, 1)
+    found = 1
+    with contextlib.suppress(Exception):  # damaged notes on a picture are no fault of the picture
+        if isinstance(source, bytes):
+            exif = Pillow.Exif()
+            exif.load(source)
+        else:
+            exif = source.getexif()
+        found = exif.get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1
 
 

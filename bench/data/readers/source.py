@@ -187,15 +187,20 @@ class Raster(Source):
         if "OVERVIEW_FILE" in file.tags(ns="OVERVIEWS"):
             raise RfbenchError(f"{path}: its overviews lie in another file; write it again without them")
         beside, n = sidecars.notes(path), file.count
+        try:
+            written, notes = tuple(one_line(d or "", 80) for d in file.descriptions), ()
+        except UnicodeDecodeError:
+            written, notes = ("",) * n, ("the names of its bands are no UTF-8 and are not read",)
         return Header(
             path,
             (file.height, file.width),
             np.result_type(*dtypes),
-            tuple(beside.names.get(i + 1) or one_line(file.descriptions[i] or "", 80) for i in range(n)),
+            tuple(beside.names.get(i + 1) or written[i] for i in range(n)),
             tuple(beside.colours.get(i + 1, c.name).lower() == "alpha" for i, c in enumerate(file.colorinterp)),
             tuple(beside.scales.get(i + 1, s) for i, s in enumerate(file.scales)),
             tuple(beside.offsets.get(i + 1, o) for i, o in enumerate(file.offsets)),
             tuple(beside.nodata.get(i + 1, v) for i, v in enumerate(file.nodatavals)),
+            notes=notes,
         )
 
     def stored(self, bands: Sequence[int], part: Part | None = None, shape: tuple[int, int] | None = None) -> Any:

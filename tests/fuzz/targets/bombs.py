@@ -65,7 +65,7 @@ def make_tags(rng: random.Random) -> Case:
             kind = rng.choice(("items", "long", "names", "nodata"))
             n = rng.choice((1, 100, 3000, 20_000))
             if kind == "items":
-                file.update_tags(**{f"K{i}": mutate.text(rng)[:50].replace("\0", "") or "x" for i in range(n // 4)})
+                file.update_tags(**{f"K{i}": _whole(mutate.text(rng)[:50]) for i in range(n // 4)})
             elif kind == "long":
                 file.update_tags(X=("<a>" if rng.random() < 0.5 else "x") * n * 10)
             elif kind == "names":
@@ -84,6 +84,11 @@ def make_tags(rng: random.Random) -> Case:
     if rng.random() < 0.2:
         files["x.tif.msk"] = formats.image(rng, ".tif")[1]
     return Case("tags", files=files, args={"name": "x.tif"})
+
+
+def _whole(text: str) -> str:
+    """A text that GDAL takes."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode() or "x"
 
 
 def make_scans(rng: random.Random) -> Case:
