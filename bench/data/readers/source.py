@@ -187,8 +187,9 @@ class Raster(Source):
         if "OVERVIEW_FILE" in file.tags(ns="OVERVIEWS"):
             raise RfbenchError(f"{path}: its overviews lie in another file; write it again without them")
         beside, n = sidecars.notes(path), file.count
+        notes: tuple[str, ...] = ()
         try:
-            written, notes = tuple(one_line(d or "", 80) for d in file.descriptions), ()
+            written = tuple(one_line(d or "", 80) for d in file.descriptions)
         except UnicodeDecodeError:
             written, notes = ("",) * n, ("the names of its bands are no UTF-8 and are not read",)
         return Header(

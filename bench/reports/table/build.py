@@ -6,8 +6,8 @@ Only ``run.json`` and ``summary.json`` are read, so a table costs no torch and n
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def build_table(runs: Sequence[RunFolder], metrics: Sequence[str] | None = None)
         raise RfbenchError("found no run, expected at least one run folder; make one with 'rfbench run'")
     found = [read_run(folder) for folder in runs]
     order = _order(found, metrics)
-    for a, b in itertools.combinations(found, 2):  # every pair: two may share a metric that the first does not have
+    for a, b in _to_compare(found, order):
         refuse_to_mix(a, b, order, same_policy=False)
     columns = tuple(_column(found, name) for name in order)
     first = _knowing(found).plan
@@ -173,6 +173,15 @@ def _label(run: Run) -> str:
     return one_line(run.summary.rows[run.kinds[0]].label, 80)
 
 
+def _to_compare(runs: Sequence[Run], metrics: Sequence[str]) -> Iterator[tuple[Run, Run]]:
+    """Pairs of runs that are as good as all pairs: each run with the first, with the first that knows the dataset, and
+    with the first of each metric, since two may share one that the first does not have."""
+    firsts = {0, next((i for i, run in enumerate(runs) if run.plan.protocol_name != PICTURES), 0)}
+    firsts |= {next((i for i, run in enumerate(runs) if name in run.metrics), 0) for name in metrics}
+    for i, run in enumerate(runs):
+        yield from ((runs[first], run) for first in sorted(firsts) if first < i)
+
+
 def _knowing(runs: Sequence[Run]) -> Run:
     """A run that knows the dataset and the protocol, where one does: foreign pictures know neither."""
     return next((run for run in runs if run.plan.protocol_name != PICTURES), runs[0])
@@ -235,22 +244,28 @@ def _setting(key: str, value: object) -> str:
     return "1 draw" if said == "1 draws" else said
 
 
+def _differing(same: Sequence[Run]) -> tuple[set[str], set[str]]:
+    """The settings, and the model's options, in which runs of one label differ."""
+    settings = {key for key in _SETTINGS if any(getattr(r.plan, key) != getattr(same[0].plan, key) for r in same)}
+    options = {key for run in same for key in run.plan.model.options}
+    first = same[0].plan.model.options
+    return settings, {k for k in options if any(r.plan.model.options.get(k) != first.get(k) for r in same)}
+
+
 def _labels(runs: Sequence[Run]) -> list[str]:
     """What to add to each run's label: what tells it from other runs of the model, and what makes it no fair row."""
     added = []
+    alike: dict[str, list[Run]] = {}
     for run in runs:
-        same = [r for r in runs if _label(r) == _label(run)]
-        words = [
-            _setting(key, getattr(run.plan, key))
-            for key in _SETTINGS
-            if any(getattr(r.plan, key) != getattr(run.plan, key) for r in same)
-        ]
-        words += [
-            f"{key}={value}"
-            for key, value in run.plan.model.options.items()
-            if any(r.plan.model.options.get(key) != value for r in same)
-        ]
-        is_other = len(_policies(runs)) > 1 and run.plan.protocol_name != PICTURES
+        alike.setdefault(_label(run), []).append(run)
+    # Runs of one label are as many as somebody made of one model; what they differ in is looked for once.
+    differing = {label: _differing(same) for label, same in alike.items()}
+    several = len(_policies(runs)) > 1
+    for run in runs:
+        settings, options = differing[_label(run)]
+        words = [_setting(key, getattr(run.plan, key)) for key in _SETTINGS if key in settings]
+        words += [f"{key}={value}" for key, value in run.plan.model.options.items() if key in options]
+        is_other = several and run.plan.protocol_name != PICTURES
         words += [f"policy={run.plan.protocol.get('policy')}"] if is_other else []
         seen = run.record.seen_in_training
         words += [f"trained on {seen} of these"] if seen else []
@@ -258,10 +273,9 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     # Equal plans (one run on two machines, say) are told apart by their folders, if those have different names.
     whole = [(_label(run), more) for run, more in zip(runs, added, strict=True)]
     folders = [one_line(run.folder.path.resolve().name, 60) for run in runs]
+    times, places = Counter(whole), Counter(zip(whole, folders, strict=True))
     return [
-        f"{more} ({folder})"
-        if whole.count(key) > 1 and sum((k, f) == (key, folder) for k, f in zip(whole, folders, strict=True)) == 1
-        else more
+        f"{more} ({folder})" if times[key] > 1 and places[key, folder] == 1 else more
         for key, more, folder in zip(whole, added, folders, strict=True)
     ]
 
