@@ -6,6 +6,8 @@ rfbench.prepare.push((index) => {
   const place = document.getElementById("figures");
   if (!place) return;
   const SHAPES = 6;
+  // As wide as the room, so that letters keep their size on a small screen.
+  const room = () => Math.min(560, Math.max(300, document.documentElement.clientWidth - 64));
 
   /** About `count` round numbers within [low, high]. */
   function ticks(low, high, count) {
@@ -39,12 +41,20 @@ rfbench.prepare.push((index) => {
     return draw("path", { d: paths[row % SHAPES], class: `of-row row-${row % SHAPES}` });
   }
 
-  if (index.plane) place.append(plane(index.plane));
-  if (Object.keys(index.strips).length) place.append(distributions());
-  if (!place.childElementCount) place.closest(".part").hidden = true;
+  let drawn = 0;
+  let metric = Object.keys(index.strips)[0];
+  function fill() {
+    if (drawn === room()) return;
+    drawn = room();
+    place.replaceChildren(...(index.plane ? [plane(index.plane)] : []), ...(metric ? [distributions()] : []));
+    place.closest(".part").hidden = !place.childElementCount;
+  }
+  fill();
+  addEventListener("resize", fill);
 
   function plane(found) {
-    const [W, H, left, bottom, top, right] = [560, 400, 62, 46, 14, 18];
+    const W = room();
+    const [H, left, bottom, top, right] = [Math.max(300, Math.round(0.71 * W)), 62, 46, 14, 18];
     const ends = (axis) => found.points.flatMap((p) => p[axis].filter((v) => v !== null));
     const [x0, x1] = padded(ends("x"), 0.1);
     const [y0, y1] = padded(ends("y"), 0.1);
@@ -53,7 +63,7 @@ rfbench.prepare.push((index) => {
     const fy = (v) => H - bottom - (H - top - bottom) * (found.yUp ? (y1 - v) / (y1 - y0) : (v - y0) / (y1 - y0));
     const title = `Perception-distortion plane: ${found.x} across, ${found.y} upwards`;
     const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}; ${found.points.map((p) => `${index.rows[p.row]} ${shown(p.x[0], null)}, ${shown(p.y[0], null)}`).join("; ")}` });
-    for (const [v, text] of ticks(x0, x1, 6)) {
+    for (const [v, text] of ticks(x0, x1, W / 90)) {
       svg.append(draw("line", { x1: fx(v), x2: fx(v), y1: top, y2: H - bottom, class: "rule" }),
         draw("text", { x: fx(v), y: H - bottom + 16, "text-anchor": "middle", class: "tick" }, text));
     }
@@ -64,7 +74,7 @@ rfbench.prepare.push((index) => {
     svg.append(
       draw("line", { x1: left, x2: W - right, y1: H - bottom, y2: H - bottom, class: "axis" }),
       draw("line", { x1: left, x2: left, y1: top, y2: H - bottom, class: "axis" }),
-      draw("text", { x: (left + W - right) / 2, y: H - 8, "text-anchor": "middle" }, `${found.x}, worse to the right`),
+      draw("text", { x: (left + W - right) / 2, y: H - 8, "text-anchor": "middle" }, W > 400 ? `${found.x}, worse to the right` : found.x),
       draw("text", { x: 14, y: (top + H - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(top + H - bottom) / 2})` }, `${found.y}, worse upwards`),
       draw("text", { x: left + 8, y: H - bottom - 8, class: "soft" }, "↙ better"),
     );
@@ -95,21 +105,23 @@ rfbench.prepare.push((index) => {
     const caption = make("figcaption", {}, "Every image");
     const area = make("div");
     const measures = index.measures.filter((m) => index.strips[m.name]);
-    caption.append(rfbench.choice("Metric", measures.map((m) => [m.name, named(m)]), measures[0].name, strip));
+    caption.append(rfbench.choice("Metric", measures.map((m) => [m.name, named(m)]), metric, strip));
     figure.append(caption, area, make("p", {}, "A dot an image (a click opens it); box and bar: quartiles and median; diamond: the mean; line: its 95 % interval."));
-    strip(measures[0].name);
+    strip(metric);
     return figure;
 
     function strip(name) {
+      metric = name;
       const column = index.measures.findIndex((m) => m.name === name);
       const measure = index.measures[column];
       const strips = index.strips[name];
-      const [W, line, left, right] = [560, 62, 12, 12];
+      const W = room();
+      const [line, left, right] = [62, 12, 12];
       const H = strips.length * line + 40;
       const [low, high] = padded(index.images.flatMap((image) => image.values.map((of) => of[column])).filter((v) => v !== null), 0.03);
       const fx = (v) => left + (W - left - right) * (v - low) / (high - low);
       const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${named(measure)} of every image: ${strips.map((s) => `${index.rows[s.row]} mean ${shown(s.number, measure.decimals)}`).join("; ")}` });
-      for (const [v, text] of ticks(low, high, 7)) {
+      for (const [v, text] of ticks(low, high, W / 80)) {
         svg.append(draw("line", { x1: fx(v), x2: fx(v), y1: 4, y2: H - 34, class: "rule" }),
           draw("text", { x: fx(v), y: H - 20, "text-anchor": "middle", class: "tick" }, text));
       }
