@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from bench.core.process import descendants
 
@@ -58,15 +59,21 @@ class Peak:
 
 def device_peak_bytes(device: str) -> int | None:
     """The most that torch held on a device since ``restart_device_peak``; None on a processor."""
-    torch = sys.modules.get("torch")
-    return int(torch.cuda.max_memory_allocated(device)) if torch is not None and device.startswith("cuda") else None
+    torch = _torch_of(device)
+    return int(torch.cuda.max_memory_allocated(device)) if torch is not None else None
 
 
 def restart_device_peak(device: str) -> None:
     """Begin to look for the peak on a device."""
-    torch = sys.modules.get("torch")
-    if torch is not None and device.startswith("cuda"):
+    torch = _torch_of(device)
+    if torch is not None:
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def _torch_of(device: str) -> Any:
+    """Torch where it was imported and can use the device; None otherwise."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and device.startswith("cuda") and torch.cuda.is_available() else None
 
 
 def give_back() -> None:

@@ -78,7 +78,8 @@ def cluster(address: str, *, actors: int = 0, gpus_each: float = 0.0, allow_mixe
         import ray
     except ImportError:
         raise Unavailable("the package ray is not installed; pip install 'rfbench[ray]' installs it") from None
-    # Nothing is told to anybody, and no page is served.
+    # Nothing is told to anybody, and no page is served. Actors stand back for others no more than this process does.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": actors or None} if address == "local" else {}
     try:

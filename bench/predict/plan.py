@@ -255,6 +255,11 @@ def _made(request: Request, device: str) -> tuple[tuple[Model, ...], dict[str, s
             continue
         if device == "cpu" and not model.batch_size:
             model.batch_size = 1  # a processor gains nothing from more
+        if not model.batch_size and (request.shard is not None or request.is_remote):
+            raise RfbenchError(
+                f"model {model.label}: found the batch size auto with --shard or on a cluster, whose batches must be "
+                "known beforehand; give a number"
+            )
         models.append(model)
     return tuple(models), failed
 

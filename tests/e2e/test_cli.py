@@ -55,7 +55,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["rnu"], "did you mean run"),
-        (["run"], "Missing option '--model'"),
+        (["run"], "no model was named; give --model NAME"),
         (["run", "--model", "bicubc"], "did you mean bicubic"),
         (["run", "--model", "bicubic:steps=2"], "unknown option of model bicubic 'steps'"),
         (["run", "--model", "bicubic", "--model", "bicubic"], "two models would both be called 'bicubic'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from click.testing import CliRunner
 
 from bench.cli.table import command as table
 from bench.core import memory
+from bench.core.device import resolve_devices
 from bench.core.errors import RfbenchError
 from bench.executors.crew import Crew, Feeder, Lost, Units
 from bench.models.call import Model
+from bench.predict.execute import predict
 from bench.records.folder import RunFolder
 from bench.reports.cost import costs
 from tests.e2e.test_run import tree
@@ -150,6 +153,42 @@ def test_the_largest_batch_that_fits(
     monkeypatch.setattr(model.adapter, "upscale", watched)
     task = prepared.protocol.prepare(prepared.dataset.load(prepared.records[0], prepared.protocol.reads))
     assert model.largest_batch(task, at_most=64) == found and model.retreats == []
+
+
+def test_each_gpu_has_a_process_of_its_own(dataset: Path, tmp_path: Path) -> None:
+    """This process on the first, another on the second, and the bytes of one; the model never touches them."""
+    (tmp_path / "mine.py").write_text(MINE.replace(
+        '        if self.options["load"] == "wrong":',
+        '        with open(os.path.join(os.path.dirname(__file__), "devices"), "a") as file:\n'
+        '            print(device, file=file)\n'
+        '        if self.options["load"] == "wrong":',
+    ))  # fmt: skip
+    mine = f"{tmp_path / 'mine.py'}:Mine"
+    one = planned(models=(mine,), data=str(dataset), device="cpu", workers=0, out=tmp_path / "one")
+    predict(one)
+    two = planned(models=(mine,), data=str(dataset), device="cpu", out=tmp_path / "two")
+    two.models[0].device = "cuda:0"
+    predict(dataclasses.replace(two, devices=("cuda:0", "cuda:1")))
+    assert (tmp_path / "devices").read_text().split() == ["cpu", "cuda:0", "cuda:1"]
+    assert RunFolder(tmp_path / "two" / "mine").sessions()[0]["processes"] == 2
+    assert tree(tmp_path / "one" / "mine") == tree(tmp_path / "two" / "mine")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("cuda:0,cuda:0", "expected different GPUs, such as cuda:0,cuda:1"),
+        ("cuda:0,cpu", "expected different GPUs"),
+        ("cuda:0,cuda:1", "found GPU cuda:0 and GPU cuda:1, expected GPUs of one kind"),
+        ("cuda:0,cuda:2", "this machine has 2 usable CUDA devices"),
+    ],
+)
+def test_several_gpus_are_different_ones_of_one_kind(monkeypatch: pytest.MonkeyPatch, names: str, said: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda name: f"GPU {name}")
+    with pytest.raises(RfbenchError, match=said):
+        resolve_devices(names)
 
 
 # --- a crew, without processes --------------------------------------------------------------------------------

@@ -92,3 +92,16 @@ def test_parts_are_of_whole_batches(dataset: Path) -> None:
     """Every second batch each, so that long and short work is shared out."""
     request = Request(models=("bicubic",), data=str(dataset), batch_size=2, shard=(1, 2))
     assert [[r.id for r in batch] for batch in make_plan(request).batches(2)] == [["im0", "im1"], ["im4"]]
+
+
+def test_the_batches_of_parts_are_known_beforehand(dataset: Path) -> None:
+    request = Request(("bicubic:batch=auto",), data=str(dataset), device="cuda", is_remote=True)
+    with pytest.raises(RfbenchError, match="found the batch size auto with --shard or on a cluster"):
+        make_plan(request)
+
+
+def test_executors_take_their_own_options() -> None:
+    error = call("run", "--model", "bicubic", "--actors", "2").exception
+    assert "--actors goes with --executor ray" in str(error)
+    error = call("run", "--model", "bicubic", "--executor", "ray", "--device", "cuda:1").exception
+    assert "where --gpus-per-model says what models run on" in str(error)
