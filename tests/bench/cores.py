@@ -49,7 +49,7 @@ def main() -> None:
                 out = Path(place, f"{turn}-{count}")
                 found[count].append(timed(cores, [*COMMAND, *limit, "--out", str(out)]))
             one, two = (Path(place, f"{turn}-{count}") for count in (1, 2))
-            for model in one.iterdir():
+            for model in (p.parent for p in one.glob("*/run.json")):
                 if tree(model) != tree(two / model.name):
                     sys.exit(f"{model.name} has other bytes on two cores")
     for count, times in found.items():

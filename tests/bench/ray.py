@@ -32,7 +32,7 @@ def run(out: Path, given: argparse.Namespace, *words: str) -> float:
 def _words(out: Path, given: argparse.Namespace, words: Sequence[str]) -> list[str]:
     return [
         sys.executable, "-m", "bench.cli", "run", "--model", given.model, "--draws", "1", "--metrics", "psnr_rgb,niqe",
-        "--limit", str(given.images), "--out", str(out), *words,
+        "--limit", str(given.images), "--out", str(out), "--no-report", *words,
     ]  # fmt: skip
 
 

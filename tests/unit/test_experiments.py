@@ -84,6 +84,15 @@ def test_what_is_wrong_in_a_file_is_one_line(tmp_path: Path, text: str, said: st
         load(str(tmp_path / "e.toml"))
 
 
+def test_what_is_of_one_call_is_in_no_file(dataset: Path, tmp_path: Path) -> None:
+    words = ("--model", "bicubic", "--data", dataset, "--limit", 1, "--metrics", "psnr_rgb", "--workers", 0)
+    done = call(
+        "run", *words, "--no-report", "--fresh", "--out", tmp_path / "out", "--save-config", tmp_path / "e.toml"
+    )
+    assert done.return_value == 0, done.output
+    assert not {"report", "fresh"} & {line.partition(" ")[0] for line in (tmp_path / "e.toml").read_text().splitlines()}
+
+
 def test_a_table_s_options_are_checked(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_text(
         f'model = ["bicubic"]\ndata = "{dataset}"\nmetrics = ["psnr_rgb"]\nlimit = 1\nworkers = 0\n'
