@@ -149,6 +149,7 @@ class Cpsnr(Metric):
     equation = "max over shifts of -10 log10 mean (HR - SR - b)^2, b = mean (HR - SR) of each band"
     bounds = (-math.inf, IDENTICAL_DB)
     perfect = IDENTICAL_DB
+    symmetric = False  # the borders of two images are not cut alike
     citation = "martens2019probav"
 
     def value(self, estimate: Estimate, reference: Reference, state: Any) -> Score:

@@ -49,6 +49,7 @@ class _Style(Metric):
     software = (TORCH, NUMPY)
     decimals = 2
     perfect = 1.0
+    symmetric = False
     least: ClassVar[float]
     """The way below which LR and HR look the same, so that nothing can be said."""
 

@@ -20,7 +20,7 @@ from bench.reports.metric_page import metric_page
 from tests.commands import rfbench
 
 NAMES = list(registry.names("metrics"))
-OURS = {"logspec_l1"}  # without a publication
+OURS = {"logspec_l1", "seams", "style_spectrum"}  # without a publication
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
