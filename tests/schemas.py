@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from bench.data.dataset import Manifest
 from bench.records import scores, types
+from bench.reports.gate.rules import RulesFile
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "schemas"
@@ -17,6 +19,8 @@ RECORDS: dict[str, Any] = {
     "item": types.ItemRecord,
     "metric": types.MetricScores,
     "image-scores": scores.ImageScores,
+    "gate-rules": RulesFile,
+    "dataset": Manifest,
 }
 
 

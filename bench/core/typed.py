@@ -123,7 +123,10 @@ def _said(path: str, found: Any, kind: Any, why: str, remedy: str) -> str:
         return f"{at}the field '{named}' is missing; {remedy}"
     if why.startswith("Invalid enum value") and typing.get_origin(bare) is Literal:
         known = [str(a) for a in typing.get_args(bare)]
-        return f"{at}found {_shown(found)}, expected one of {', '.join(known)}; {_nearest(str(found), known)}"
+        near = difflib.get_close_matches(str(found)[:100], known, n=2, cutoff=0.5)
+        expected = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
+        step = f"did you mean {' or '.join(near)}?" if near else remedy
+        return f"{at}found {_shown(found)}, expected {expected}; {step}"
     if why.startswith("Expected `") and "matching regex" in why:
         return f"{at}found {_shown(found)}, expected a text like {why.partition('matching regex ')[2]}; {remedy}"
     if why.startswith("Expected `"):

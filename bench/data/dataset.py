@@ -24,13 +24,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from bench.core.errors import RfbenchError, one_line, unknown
-from bench.core.files import digest, read_json, read_text, sha256
+from bench.core.files import digest, read_text, sha256
 from bench.core.image import Array, Image, Mask, row_blocks
+from bench.core.typed import decode, decode_file, encode
 from bench.data import checks, fills, pairs, readers
 from bench.data.meaning import MANIFEST, Scaling, Side, Voice, most_plausible, names_of, scaling_of
 from bench.data.readers import sidecars
@@ -38,6 +40,7 @@ from bench.data.readers import sidecars
 FORMAT = 1
 SIDES = ("lr", "hr", "pan")
 FILES = ("lr", "hr", "pan", "mask", "series")
+_CORRECT = "correct dataset.json"
 TEXTS = ("id", "scene_id", "split", "caption", "lr_date", "hr_date", "licence")
 
 
@@ -94,6 +97,39 @@ class Dataset(ABC):
         """A SHA-256 that changes with any byte of these records that can change a number."""
 
 
+class SideFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A side as ``dataset.json`` writes it (``Side`` says what each field means)."""
+
+    unit: str | None = None
+    bands: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    gsd_m: float | None = None
+    normalisation: str | None = None
+    gamma: float | None = None
+    nodata: float | None = None
+    sensor: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``dataset.json``."""
+
+    format: Literal[1]
+    name: str
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+    source: Any = None
+    command: Any = None
+    lr: SideFields | None = None
+    hr: SideFields | None = None
+    pan: SideFields | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("found no name, expected one")
+
+
 class FolderDataset(Dataset):
     """A dataset folder. The manifest is read and checked at once; pixels are read when asked for."""
 
@@ -108,12 +144,13 @@ class FolderDataset(Dataset):
                 f"{one_line(folder, 80)} DST' makes one of a folder of images ('rfbench data import --help' has other "
                 "layouts)"
             )
-        info = read_json(folder / "dataset.json")
-        self._sides = _check_info(info, folder / "dataset.json")
-        self.name = str(info["name"])
-        self.description = str(info.get("description", ""))
-        self.licence = str(info.get("licence", ""))
-        self.citation = str(info.get("citation", ""))
+        path = folder / "dataset.json"
+        info = decode_file(path, Manifest, remedy=_CORRECT)
+        declared = {side: getattr(info, side) for side in SIDES}
+        self._sides = {s: parse_side(said, f"{path}: {s}") for s, said in declared.items() if said is not None}
+        self.name, self.description, self.licence, self.citation = (
+            info.name, info.description, info.licence, info.citation
+        )  # fmt: skip
         found: dict[str, Record] = {}
         for line, row in _read_table(folder / "pairs.csv"):
             try:
@@ -310,34 +347,11 @@ def _scaled(stored: np.ndarray, valid: Mask, scaling: Scaling) -> tuple[Array, f
     return values, low, high
 
 
-def _check_info(info: Any, path: Path) -> dict[str, Side]:
-    if not isinstance(info, dict) or not isinstance(info.get("name"), str) or not info["name"].strip():
-        raise RfbenchError(f"{path}: expected an object with 'format', 'name' and the sides 'lr' and 'hr'")
-    if info.get("format") != FORMAT:
-        raise RfbenchError(f"{path}: found format {info.get('format')!r:.40}, expected {FORMAT}; make the dataset anew")
-    known = {"format", "name", "description", "licence", "citation", "source", "command", *SIDES}
-    for key in info:
-        if key not in known:
-            raise RfbenchError(f"{path}: {unknown('field', key, known)}")
-    return {side: parse_side(info[side], f"{path}: {side}") for side in SIDES if side in info}
-
-
 def parse_side(value: Any, where: str) -> Side:
     """A side from JSON; RfbenchError naming ``where`` for unknown fields and wrong types."""
-    fields = {f.name for f in dataclasses.fields(Side)}
-    if not isinstance(value, dict):
-        raise RfbenchError(f"{where}: expected an object of {', '.join(sorted(fields))}")
-    numeric = {"scale", "offset", "gsd_m", "gamma", "nodata"}
-    for key, item in value.items():
-        if key not in fields:
-            raise RfbenchError(f"{where}: {unknown('field', str(key), fields)}")
-        is_number = isinstance(item, int | float) and not isinstance(item, bool)
-        if item is not None and not (is_number if key in numeric else isinstance(item, str)):
-            raise RfbenchError(
-                f"{where}.{key}: found {item!r:.60}, expected {'a number' if key in numeric else 'text'}"
-            )
+    said = encode(decode(value, SideFields, where, remedy=_CORRECT))
     try:
-        side = Side(**{k: v for k, v in value.items() if v is not None})
+        side = Side(**{k: v for k, v in said.items() if v is not None})
         _ = side.declared
         _ = side.band_names
     except RfbenchError as error:

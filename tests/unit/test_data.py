@@ -377,13 +377,13 @@ def test_broken_tables_say_where(dataset: Path, table: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "found format 2, expected 1"),
+        ({"format": 2}, "format: found 2, expected 1"),
         ({"lr": {"unit": "dn"}}, "unknown unit 'dn'"),
         ({"lr": {"scale": "1e4"}}, "expected a number"),
         ({"lr": {"gsd": 10}}, "did you mean gsd_m"),
         ({"lr": {"normalisation": "fixed"}}, "expected fixed"),
         ({"licnce": "x"}, "did you mean licence"),
-        ({"name": ""}, "expected an object with"),
+        ({"name": ""}, "found no name, expected one"),
     ],
 )
 def test_broken_infos_say_where(dataset: Path, change: dict[str, object], message: str) -> None:

@@ -20,34 +20,36 @@ Of several limits, in one rule or in several that name a metric, every one has t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
 
 from bench.core.errors import RfbenchError, one_line, unknown
 from bench.core.texts import read_toml
+from bench.core.typed import decode
 from bench.records.types import MetricRecord
 from bench.reports.numbers import decimals_of, resolution
 
 FILE = "rules.toml"
-FORMAT = 1
 EVERY = "*"
 BUILT_IN = "what tables show does not change"
 
+Limit = Annotated[float, Meta(ge=0)]
 
-@dataclass(frozen=True)
-class Statistical:
+
+class Statistical(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Significantly moved at level ``alpha`` (Holm over all statistical rules), and by ``effect`` or more, in the
     metric's unit."""
 
-    alpha: float = 0.05
-    effect: float = 0.0
+    alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    effect: Limit = 0.0
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far the metrics it names may move.
 
     Attributes
@@ -58,12 +60,23 @@ class Rule:
     why : for people.
     """
 
-    metrics: tuple[str, ...]
-    absolute: float | None = None
-    relative: float | None = None
+    metrics: Annotated[tuple[str, ...], Meta(min_length=1)]
+    absolute: Limit | None = None
+    relative: Limit | None = None
     statistical: Statistical | None = None
     sides: Literal["one", "two"] = "two"
     why: str = ""
+
+    def __post_init__(self) -> None:
+        if self.absolute is None and self.relative is None and self.statistical is None:
+            raise ValueError("found no limit, expected absolute, relative or statistical")
+
+
+class RulesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of rules."""
+
+    format: Literal[1]
+    rule: Annotated[tuple[Rule, ...], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -97,45 +110,6 @@ def read_rules(path: Path) -> Rules:
     """The rules of a TOML file; RfbenchError saying where it is wrong."""
     if not path.exists():
         raise RfbenchError(f"--rules: {path} does not exist; give a file such as docs/gate.md shows")
-    found = read_toml(path)
-    _only(found, ("format", "rule"), str(path))
-    if found.get("format") != FORMAT:
-        raise RfbenchError(f"{path}: found format {one_line(found.get('format'), 40)}, expected format = {FORMAT}")
-    rules = found.get("rule")
-    if not isinstance(rules, list) or not rules or not all(isinstance(r, dict) for r in rules):
-        raise RfbenchError(f"{path}: found no [[rule]], expected at least one")
-    return Rules(tuple(_rule(r, f"{path}, rule {i}") for i, r in enumerate(rules, 1)), str(path))
-
-
-def _rule(found: Mapping[str, Any], where: str) -> Rule:
-    _only(found, ("metrics", "absolute", "relative", "statistical", "sides", "why"), where)
-    metrics = found.get("metrics")
-    if not isinstance(metrics, list) or not metrics or not all(isinstance(m, str) for m in metrics):
-        raise RfbenchError(f'{where}: expected metrics = ["NAME", ...] or ["*"]')
-    sides = found.get("sides", "two")
-    if sides not in ("one", "two"):
-        raise RfbenchError(f'{where}: found sides = {one_line(sides, 40)}, expected "one" or "two"')
-    limits = {key: _number(found[key], f"{where}: {key}") for key in ("absolute", "relative") if key in found}
-    statistical = None
-    if "statistical" in found:
-        if not isinstance(found["statistical"], dict):
-            raise RfbenchError(f"{where}: expected statistical = {{ alpha = 0.05, effect = 0.1 }}")
-        _only(found["statistical"], ("alpha", "effect"), f"{where}: statistical")
-        statistical = Statistical(**{k: _number(v, f"{where}: {k}") for k, v in found["statistical"].items()})
-        if not 0.0 < statistical.alpha < 1.0:
-            raise RfbenchError(f"{where}: found alpha = {statistical.alpha:g}, expected a number between 0 and 1")
-    if not limits and statistical is None:
-        raise RfbenchError(f"{where}: found no limit, expected absolute, relative or statistical")
-    return Rule(tuple(metrics), **limits, statistical=statistical, sides=sides, why=one_line(found.get("why", "")))
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
-        raise RfbenchError(f"{where}: found {one_line(value, 40)}, expected a number of 0 or more")
-    return float(value)
-
-
-def _only(found: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for key in found:
-        if key not in known:
-            raise unknown(f"key of {where},", key, known)
+    found = decode(read_toml(path), RulesFile, path, remedy="docs/gate.md shows such a file")
+    cleaned = (msgspec.structs.replace(rule, why=one_line(rule.why)) for rule in found.rule)
+    return Rules(tuple(cleaned), str(path))
