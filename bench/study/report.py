@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from bench.records.folder import RunFolder
 
+_LONGEST_MS = 1e12
 _STEPS = {"clarity": (-2, -1, 0, 1, 2), "parity": (-1, 0, 1)}
 
 
@@ -153,15 +154,22 @@ def _reviewers(study: Study) -> list[Reviewer]:
         mine = {e.trial: e for e in study.events if e.reviewer == name and e.kind == "answer"}
         if not mine:
             continue
-        profiles = [e.body["answers"] for e in study.events if e.reviewer == name and e.kind == "profile"]
-        profile: dict[str, str] = profiles[-1] if profiles else {}
+        profiles = [e.body.get("answers") for e in study.events if e.reviewer == name and e.kind == "profile"]
+        last = profiles[-1] if profiles else {}
+        profile = {one_line(k, 40): one_line(v, 80) for k, v in last.items()} if isinstance(last, dict) else {}
         sides = [v.right for v in study.votes if v.reviewer == name and v.right is not None]
-        times = [e.body["view"].get("elapsed_ms", 0.0) / 1000 for e in mine.values()]
+        times = [_seconds(e.body.get("view")) for e in mine.values()]
         nothing = (0, 0)
         rows.append(Reviewer(name, profile, len(mine), len(trials),
                              caught.get(name, nothing), repeated.get(name, nothing),
                              (sum(sides), len(sides)), statistics.median(times)))  # fmt: skip
     return rows
+
+
+def _seconds(view: Any) -> float:
+    """How long a page was looked at, as the browser said; 0 where it said no such thing."""
+    found = view.get("elapsed_ms") if isinstance(view, dict) else None
+    return found / 1000 if isinstance(found, int | float) and 0 <= found < _LONGEST_MS else 0.0
 
 
 # --- tables ---------------------------------------------------------------------------------------------------

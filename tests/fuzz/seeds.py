@@ -222,7 +222,8 @@ def _study(folder: Path) -> None:
                 answers = {"caption": {"validity": "valid"}, "parity": {"parity": "0"}}.get(
                     trial.kind, {"clarity": "1"}
                 )
-                store.add(at, reviewer, "answer", {"answers": answers}, trial=trial.id)
+                body = {"answers": answers, "view": {"elapsed_ms": 1500}}
+                store.add(at, reviewer, "answer", body, trial=trial.id)
                 count += 1
         close(study, at, count)
         for name in ("-wal", "-shm"):  # what SQLite has not yet put into its file
