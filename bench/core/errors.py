@@ -74,6 +74,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Rf
     """An error for an unknown ``name``: the nearest known names first, else the (shortened) list."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near.sort(key=lambda other: not other.startswith(name))  # "psnr" begins a name rather than having a slip in it
     if near:
         help_text = f"did you mean {' or '.join(near)}?"
     elif names:
