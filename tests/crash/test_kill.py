@@ -18,7 +18,7 @@ from tests.conftest import install_plugin, write_dataset
 from tests.runs import run as run_models
 
 TREE_EXCEPTIONS = {"host.json"}
-KILLS = int(os.environ.get("RFBENCH_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("RFBENCH_TEST_KILLS", "5"))
 
 
 def start(data: Path, out: Path, site: Path, workers: int) -> Started:
