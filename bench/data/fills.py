@@ -123,7 +123,8 @@ def _is_apart(pixels: np.ndarray, value: float, share: float) -> bool:
     ends = (np.iinfo if pixels.dtype.kind in "ui" else np.finfo)(pixels.dtype)
     is_end = pixels.dtype.itemsize > 1 and value in (float(ends.min), float(ends.max)) and value != 0
     known = is_end or any(abs(value - k) <= 1e-6 * abs(k) for k in _KNOWN)
-    return gap > spread * (0.5 if known else 3.0) and gap > 0 and (known or share >= 0.01)
+    # Of two values alone neither is far from "all others": a picture may have two.
+    return gap > spread * (0.5 if known else 3.0) and gap > 0 and (known or (share >= 0.01 and spread > 0))
 
 
 def _collars(image: Image, raster: Raster, told: set[float]) -> Iterator[Fill]:

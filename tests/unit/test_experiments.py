@@ -145,4 +145,4 @@ def test_a_plan_says_what_would_be_done(dataset: Path, tmp_path: Path) -> None:
     after = call("plan", *words, "--limit", 2)
     row = next(line for line in after.output.splitlines() if line.startswith("| bicubic"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
-    assert cells[:2] == ["2", "0"] and cells[5] == "0 s" and cells[6].endswith("MB")
+    assert cells[:2] == ["2", "0"] and cells[5] == "0 s" and cells[6].endswith(("MB", "GB"))

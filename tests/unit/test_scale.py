@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -264,7 +265,7 @@ def test_costs_are_remembered_and_shown(dataset: Path, tmp_path: Path, mine: str
     # Four images of each model, in both folders' records of the two sessions.
     assert {c.name: c.count for c in found.metrics} == {"psnr_rgb": 8, "crps": 8}
     shown = CliRunner().invoke(table, [str(tmp_path / "out"), "--cost"], standalone_mode=False)
-    assert "s an image" in shown.output and "psnr_rgb" in shown.output and " MB" in shown.output
+    assert "s an image" in shown.output and "psnr_rgb" in shown.output and re.search(" [MG]B", shown.output)
     lines = CliRunner().invoke(table, [str(tmp_path / "out"), "--cost", "--format", "csv"], standalone_mode=False)
     assert [line.split(",")[:3] for line in lines.output.splitlines()[1:3]] == [
         ["model", "bicubic", "2"], ["model", "mine", "2"],
