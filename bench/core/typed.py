@@ -131,7 +131,8 @@ def _said(path: str, found: Any, kind: Any, why: str, remedy: str) -> str:
         return f"{at}found {_shown(found)}, expected a text like {why.partition('matching regex ')[2]}; {remedy}"
     if why.startswith("Expected `"):
         names, _, rest = why.removeprefix("Expected `").partition("`")
-        words = " or ".join(_WORDS.get(name, name) for name in names.split(" | "))
+        kinds = names.split(" | ")
+        words = " or ".join(_WORDS.get(name, name) for name in kinds if name != "int" or "float" not in kinds)
         return f"{at}found {_shown(found)}, expected {words}{rest.partition(', got')[0]}; {remedy}"
     if why.startswith("found ") or isinstance(found, dict | list):  # said by the record itself, of its parts together
         return f"{at}{why}; {remedy}"

@@ -97,17 +97,23 @@ class Dataset(ABC):
         """A SHA-256 that changes with any byte of these records that can change a number."""
 
 
+Number = int | float
+
+
 class SideFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """A side as ``dataset.json`` writes it (``Side`` says what each field means)."""
+    """A side as ``dataset.json`` writes it (``Side`` says what each field means).
+
+    A whole number stays one: fingerprints tell 10000 from 10000.0.
+    """
 
     unit: str | None = None
     bands: str | None = None
-    scale: float | None = None
-    offset: float | None = None
-    gsd_m: float | None = None
+    scale: Number | None = None
+    offset: Number | None = None
+    gsd_m: Number | None = None
     normalisation: str | None = None
-    gamma: float | None = None
-    nodata: float | None = None
+    gamma: Number | None = None
+    nodata: Number | None = None
     sensor: str | None = None
 
 

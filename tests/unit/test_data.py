@@ -13,10 +13,11 @@ from bench.core.errors import RfbenchError
 from bench.core.image import Image, quantised
 from bench.data import bands, readers
 from bench.data.dataset import FolderDataset, Side, read_image
+from bench.data.embedded import SCENES
 from bench.data.layouts import import_layout
 from bench.data.make import write_geotiff, write_scenes
 from bench.data.normalise import Normalisation
-from tests.conftest import write_rows
+from tests.conftest import ROOT, write_rows
 
 
 def image(values: np.ndarray, unit: str = "reflectance", valid: np.ndarray | None = None) -> Image:
@@ -516,3 +517,10 @@ def test_a_file_that_cannot_be_read_is_named_by_the_fingerprint(dataset: Path, m
     found = FolderDataset(dataset)
     with pytest.raises(RfbenchError, match=r"lr/im0\.npy cannot be read \(Permission denied\); allow it"):
         found.fingerprint(found.records("test"))
+
+
+def test_the_embedded_scenes_have_the_fingerprint_of_published_tables() -> None:
+    """However a manifest is read: a number of it that becomes another type would make other data of the same files."""
+    scenes = SCENES()
+    shown = scenes.fingerprint(scenes.records("test"))[:12]
+    assert f"24 images, fingerprint {shown};" in (ROOT / "results" / "embedded" / "table.md").read_text()
