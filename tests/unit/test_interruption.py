@@ -8,9 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
@@ -83,62 +82,52 @@ WORKS = {
 }
 
 
+@pytest.fixture(params=WORKS)
+def command(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    script = tmp_path / "command.py"
+    work = textwrap.indent(textwrap.dedent(WORKS[request.param]), "    ")
+    body = AROUND.format(work=work).replace(
+        "command_line.main()", 'if __name__ == "__main__":\n    command_line.main()'
+    )
+    script.write_text(body)
+    started = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert started.stdout is not None and started.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    yield started
+    if started.poll() is None:
+        started.kill()
+    started.communicate()
+
+
 @pytest.mark.parametrize(
     "signals",
     [[(signal.SIGINT, 0.0)], [(signal.SIGINT, 0.0), (signal.SIGINT, 0.3)], [(signal.SIGINT, 0.05)] * 3,
      [(signal.SIGTERM, 0.0)], [(signal.SIGHUP, 0.0)]],
     ids=["once", "twice", "thrice", "term", "hup"],
 )  # fmt: skip
-def test_every_command_ends_soon_in_one_line_without_orphans(tmp_path: Path, signals: list[tuple[int, float]]) -> None:
-    """All works at the same time, since most of the test is waiting."""
-    with ThreadPoolExecutor(len(WORKS)) as pool:
-        ends = dict(zip(WORKS, pool.map(lambda work: ended(work, signals, tmp_path), WORKS), strict=True))
-    for work, end in ends.items():
-        assert end.seconds < 6.5, work  # five, and a machine that is busy
-        lines = [line for line in end.said.splitlines() if line.strip()]
-        assert "Traceback" not in end.said and "leaked" not in end.said, (work, end.said)
-        if work.startswith("is done"):
-            assert end.code == 0 and not lines, (work, end)
-        else:
-            assert end.code == 128 + signals[0][0], (work, end)
-            what = "interrupted" if signals[0][0] == signal.SIGINT else f"ended by {signal.Signals(signals[0][0]).name}"
-            assert lines == [f"error: {what}; no file was left half-written"], (work, end.said)
-        assert not end.orphans, work
-
-
-class End(NamedTuple):
-    seconds: float
-    said: str
-    code: int
-    orphans: list[psutil.Process]
-
-
-def ended(work: str, signals: list[tuple[int, float]], folder: Path) -> End:
-    """Start a command that does this, and send the signals, each after a pause in seconds."""
-    script = folder / f"{work}.py".replace(" ", "_")
-    body = AROUND.format(work=textwrap.indent(textwrap.dedent(WORKS[work]), "    "))
-    guard = 'if __name__ == "__main__":\n    command_line.main()'
-    script.write_text(body.replace("command_line.main()", guard))
-    command = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        assert command.stdout is not None and command.stdout.readline() == "ready\n"
-        time.sleep(0.2)
-        below = psutil.Process(command.pid).children(recursive=True)
-        began = time.monotonic()
-        for number, pause in signals:
-            time.sleep(pause)
-            if command.poll() is None:
-                os.killpg(command.pid, number)  # as a terminal does: all processes of the group get it
-        _, said = command.communicate(timeout=30)
-        seconds = time.monotonic() - began
-    finally:
+def test_every_command_ends_soon_in_one_line_without_orphans(
+    command: subprocess.Popen[str], signals: list[tuple[int, float]], request: pytest.FixtureRequest
+) -> None:
+    below = psutil.Process(command.pid).children(recursive=True)
+    began = time.monotonic()
+    for number, pause in signals:
+        time.sleep(pause)
         if command.poll() is None:
-            command.kill()
-        command.communicate()
+            os.killpg(command.pid, number)  # as a terminal does: all processes of the group get it
+    _, said = command.communicate(timeout=30)
+    assert time.monotonic() - began < 6.5  # five, and a machine that is busy
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert "Traceback" not in said and "leaked" not in said, said
+    if "is done" in request.node.name:
+        assert command.returncode == 0 and not lines
+    else:
+        assert command.returncode == 128 + signals[0][0]
+        what = "interrupted" if signals[0][0] == signal.SIGINT else f"ended by {signal.Signals(signals[0][0]).name}"
+        assert lines == [f"error: {what}; no file was left half-written"], said
     _, alive = psutil.wait_procs(below, timeout=5)
-    return End(seconds, said, command.returncode, alive)
+    assert not alive
 
 
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(tmp_path: Path) -> None:
