@@ -98,7 +98,7 @@ def command(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     yield started
     if started.poll() is None:
         started.kill()
-    started.communicate()
+    started.communicate(timeout=30)  # whatever still holds its streams is an orphan
 
 
 @pytest.mark.parametrize(
