@@ -82,7 +82,7 @@ def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
     def describe(name: str) -> tuple[str, ...]:
         metric = built(name, Setting(weights_dir=weights_dir))
         needs = " ".join(metric.needs) + (f" >={metric.min_side_px}px" if metric.min_side_px > 1 else "")
-        arrow = {"up": "higher", "down": "lower"}[metric.direction]
+        arrow = "neither" if metric.describes else {"up": "higher", "down": "lower"}[metric.direction]
         here = str(metric.missing() or "ready")
         return (
             name,

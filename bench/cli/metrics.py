@@ -107,7 +107,8 @@ def _range(about: dict[str, Any]) -> str:
         bounds = f"up to {high:.4g}"
     else:
         bounds = f"{low:.4g} to {high:.4g}"
-    texts = [bounds + unit, "higher is better" if about["direction"] == "up" else "lower is better"]
+    better = {"up": ["higher is better"], "down": ["lower is better"]}
+    texts = [bounds + unit, *better.get(about["direction"], ["neither more nor less is better by itself"])]
     if about["perfect"] is not None:
         texts.append(f"{about['perfect']:g} for an image that equals its reference")
     if about["symmetric"] is not None:

@@ -171,7 +171,7 @@ class Metric(ABC):
     unit : of the value (``dB``, ``degrees``), empty for a pure number.
     direction : ``up`` where more is better, ``down`` where less is.
     describes : whether it says what a prediction is like rather than how good it is, so that noise may raise or lower
-        it; ``direction`` is then the one in which papers read it.
+        it: no table ranks it, and no comparison calls either side better.
     group : the family under which tables show it.
     level : ``image`` (``value``) or ``set`` (``features`` and ``reduce``).
     display : whether it looks at the rounded display images; then ``q8`` is part of its identity.

@@ -122,7 +122,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class MetricRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What people need to know of a metric to read its numbers where the metric itself is not installed.
 
-    ``decimals`` are what is shown; None stands for four significant digits.
+    ``direction`` is ``up`` or ``down``, empty where neither is better: such a number is never ranked. ``decimals`` are
+    what is shown; None stands for four significant digits.
     """
 
     name: str

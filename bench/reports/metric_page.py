@@ -41,7 +41,7 @@ def metric_page(metric: Metric) -> dict[str, Any]:
         "identity": one_line(metric.identity(), 600),
         "unit": one_line(kind.unit, 40),
         "range": [low, high],
-        "direction": kind.direction,
+        "direction": "" if kind.describes else kind.direction,
         "perfect": kind.perfect,
         "symmetric": kind.symmetric,
         "group": kind.group,

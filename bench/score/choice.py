@@ -61,7 +61,7 @@ def described(metric: Metric) -> MetricRecord:
         identity=metric.identity(),
         title=metric.title,
         unit=metric.unit,
-        direction=metric.direction,
+        direction="" if metric.describes else metric.direction,
         group=metric.group,
         decimals=metric.decimals,
         package=metric.package,

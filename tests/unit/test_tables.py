@@ -22,6 +22,7 @@ from bench.core.typed import encode
 from bench.metrics.scorer import default_set
 from bench.records.folder import RunFolder
 from bench.records.types import FORMAT, Cell, Row, Software, Summary
+from bench.reports.compare.build import compare
 from bench.reports.document import Document, Grid, Section
 from bench.reports.numbers import decimals_of, shown
 from bench.reports.render import latex, markdown, terminal
@@ -29,6 +30,7 @@ from bench.reports.render.latex import Style, lost_letters
 from bench.reports.table.build import ABSENT, build_table, build_tables, protocol_label, ranks
 from bench.reports.table.shape import parts, shaped, together, transposed, without_empty
 from bench.reports.table.write import WRITERS, document_of, to_csv, to_json, to_latex, to_markdown
+from tests.runs import run
 from tests.scored_runs import KNOWN, PROTOCOL, described, started
 
 METRICS = default_set()
@@ -566,3 +568,16 @@ def test_two_ways_to_bring_a_model_to_the_grid_stand_in_one_table_and_say_so(tmp
     other = fake(tmp_path, "other", {"psnr_rgb": 21.0}, protocol={**protocol, "border_px": 4})
     with pytest.raises(NotComparable, match="border_px"):
         build_table([post, other])
+
+
+def test_a_number_that_only_describes_is_ranked_nowhere(tmp_path: Path) -> None:
+    """Neither more nor less of it is better: no arrow, no best row, no better model."""
+    names = ("psnr_rgb", "opensr_synthesis")
+    made = run(models=("nearest", "bicubic"), limit=6, workers=0, out=tmp_path, metrics=names)
+    table = build_table(made.folders, names)
+    psnr, synthesis = ([row.cells[j] for row in table.rows] for j in (0, 1))
+    assert [c.direction for c in table.columns] == ["up", ""]
+    assert {c.rank for c in psnr} == {"best", "second"} and {c.rank for c in synthesis} == {None}
+    (pair,) = compare(made.folders, names).pairs
+    assert pair.findings[1].better is None
+    assert pair.findings[1].p_holm is not None and pair.findings[1].p_holm < 0.1

@@ -159,8 +159,10 @@ def _adjusted(pairs: Sequence[Pair], alpha: float) -> tuple[list[Pair], int]:
     def judged(finding: Finding, p: float | None) -> Finding:
         if p is None or finding.paired.inference is None:
             return finding
-        ahead = (finding.paired.inference.value > 0) == (finding.column.direction == "up")
-        return dataclasses.replace(finding, p_holm=p, better=("a" if ahead else "b") if p < alpha else None)
+        direction = finding.column.direction  # where there is none, a difference makes neither of the two better
+        ahead = (finding.paired.inference.value > 0) == (direction == "up")
+        better = ("a" if ahead else "b") if direction and p < alpha else None
+        return dataclasses.replace(finding, p_holm=p, better=better)
 
     return [
         dataclasses.replace(p, findings=tuple(judged(f, adjusted.get((i, j))) for j, f in enumerate(p.findings)))

@@ -34,7 +34,8 @@ def _row(pair: Pair, finding: Finding) -> Row | None:
     if found.inference is None or found.a is None or found.b is None:
         return None
     inference = found.inference
-    better = {"a": pair.a, "b": pair.b, None: NOT_SEPARATED if inference.p is not None else ""}[finding.better]
+    neither = NOT_SEPARATED if finding.column.direction else "neither by itself"
+    better = {"a": pair.a, "b": pair.b, None: neither if inference.p is not None else ""}[finding.better]
     texts = [
         shown(found.a, decimals), shown(found.b, decimals), signed(inference.value, decimals),
         interval_text(finding.column, inference), p_text(inference.p), p_text(finding.p_holm), better,
@@ -65,7 +66,7 @@ def _remarks(pair: Pair, comparison: Comparison, everywhere: Sequence[str]) -> l
 def _not_separated(finding: Finding, comparison: Comparison) -> list[str]:
     """Why the data call neither better, where they were asked: too small a difference for them, or too many tests."""
     inference = finding.paired.inference
-    if finding.better is not None or inference is None or inference.p is None:
+    if finding.better is not None or not finding.column.direction or inference is None or inference.p is None:
         return []
     if inference.p < comparison.alpha:
         return [

@@ -276,7 +276,8 @@ def _ends(one: Series) -> tuple[float | None, float | None]:
 
 def _named(column: Column) -> str:
     unit = f" ({column.unit})" if column.unit else ""
-    return f"{column.title}{unit}, {'more' if column.direction == 'up' else 'less'} is better"
+    better = {"up": ", more is better", "down": ", less is better"}.get(column.direction, "")
+    return f"{column.title}{unit}{better}"
 
 
 def _left(labels: Sequence[str]) -> float:

@@ -183,7 +183,8 @@ def _decided(found: Sequence[_Judged]) -> Iterator[Verdict]:
         if verdict.status != "held" or verdict.difference is None or verdict.golden is None:
             yield verdict
             continue
-        worse = verdict.difference < 0 if verdict.column.direction == "up" else verdict.difference > 0
+        direction = verdict.column.direction
+        worse = not direction or (verdict.difference < 0 if direction == "up" else verdict.difference > 0)
         said: list[str] = []
         status: Status = verdict.status
         for j, rule in enumerate(one.rules):

@@ -144,7 +144,10 @@ def build_tables(
 
 
 def ranks(texts: Sequence[str], direction: str) -> list[Rank]:
-    """The rank of each shown text of a column; empty texts have none. Equal texts are equal."""
+    """The rank of each shown text of a column; empty texts have none, nor has a column without a direction. Equal texts
+    are equal."""
+    if not direction:
+        return [None] * len(texts)
     values = [float(t) if t else None for t in texts]
     present = [v for v in values if v is not None]
     distinct = sorted(set(present), reverse=direction == "up")

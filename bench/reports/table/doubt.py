@@ -108,6 +108,8 @@ def _bounded(cell: Cell, column: Column, inference: Inference | None) -> Cell:
 
 def _candidates(table: Table, j: int) -> list[int]:
     """The rows of a column that are ranked: those with the most images, where there are two at least."""
+    if not table.columns[j].direction:
+        return []
     most = max(row.cells[j].n for row in table.rows)
     found = [i for i, row in enumerate(table.rows) if row.cells[j].value is not None and row.cells[j].n == most]
     return found if len(found) > 1 else []

@@ -170,7 +170,7 @@ rfbench.prepare.push((index) => {
       const value = image.values[i]?.[j] ?? null;
       const why = index.reasons[image.why?.[`${i},${j}`]];
       const others = index.rows.map((_, k) => image.values[k]?.[j]).filter((v) => v !== null && v !== undefined).map((v) => Number(shown(v, m.decimals)));
-      const best = others.length > 1 && value !== null && Number(shown(value, m.decimals)) === (m.direction === "up" ? Math.max(...others) : Math.min(...others));
+      const best = m.direction && others.length > 1 && value !== null && Number(shown(value, m.decimals)) === (m.direction === "up" ? Math.max(...others) : Math.min(...others));
       return make("td", { class: `number${best ? " best" : ""}`, title: value === null ? why || "no number" : null }, make("span", { class: `value${value === null ? " none" : ""}` }, shown(value, m.decimals)));
     })));
     const heads = index.measures.map((m) => make("th", { scope: "col", class: "number", title: m.meaning || null }, named(m)));
