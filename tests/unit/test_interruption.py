@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,9 +97,9 @@ def command(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     assert started.stdout is not None and started.stdout.readline() == "ready\n"
     time.sleep(0.2)
     yield started
-    if started.poll() is None:
-        started.kill()
-    started.communicate(timeout=30)  # whatever still holds its streams is an orphan
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)  # with what a failed test left below it, which holds its streams
+    started.communicate(timeout=30)
 
 
 @pytest.mark.parametrize(
