@@ -13,41 +13,69 @@ import click
 
 from bench import __version__
 from bench.cli import interruption
+from bench.cli.help import Group, summary, write_section
 from bench.core.errors import RfbenchError, RfbenchWarning, one_line
 
 _OURS = Path(__file__).resolve().parents[1]
 
-# verb -> (module, help line): what --help shows must cost no import.
-_VERBS = {
-    "run": ("bench.cli.run", "Run models on a dataset under a protocol, score them, print the table."),
-    "plan": ("bench.cli.plan", "Say what a run would do: models, images, memory, time, disk, what is missing."),
-    "predict": ("bench.cli.predict", "Let models answer a dataset's images, and keep the answers."),
-    "score": ("bench.cli.score", "Score runs again, or images that another program made."),
-    "merge": ("bench.cli.merge", "Put the parts of runs together that were made with --shard."),
-    "runs": ("bench.cli.runs", "List run folders, and remove those that were set aside."),
-    "table": ("bench.cli.table", "Make a table of finished runs (Markdown, LaTeX, CSV, JSON)."),
-    "compare": ("bench.cli.compare", "Say whether one model is better than another, and how sure that is."),
-    "report": ("bench.cli.report", "Make a page to look at runs or a dataset: tables, sliders, maps; works offline."),
-    "gate": ("bench.cli.gate", "Hold a run against a golden one: a regression gate for CI."),
-    "cite": ("bench.cli.cite", "Say what a methods section needs of runs: identities, licences, BibTeX."),
-    "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets, and what each needs."),
-    "metrics": ("bench.cli.metrics", "Say what a metric is: definition, range, needs, references, traps."),
-    "weights": ("bench.cli.weights", "List, fetch and verify the pretrained files of metrics and models."),
-    "envs": ("bench.cli.envs", "List, build and remove the environments of models that need one of their own."),
-    "data": ("bench.cli.data", "Make the procedural scenes; turn folders of images into datasets."),
-    "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong with it."),
-    "export": ("bench.cli.export", "Write a run's predictions as PNG images."),
-    "check": ("bench.cli.check", "Hold a model, a metric or a dataset against what rfbench expects of it."),
-    "doctor": ("bench.cli.doctor", "Say what works here, what is missing, and the next step for each."),
-    "upscale": ("bench.cli.upscale", "Upscale a georeferenced image of any size with a registered model."),
-    "caption": ("bench.cli.caption", "Let a vision-language model caption a dataset's images, once."),
-    "captions": ("bench.cli.captions", "Check captions; say what they are worth to a model."),
-    "study": ("bench.cli.study", "Ask experts: plan, serve, close and report a study of captions and images."),
-    "plot": ("bench.cli.plot", "Draw figures of finished runs."),
+# Section -> verb -> (module, help line): what --help shows must cost no import. Each line fits 80 columns.
+_SECTIONS = {
+    "Start here": {
+        "run": ("bench.cli.run", "Run models on a dataset, score them, print the table."),
+        "ls": ("bench.cli.ls", "List models, metrics, protocols or datasets."),
+        "report": ("bench.cli.report", "Make a page to look at runs or a dataset, also offline."),
+        "doctor": ("bench.cli.doctor", "Say what works here, what is missing, and the next step."),
+    },
+    "Run and score": {
+        "plan": ("bench.cli.plan", "Say what a run would do, take and lack, without running it."),
+        "predict": ("bench.cli.predict", "Let models answer a dataset's images; keep the answers."),
+        "score": ("bench.cli.score", "Score runs again, or images that another program made."),
+        "merge": ("bench.cli.merge", "Put the parts of runs together that --shard made."),
+        "runs": ("bench.cli.runs", "List run folders; remove those that were set aside."),
+        "export": ("bench.cli.export", "Write a run's predictions as PNG images."),
+        "upscale": ("bench.cli.upscale", "Upscale one georeferenced image of any size."),
+    },
+    "Compare and report": {
+        "table": ("bench.cli.table", "Make a table of runs: text, Markdown, LaTeX, CSV, JSON."),
+        "compare": ("bench.cli.compare", "Say whether one model is better, and how sure that is."),
+        "gate": ("bench.cli.gate", "Hold a run against a golden one: a regression gate for CI."),
+        "plot": ("bench.cli.plot", "Draw figures of finished runs."),
+        "cite": ("bench.cli.cite", "Say what a methods section needs: identities, BibTeX."),
+    },
+    "Data": {
+        "data": ("bench.cli.data", "Turn folders of images into datasets; make synthetic ones."),
+        "validate": ("bench.cli.validate", "Read every file of a dataset and say what is wrong."),
+    },
+    "Models and metrics": {
+        "metrics": ("bench.cli.metrics", "Say what a metric is: definition, range, needs, traps."),
+        "check": ("bench.cli.check", "Hold a model, metric or dataset of yours against the rules."),
+        "weights": ("bench.cli.weights", "List, fetch and verify pretrained files."),
+        "envs": ("bench.cli.envs", "List, build, remove environments that some models need."),
+    },
+    "Studies and captions": {
+        "caption": ("bench.cli.caption", "Let a vision-language model caption images, once."),
+        "captions": ("bench.cli.captions", "Check captions; say what they are worth to a model."),
+        "study": ("bench.cli.study", "Ask experts: plan, serve, close and report a study."),
+    },
 }
+_VERBS = {verb: found for verbs in _SECTIONS.values() for verb, found in verbs.items()}
+_GREETING = """\
+rfbench runs super-resolution models on satellite images, scores them, and says
+which one is better.
+
+Five commands to begin with:
+
+  rfbench run --model bicubic --model lanczos   a first run, on scenes included
+  rfbench report runs --out page                look at its images in a browser
+  rfbench data import folder IMAGES my-data     a dataset of your own images
+  rfbench score --pred OUTPUTS --ref HR-IMAGES  score what another program made
+  rfbench compare runs                          is one better, and how surely?
+
+'rfbench --help' lists all commands; 'rfbench COMMAND --help' has examples.
+"""
 
 
-class _Verbs(click.Group):
+class _Verbs(Group):
     """Our verbs and those of plugins (entry points ``rfbench.commands``), loaded on demand."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -76,32 +104,51 @@ class _Verbs(click.Group):
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, line) for name, (_, line) in _VERBS.items()]
-        rows += [(name, self._help(context, name)) for name in self.list_commands(context) if name not in _VERBS]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        from bench.core import registry
+
+        sections = {title: [(n, line) for n, (_, line) in verbs.items()] for title, verbs in _SECTIONS.items()}
+        for name, point in registry.points("commands").items():
+            if name not in _VERBS:
+                package = point.value.partition(".")[0]
+                title = "RareFlow" if package == "rareflow" else f"From the package {one_line(package, 40)}"
+                sections.setdefault(title, []).append((name, self._help(context, name)))
+        width = max(len(name) for rows in sections.values() for name, _ in rows)
+        for title, rows in sections.items():
+            write_section(formatter, title, rows, width)
 
     def _help(self, context: click.Context, name: str) -> str:
         """A plugin command's own line; one that is broken must not take the others' help with it."""
         try:
             command = self.get_command(context, name)
-            return command.get_short_help_str(100) if command else "(plugin)"
+            return summary(command) if command else "(plugin)"
         except Exception as error:  # importing a plugin runs its code
             return f"(plugin, cannot be loaded: {one_line(error, 60)})"
 
 
 @click.group(
     cls=_Verbs,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="First steps:  rfbench run --model rareflow --model bicubic --model bicubic-affine --protocol paired",
+    epilog="""\b
+Examples:
+  rfbench run --model bicubic --model lanczos
+  rfbench run --help
+
+\b
+The shell completes names of models, metrics, protocols and datasets after
+  eval "$(_RFBENCH_COMPLETE=bash_source rfbench)"    # zsh_source in zsh
+""",
 )
 @click.version_option(__version__, prog_name="rfbench")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """rfbench: a reproducible benchmark of satellite-image super-resolution.
 
     Exit codes: 0 done; 1 some images failed, or a gate did not hold; 2 the input is wrong or something is missing;
     3 not comparable.
     """
+    if context.invoked_subcommand is None:
+        click.echo(_GREETING, nl=False)
 
 
 def main() -> None:

@@ -15,11 +15,12 @@ settle_threads()
 _EPILOG = """\b
 Examples:
   rfbench caption my-data --model models/my-vlm --name vlm
-  rfbench caption my-data --model https://host/v1:gpt-x --name gptx --mask outline --price 1.25,10
-  rfbench caption my-data --model http://localhost:8000/v1:my-vlm --source lr --name vlm-lr --at-once 8
+  rfbench caption my-data --model https://host/v1:gpt-x --name gptx \\
+      --mask outline --price 1.25,10
+  rfbench caption my-data --model http://localhost:8000/v1:my-vlm \\
+      --source lr --name vlm-lr --at-once 8
   rfbench run --model rareflow --data my-data --protocol paired:captions=vlm
 
-\b
 Exit codes: 0 frozen, or --limit reached; 1 some images have no answer yet (the same command goes on); 2 wrong input.
 """
 

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import click
 
+from bench.cli.help import Group
 
-@click.group("captions")
+_EPILOG = """\b
+Examples:
+  rfbench captions check my-data vlm
+  rfbench captions compare runs --metrics psnr_rgb,lpips_alex
+"""
+
+
+@click.group("captions", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Check captions that there are; say what they are worth to a model."""
 
 
-@command.command("check")
+@command.command("check", epilog=_EPILOG)
 @click.argument("data", metavar="DATA")
 @click.argument("name", default="dataset", metavar="[NAME]")
 @click.option("--split", default="test", show_default=True)
@@ -45,7 +53,7 @@ def check(data: str, name: str, split: str, skip: tuple[str, ...], tokenizers: P
     return 1 if broken else 0
 
 
-@command.command("compare")
+@command.command("compare", epilog=_EPILOG)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--against", metavar="VARIANT", help="dataset, shuffled, none or a NAME.  [default: none, else the first]"

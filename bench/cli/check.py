@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.help import Group
+
 if TYPE_CHECKING:
     from bench.check import Line, Report
 
@@ -19,14 +21,13 @@ Examples:
   rfbench check metric lpips_alex --weights-dir DIR
   rfbench check dataset my-data --split train --limit 20
 
-\b
 Exit codes: 0 all held; 1 a check failed; 2 an unknown name, or something that the part needs is missing.
 """
 _json = click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 _device = click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where it runs.")
 
 
-@click.group("check", epilog=_EPILOG)
+@click.group("check", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Hold a model, a metric or a dataset (ours or a plugin's) against what rfbench expects of it.
 
@@ -35,7 +36,7 @@ def command() -> None:
     """
 
 
-@command.command("model", short_help="Sizes, tiles, draws, batches, seeds, ... of a model.", epilog=_EPILOG)
+@command.command("model", short_help="A model: sizes, tiles, draws, batches, seeds.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME[:KEY=VALUE,...]")
 @_device
 @click.option("--against-upstream", is_flag=True, help="Hold a system against its authors' own code on three images.")
@@ -79,7 +80,7 @@ def model(
     return _report(lambda tell: check_model(name, device=device, tell=tell), as_json)
 
 
-@command.command("metric", short_help="Identity, direction, order, sizes, ... of a metric.", epilog=_EPILOG)
+@command.command("metric", short_help="A metric: identity, direction, order, sizes.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME")
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
 @click.option("--exact-libraries", is_flag=True, help="As the library that defines it computes it.")
@@ -95,7 +96,7 @@ def metric(name: str, weights_dir: Path | None, exact_libraries: bool, device: s
     return _report(lambda tell: check_metric(name, setting, tell), as_json)
 
 
-@command.command("dataset", short_help="Rows, units, bands, values, ... of a dataset.", epilog=_EPILOG)
+@command.command("dataset", short_help="A dataset: rows, units, bands, values.", epilog=_EPILOG)
 @click.argument("name", metavar="NAME|DIR")
 @click.option("--split", default="test", show_default=True, help="Which of its images.")
 @click.option("--limit", type=int, metavar="N", help="Read only the first N images by id.")

@@ -13,7 +13,6 @@ Examples:
   rfbench compare results-of-today --against bicubic --metrics psnr_rgb,de00
   rfbench compare A B C --format json --out comparison.json
 
-\b
 Exit codes: 0 compared, whatever was found; 2 wrong input; 3 the runs cannot be paired.
 """
 

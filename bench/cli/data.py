@@ -8,15 +8,32 @@ from pathlib import Path
 
 import click
 
+from bench.cli.help import Group
+
 _Folder = click.Path(path_type=Path)
 
 
-@click.group("data")
+_EPILOG = """\b
+Examples:
+  rfbench data import folder PICTURES my-data
+  rfbench data scenes scenes --count 5000 --seed 7 --split train
+"""
+
+
+@click.group("data", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Make the procedural scenes; turn folders of images into datasets."""
 
 
-@command.command("scenes")
+_SCENES_EPILOG = """\b
+Examples:
+  rfbench data scenes scenes
+  rfbench data scenes scenes --count 5000 --seed 7 --split train
+  rfbench data scenes large --size 400 --factor 4
+"""
+
+
+@command.command("scenes", epilog=_SCENES_EPILOG)
 @click.argument("target", type=_Folder, metavar="DST")
 @click.option("--count", default=24, show_default=True, metavar="N", help="How many scenes.")
 @click.option(
@@ -73,8 +90,10 @@ def _of(option: str) -> str:
 
 _IMPORT_EPILOG = """\b
 Examples:
-  rfbench data import folder PICTURES my-data --unit reflectance --scale 10000 --bands "B G R NIR"
-  rfbench data import folder PAIRS my-data --lr 'unit=reflectance sensor=sentinel-2 offset=-1000' --hr unit=display
+  rfbench data import folder PICTURES my-data --unit reflectance \\
+      --scale 10000 --bands "B G R NIR"
+  rfbench data import folder PAIRS my-data --hr unit=display \\
+      --lr 'unit=reflectance sensor=sentinel-2 offset=-1000'
   rfbench data import csv MY-PAIRS my-data --offset -1000
   rfbench data import worldstrat WORLDSTRAT ws --dates clearest
   rfbench data import opensr-test opensr-test/100 opensr --reference raw

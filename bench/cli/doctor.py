@@ -12,7 +12,6 @@ Examples:
   rfbench doctor
   rfbench doctor --out /data/runs --weights-dir /data/weights --json
 
-\b
 Exit codes: 0 the embedded benchmark can run here; 1 something that it needs is broken.
 """
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.help import Group
+
 if TYPE_CHECKING:
     from bench.models.spec import ModelSpec
 
@@ -15,16 +17,15 @@ _EPILOG = """\b
 Examples:
   rfbench envs ls
   rfbench envs build samsr
-  rfbench envs build samsr --checkout /media/stick/SAMSR   (on a machine without network)
+  rfbench envs build samsr --checkout /media/stick/SAMSR   # without network
   rfbench envs rm samsr
   rfbench envs rm --unused
 
-\b
 All lie below $RFBENCH_ENVS, else ~/.cache/rfbench/envs.
 """
 
 
-@click.group("envs", epilog=_EPILOG)
+@click.group("envs", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """List, build and remove the environments of models that cannot live in rfbench's process.
 
@@ -33,7 +34,7 @@ def command() -> None:
     """
 
 
-@command.command("ls")
+@command.command("ls", epilog=_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with packages and paths.")
 def ls(as_json: bool) -> None:
     """List who needs an environment, and what of it is here.
@@ -102,7 +103,7 @@ def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@command.command("build")
+@command.command("build", epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="MODEL...")
 @click.option("--all", "every", is_flag=True, help="Of every registered model that needs one.")
 @click.option(
@@ -161,7 +162,7 @@ def _build(spec: ModelSpec, source: Path | None) -> None:
     click.echo(f"{spec.name}: environment {'made' if is_new else 'is here'}, {text}")
 
 
-@command.command("rm")
+@command.command("rm", epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[MODEL|ENVIRONMENT]...")
 @click.option("--unused", is_flag=True, help="Every environment that no registered model asks for.")
 def rm(names: tuple[str, ...], unused: bool) -> None:

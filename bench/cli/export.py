@@ -10,7 +10,8 @@ import click
 _EPILOG = """\b
 Examples:
   rfbench export results-of-today --out pictures --references
-  rfbench export runs/rareflow-tiny-paired-scenes-0123456789 --out means --estimate mean
+  rfbench export runs/rareflow-tiny-paired-scenes-0123456789 --out means \\
+      --estimate mean
 """
 
 

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  rfbench run --model bicubic --protocol paired --out today
+  rfbench run --model bicubic --out today
   rfbench gate today --against results/golden
-  rfbench gate today/bicubic --against results/golden/bicubic --rules rules.toml --junit gate.xml
-  rfbench gate today --against results/golden --report gate-report --before runs-of-main
-  rfbench gate today --against results/golden --update --reason "the kernel of bicubic is antialiased now"
+  rfbench gate today/bicubic --against results/golden/bicubic \\
+      --rules rules.toml --junit gate.xml
+  rfbench gate today --against results/golden --report gate-report \\
+      --before runs-of-main
+  rfbench gate today --against results/golden --update \\
+      --reason "the kernel of bicubic is antialiased now"
 
 \b
 A rules file (docs/gate.md):
@@ -30,7 +33,6 @@ A rules file (docs/gate.md):
   statistical = { alpha = 0.05, effect = 0.1 }
   sides = "one"                   # only worse is an alarm
 
-\b
 Exit codes: 0 held; 1 something moved further than its rule allows, or an image failed; 2 wrong input, or a number
 that the golden run has is missing; 3 other data, protocol or definition of a metric.
 """

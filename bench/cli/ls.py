@@ -11,7 +11,15 @@ import click
 Rows = list[tuple[str, ...]]
 
 
-@click.command("ls")
+_EPILOG = """\b
+Examples:
+  rfbench ls models
+  rfbench ls metrics
+  rfbench ls datasets --json
+"""
+
+
+@click.command("ls", epilog=_EPILOG)
 @click.argument("kind", type=click.Choice(["models", "metrics", "protocols", "datasets"]))
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where weights lie.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

@@ -14,7 +14,8 @@ settle_threads()
 
 _EPILOG = """\b
 Examples:
-  rfbench run --model seesr --data my-pairs --out results --shard 1/3     # and 2/3, 3/3, anywhere, in any order
+  rfbench run --model seesr --data my-pairs --out results --shard 1/2
+  rfbench run --model seesr --data my-pairs --out results --shard 2/2
   rfbench merge results
   rfbench table results
 """

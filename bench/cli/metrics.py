@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from bench.cli.help import Group
+
 _EPILOG = """\b
 Examples:
   rfbench metrics show ssim_rgb
@@ -23,12 +25,12 @@ weights or other parameters than are here.
 """
 
 
-@click.group("metrics", epilog=_EPILOG)
+@click.group("metrics", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Say what metrics are (ours, a plugin's or pyiqa's)."""
 
 
-@command.command("show", short_help="Definition, equation, range, needs, traps, ... of metrics.", epilog=_EPILOG)
+@command.command("show", short_help="Definition, equation, range, needs and traps of metrics.", epilog=_EPILOG)
 @click.argument("names", nargs=-1, required=True, metavar="NAME|IDENTITY...")
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: a list with an object for each.")

@@ -21,7 +21,8 @@ settle_threads()
 _EPILOG = """\b
 Examples:
   rfbench plan --config table1 --data my-pairs
-  rfbench plan --model seesr:dtype=float16 --model bicubic --data my-pairs --out results
+  rfbench plan --model seesr:dtype=float16 --model bicubic --data my-pairs \\
+      --out results
 """
 _NOTES = (
     "'to do' are images that are not predicted yet; disk is what their predictions take",

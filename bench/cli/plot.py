@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from bench.cli.help import Group
+
 _runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 _out = click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The figure, FILE.png or FILE.pdf."
@@ -18,12 +20,23 @@ _data = click.option(
 )
 
 
-@click.group("plot")
+_EPILOG = """\b
+Examples:
+  rfbench plot panel runs --out panel.png --ids scene-003,scene-007
+  rfbench plot distributions runs --out strips.pdf --metric de00
+  rfbench plot plane runs --out plane.pdf
+  rfbench plot scenes runs --out scenes.pdf
+  rfbench plot reliability runs --out reliability.pdf
+  rfbench plot error runs --out error.pdf
+"""
+
+
+@click.group("plot", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Draw figures of finished runs."""
 
 
-@command.command("panel")
+@command.command("panel", epilog=_EPILOG)
 @_runs
 @_out
 @click.option("--ids", metavar="A,B,...", help="Which images, in this order.  [default: the first four]")
@@ -45,7 +58,7 @@ def panel(
     return _saved(figures, figures.draw_panel(content), out)
 
 
-@command.command("reliability")
+@command.command("reliability", epilog=_EPILOG)
 @_runs
 @_out
 @_data
@@ -61,7 +74,7 @@ def reliability(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
     return _calibration("draw_reliability", runs, out, data)
 
 
-@command.command("error")
+@command.command("error", epilog=_EPILOG)
 @_runs
 @_out
 @_data
@@ -76,7 +89,7 @@ def error(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
     return _calibration("draw_error", runs, out, data)
 
 
-@command.command("plane")
+@command.command("plane", epilog=_EPILOG)
 @_runs
 @_out
 @click.option("--distortion", metavar="METRIC", default="psnr_rgb", show_default=True, help="Across.")
@@ -99,7 +112,7 @@ def plane(runs: tuple[Path, ...], out: Path, distortion: str, perception: str | 
     return _saved(figures, figures.draw_plane(found), out)
 
 
-@command.command("distributions")
+@command.command("distributions", epilog=_EPILOG)
 @_runs
 @_out
 @click.option("--metric", default="psnr_rgb", show_default=True, help="One that every image has a number of.")
@@ -116,7 +129,7 @@ def distributions(runs: tuple[Path, ...], out: Path, metric: str) -> int:
     return _saved(figures, figures.draw_distributions(found), out)
 
 
-@command.command("scenes")
+@command.command("scenes", epilog=_EPILOG)
 @_runs
 @_out
 @click.option("--metric", default="psnr_rgb", show_default=True, help="One that every image has a number of.")

@@ -18,7 +18,8 @@ Examples:
   rfbench predict --model rareflow --model bicubic --out today
   rfbench score today --metrics psnr_rgb,ssim_rgb
   rfbench predict --model seesr --data my-pairs --out results --shard 1/3
-  rfbench predict --model seesr:dtype=float16,draws=1 --model bicubic --batch-size auto
+  rfbench predict --model seesr:dtype=float16,draws=1 --model bicubic \\
+      --batch-size auto
 """
 
 

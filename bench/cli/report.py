@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   rfbench report runs/bicubic-* runs/rareflow-* --out report
-  rfbench report results-of-today --out report --against bicubic --max-images 50
+  rfbench report results-of-today --out report --against bicubic \\
+      --max-images 50
   rfbench report results-of-today --out report.html --single-file
   rfbench report results-of-today --out report --votes my-study
   rfbench report my-dataset --out look

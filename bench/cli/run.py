@@ -28,8 +28,9 @@ settle_threads()
 
 _EPILOG = """\b
 Examples:
-  rfbench run --model bicubic --model lanczos --protocol paired
-  rfbench run --model bicubic --protocol bicubic-4x --data my-dataset --out results-of-today
+  rfbench run --model bicubic --model lanczos
+  rfbench run --model bicubic --protocol bicubic-4x --data my-dataset \\
+      --out results-of-today
   rfbench run --model mymodel.py:MyModel --metrics psnr_rgb,ssim_rgb
   rfbench run --config table1 --data my-pairs --out table1
 """

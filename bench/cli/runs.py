@@ -7,13 +7,22 @@ from pathlib import Path
 
 import click
 
+from bench.cli.help import Group
 
-@click.group("runs")
+_EPILOG = """\b
+Examples:
+  rfbench runs ls
+  rfbench runs ls results-of-today results-of-may
+  rfbench runs prune --dry-run
+"""
+
+
+@click.group("runs", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Look after run folders: what lies there, and what another version of the code left behind."""
 
 
-@command.command("ls")
+@command.command("ls", epilog=_EPILOG)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
 def ls(folders: tuple[Path, ...]) -> None:
     """List the runs in DIR (runs/ unless given) with model, protocol, dataset, and how far each is."""
@@ -28,7 +37,7 @@ def ls(folders: tuple[Path, ...]) -> None:
         click.echo(one_line(f"{run.path}: {what}, {state}", 400))
 
 
-@command.command("prune")
+@command.command("prune", epilog=_EPILOG)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 def prune(folders: tuple[Path, ...], dry_run: bool) -> None:

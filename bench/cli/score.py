@@ -27,19 +27,22 @@ _EPILOG = """\b
 Examples:
   rfbench score runs/today/bicubic --metrics default,niqe_ref
   rfbench score --pred my-outputs --ref hr-images --out mine
-  rfbench score --pred my-outputs --ref hr-images --pred-name '{id}_x4_out' --metrics psnr_rgb,ssim_rgb --border-px 4
-  rfbench score --pred floats --ref twelve-bit --scale 1 --ref-scale 4095 --format json --save scores.json
-  rfbench score --pred my-outputs --data my-dataset --split test --protocol paired
-  rfbench score --pred geotiffs --data my-dataset --unit reflectance --bands 'R G B NIR' --format csv
+  rfbench score --pred my-outputs --ref hr-images --border-px 4 \\
+      --pred-name '{id}_x4_out' --metrics psnr_rgb,ssim_rgb
+  rfbench score --pred floats --ref twelve-bit --scale 1 --ref-scale 4095 \\
+      --format json --save scores.json
+  rfbench score --pred my-outputs --data my-dataset --protocol paired
+  rfbench score --pred geotiffs --data my-dataset --unit reflectance \\
+      --bands 'R G B NIR' --format csv
 
 \b
 The JSON of --pred (docs/score-json.md):
   {"format": 1,
-   "images": [{"id": "a", "scores": {"psnr_rgb": 28.1}, "reasons": {"nll": "..."}, "error": null, ...}],
+   "images": [{"id": "a", "scores": {"psnr_rgb": 28.1},
+               "reasons": {"nll": "..."}, "error": null, ...}],
    "summary": {"psnr_rgb": {"value": 28.1, "n": 1, "reason": null}, ...},
    "identities": {"psnr_rgb": "psnr_rgb|rgb|peak1|cap100|q8|r1", ...}, ...}
 
-\b
 Exit codes: 0 all scored; 1 some images failed (each is a row with its error); 2 wrong input, or nothing matched.
 """
 _OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_scale", "bands", "sensor", "unit",

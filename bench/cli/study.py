@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.help import Group
+
 if TYPE_CHECKING:
     from bench.study.plan import Plan
     from bench.study.store import Store
@@ -15,7 +17,19 @@ if TYPE_CHECKING:
 _Study = click.Path(path_type=Path)
 
 
-@click.group("study")
+_EPILOG = """\b
+Examples:
+  rfbench study create my-study runs --reviewers 5 --feature slump
+  rfbench study serve my-study --public https://study.example.org
+  rfbench study status my-study --links https://study.example.org
+  rfbench study forget my-study reviewer-2
+  rfbench study close my-study
+  rfbench study export my-study --out answers
+  rfbench study report my-study runs --figure shares.pdf
+"""
+
+
+@click.group("study", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """Ask people: is the caption valid, is the answer clearer than the LR, on a par with the HR? docs/study.md."""
 
@@ -32,7 +46,7 @@ def _pair(context: click.Context, option: click.Parameter, text: str) -> tuple[f
         ) from None
 
 
-@command.command("create")
+@command.command("create", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--design", default="blind", show_default=True, type=click.Choice(["blind", "paper"]),
@@ -92,7 +106,7 @@ def create(
     return 0
 
 
-@command.command("serve")
+@command.command("serve", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8019, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
@@ -109,7 +123,7 @@ def serve(study: Path, host: str, port: int, public: str | None) -> int:
     return 0
 
 
-@command.command("status")
+@command.command("status", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 @click.option("--links", metavar="URL", help="Also print each reviewer's invitation under this address.")
 @click.option(
@@ -144,7 +158,7 @@ def status(study: Path, links: str | None, backup: Path | None) -> int:
     return 0
 
 
-@command.command("close")
+@command.command("close", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 def close(study: Path) -> int:
     """End a study: no answer is taken any more, and its key may be read. There is no way back."""
@@ -163,7 +177,7 @@ def close(study: Path) -> int:
     return 0
 
 
-@command.command("forget")
+@command.command("forget", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 @click.argument("reviewer", metavar="REVIEWER")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
@@ -185,7 +199,7 @@ def forget(study: Path, reviewer: str, yes: bool) -> int:
     return 0
 
 
-@command.command("export")
+@command.command("export", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Gets answers.csv and .parquet."
@@ -199,7 +213,7 @@ def export(study: Path, out: Path) -> int:
     return 0
 
 
-@command.command("report")
+@command.command("report", epilog=_EPILOG)
 @click.argument("study", metavar="STUDY", type=_Study)
 @click.argument("runs", nargs=-1, metavar="[RUN...]", type=click.Path(path_type=Path))
 @click.option("--format", "form", default="markdown", show_default=True,

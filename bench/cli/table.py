@@ -21,14 +21,15 @@ Examples:
   rfbench table results-of-today
   rfbench table runs/bicubic-* runs/lanczos-* --format latex --out table.tex
   rfbench table runs --metrics psnr_rgb,lpips_alex --format json
-  rfbench table runs --ci --format latex --width 516 --caption "Ours and others" --label ours --notes short
+  rfbench table runs --ci --format latex --width 516 --notes short \\
+      --caption "Ours and others" --label ours
   rfbench table sentinel/* worldstrat/* --together
   rfbench table runs --by scene --metrics psnr_rgb
   rfbench table runs --by regions.csv:region
-  rfbench table runs --against paper
-  rfbench table runs --against opensr-test
   rfbench table runs --cost
-  rfbench table runs --against paper --same data="the authors' archive of 3 May" --same normalisation="their letter"
+  rfbench table runs --against opensr-test
+  rfbench table runs --against paper --same normalisation="their letter" \\
+      --same data="the authors' archive of 3 May"
 """
 
 

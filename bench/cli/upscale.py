@@ -15,8 +15,10 @@ _UPSCALE_EPILOG = """\b
 Examples:
   rfbench upscale s2.tif s2_2m.tif --caption "a thaw slump above a river"
   rfbench upscale s2.tif s2_2m.tif --uncertainty --draws 8
-  rfbench upscale s2.tif s2_2m.tif --model bicubic --output reflectance --bands "B02 B03 B04 B08" --offset -1000
-  gdalbuildvrt -separate s2.vrt B02.jp2 B03.jp2 B04.jp2; rfbench upscale s2.vrt s2_2m.tif --bands "B G R"
+  rfbench upscale s2.tif s2_2m.tif --model bicubic --output reflectance \\
+      --bands "B02 B03 B04 B08" --offset -1000
+  gdalbuildvrt -separate s2.vrt B02.jp2 B03.jp2 B04.jp2
+  rfbench upscale s2.vrt s2_2m.tif --bands "B G R"
 
 \b
 The same from Python:

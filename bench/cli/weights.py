@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.help import Group
+
 if TYPE_CHECKING:
     from bench.core.progress import Progress
     from bench.weights import WeightsFile
@@ -23,14 +25,14 @@ _EPILOG = """\b
 Examples:
   rfbench weights ls
   rfbench weights fetch --metrics default
-  rfbench weights fetch adcsr                                  (all that a model or a metric needs)
-  rfbench weights fetch alexnet-owt-7be5be79.pth --weights-dir /media/stick   (for a machine without network,
-  rfbench weights fetch --all --from /media/stick                              and there)
+  rfbench weights fetch adcsr          # all that a model or a metric needs
+  rfbench weights fetch --all --weights-dir /media/stick
+  rfbench weights fetch --all --from /media/stick        # without network
   rfbench weights verify
 """
 
 
-@click.group("weights", epilog=_EPILOG)
+@click.group("weights", cls=Group, epilog=_EPILOG)
 def command() -> None:
     """List, fetch and verify the pretrained files of metrics and models.
 
@@ -39,7 +41,7 @@ def command() -> None:
     """
 
 
-@command.command("ls")
+@command.command("ls", epilog=_EPILOG)
 @_FOLDER
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with hashes and sources.")
 def ls(weights_dir: Path | None, as_json: bool) -> None:
@@ -104,7 +106,7 @@ def _state(row: dict[str, Any]) -> str:
     return row["state"] if row["path"] is None else f"{row['state']} in {Path(row['path']).parent}"
 
 
-@command.command("fetch")
+@command.command("fetch", epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[FILE|MODEL[:OPTIONS]|METRIC]...")
 @click.option("--all", "every", is_flag=True, help="Every file of the list.")
 @click.option("--metrics", metavar="NAMES", help="What these metrics need; comma-separated, 'default' is understood.")
@@ -293,7 +295,7 @@ class _Bar:
             self._shown = done
 
 
-@command.command("verify")
+@command.command("verify", epilog=_EPILOG)
 @_FOLDER
 def verify(weights_dir: Path | None) -> int:
     """Hash every file that is here again, a line each; exit code 1 if any is wrong."""

@@ -23,7 +23,8 @@ _BANK_SEED = 5150  # neither the benchmark's nor the one that the embedded model
 _EPILOG = """\b
 Examples:
   rfbench ood --out ood
-  rfbench ood --checkpoint my-tiny --data my-pairs --bank my-pairs --bank-split train --out ood
+  rfbench ood --checkpoint my-tiny --data my-pairs --bank my-pairs \\
+      --bank-split train --out ood
 """
 
 

@@ -31,9 +31,9 @@ Examples:
   rfbench data scenes scenes --count 5000 --seed 7 --split train
   rfbench train --config tiny --data scenes --out my-tiny
   rfbench run --model rareflow:checkpoint=my-tiny --protocol paired
-  rfbench train --config sd3-medium --base stable-diffusion-3-medium --data my-pairs --out my-sd3
+  rfbench train --config sd3-medium --base stable-diffusion-3-medium \\
+      --data my-pairs --out my-sd3
 
-\b
 The same command goes on where a stop left it, and ends with the same weights (to the bit on a processor).
 """
 
@@ -101,10 +101,11 @@ def train(
 
 _ABLATE_EPILOG = """\b
 Examples:
-  rfbench ablate --prior my-tiny/prior --data scenes --out ablation --steps 200
-  rfbench ablate --prior my-tiny/prior --data scenes --out ablation --variants caption,caption-gate --format latex
+  rfbench ablate --prior my-tiny/prior --data scenes --out ablation \\
+      --steps 200
+  rfbench ablate --prior my-tiny/prior --data scenes --out ablation \\
+      --variants caption,caption-gate --format latex
 
-\b
 The same command goes on where a stop left it; what is finished is not made again.
 """
 
@@ -152,7 +153,7 @@ def ablate(
     row's distance from row 6: what it shows is more than chance where the interval leaves out 0.
 
     \b
-    1 from-scratch        control from random weights, no captions, no gates, loss of eq. 8
+    1 from-scratch        random weights, no captions, no gates, loss of eq. 8
     2 pretrained-control  as 1, with the pre-trained control
     3 caption             2 with captions
     4 caption-gate        3 with the gates of eq. 2-3
