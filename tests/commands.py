@@ -2,8 +2,8 @@
 
 Importing torch and its company takes seconds, and a suite gives hundreds of commands. So a process that has imported
 them, and has done nothing else, forks once for each command; the fork has its own folder, environment and streams, and
-runs ``python -m bench.cli`` from there. What a start itself does (its time, its encodings, its threads) is tested with
-a plain ``subprocess``.
+runs ``python -m bench.cli`` from there. The parent of a command's own processes is a fork of it too. What a start
+itself does (its time, its encodings, its threads) is tested with a plain ``subprocess``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import atexit
 import importlib
 import json
+import multiprocessing.forkserver
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -31,6 +33,7 @@ _HEAVY = (
     "PIL.Image", "bench.cli.run", "bench.score.run", "bench.reports.table.build",
 )  # fmt: skip
 _server: subprocess.Popen[str] | None = None
+_start_program = multiprocessing.util.spawnv_passfds
 
 
 class Started:
@@ -127,6 +130,7 @@ def _become(asked: dict[str, Any]) -> None:
         os.dup2(null, 0)
         for number, place in ((1, asked["out"]), (2, asked["err"])):
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        multiprocessing.util.spawnv_passfds = _fork_server  # type: ignore[assignment]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
         sys.argv = ["rfbench", *asked["words"]]
         seen = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
@@ -141,6 +145,25 @@ def _become(asked: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _fork_server(path: bytes, words: list[str], kept: list[int]) -> int:
+    """``multiprocessing``'s start of a program: its server of forks becomes a fork of this process, which is warm."""
+    if "forkserver" not in words[-1]:
+        return _start_program(path, words, kept)
+    if number := os.fork():
+        return number
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        first = 3
+        for handle in [*sorted(kept), os.sysconf("SC_OPEN_MAX")]:
+            os.closerange(first, handle)
+            first = handle + 1
+        multiprocessing.forkserver.main(*kept, preload=())
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import multiprocessing
 import os
 import platform
 import re
 import signal
+import sys
 from collections.abc import Iterator
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 _MARK = re.compile(r"([0-9]{1,10})-([0-9a-f]{6})")
@@ -68,6 +71,20 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def context(*modules: str) -> BaseContext:
+    """How processes that compute are started: as forks of one that has imported ``modules`` and has done nothing else.
+
+    The process that asks is never forked itself: its threads, locks and CUDA would not survive that. There is one such
+    parent in a command, with the modules of whoever asks first. Where a fork is no safe thing at all (macOS, Windows),
+    each process starts from nothing.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload([*modules])
+    return made
 
 
 def descendants(of: int) -> list[int]:

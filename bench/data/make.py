@@ -6,7 +6,6 @@ import contextlib
 import csv
 import functools
 import io
-import multiprocessing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from bench.core.errors import RfbenchError
 from bench.core.files import atomic_path, is_temporary, read_json, write_bytes, write_json
+from bench.core.process import context
 from bench.data import scenes
 from bench.data.dataset import FORMAT
 
@@ -59,8 +59,7 @@ def write_scenes(
     with contextlib.ExitStack() as stack:
         made: Iterable[tuple[dict[str, str], dict[str, Any]]] = map(make, names)
         if workers > 1:
-            spawn = multiprocessing.get_context("spawn")
-            made = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn)).map(make, names)
+            made = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context(__name__))).map(make, names)
         for row, sensor in made:
             rows.append(row)
             sensors[row["id"]] = sensor

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from bench.core import provenance
-from bench.core.process import shielded
+from bench.core.process import context, shielded
 from bench.executors.crew import Crew, Job, Key, Lost, Result
 
 AT_MOST = 4
@@ -33,13 +33,12 @@ class Processes(Crew[Key, Result]):
         self.size = count
         self._what = what
         self._waiting: dict[Future[Result], Key] = {}
-        # Spawned, not forked: a fork would inherit torch's thread pools, and CUDA does not survive one.
-        context = multiprocessing.get_context("spawn")
-        shares = context.SimpleQueue() if own else None
+        started = context("torch", __name__, job.build.__module__)
+        shares = started.SimpleQueue() if own else None
         for one in own:
             assert shares is not None
             shares.put(one)
-        self._pool = ProcessPoolExecutor(count, context, _begin, (job, shares))
+        self._pool = ProcessPoolExecutor(count, started, _begin, (dict(os.environ), job, shares))
 
     @property
     def waiting(self) -> list[Key]:
@@ -87,9 +86,11 @@ class _Here:
     is_built = False
 
 
-def _begin(job: Job, shares: Any) -> None:
+def _begin(environment: dict[str, str], job: Job, shares: Any) -> None:
     import signal
 
+    os.environ.clear()  # it may be that of an earlier moment, when the first process was started
+    os.environ.update(environment)
     one_thread()
     os.dup2(2, 1)  # the command's stdout is for its results, whatever a model, a metric or a library prints
     warnings.showwarning = _unheard

@@ -53,11 +53,11 @@ WORKS = {
     "has processes of a pool": """
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
-        from bench.core.process import shielded
+        from bench.core.process import context, shielded
         with shielded():
-            pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(2, context("time"))
             jobs = [pool.submit(time.sleep, 60) for _ in range(4)]
-            lock = multiprocessing.get_context("spawn").Lock()
+            lock = context("time").Lock()
         while len(multiprocessing.active_children()) < 2:
             time.sleep(0.05)
         print("ready", flush=True)

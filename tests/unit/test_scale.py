@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from bench.cli.table import command as table
 from bench.core import memory
 from bench.core.device import resolve_devices
 from bench.core.errors import RfbenchError
-from bench.executors.crew import Crew, Feeder, Lost, Units
+from bench.executors.crew import Crew, Feeder, Job, Lost, Units
+from bench.executors.processes import Processes
 from bench.models.call import Model
 from bench.predict.execute import predict
 from bench.records.folder import RunFolder
@@ -59,6 +61,14 @@ def mine(tmp_path: Path) -> str:
 
 def trees(out: Path) -> dict[str, dict[str, bytes]]:
     return {p.name: tree(p) for p in sorted(out.iterdir())}
+
+
+def test_a_process_knows_the_environment_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in ("first", "second"):
+        monkeypatch.setenv("RFBENCH_TEST_WORD", word)
+        with Processes[str, str](Job(os.getenv, ("RFBENCH_TEST_WORD",)), 1, "predicting") as crew:
+            crew.give("key", str)
+            assert dict(crew.take()) == {"key": word}
 
 
 def test_no_byte_depends_on_how_many_processes_predict(
