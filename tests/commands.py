@@ -9,6 +9,7 @@ itself does (its time, its encodings, its threads) is tested with a plain ``subp
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import multiprocessing.forkserver
@@ -105,6 +106,7 @@ def _serve() -> None:
     os.fsync = lambda handle: None  # type: ignore[assignment]  # as tests/conftest.py has it
     for name in _HEAVY:
         importlib.import_module(name)
+    gc.freeze()  # a fork that looks at what is here copies it
     for line in sys.stdin:
         asked = json.loads(line)
         if "poll" in asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import importlib
 import json
 import os
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Rooms of long files come first, so that no process is left alone with one of them at the end."""
     long = {"crash": 0, "contract": 1, "e2e": 2}
     items.sort(key=lambda item: long.get(item.path.parent.name, 3))
+
+
+def pytest_collection_finish() -> None:
+    """What torch and its company made at import lives as long as the process: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
