@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-
 import rfbench
+
 from tests.conftest import ROOT
 
 METRICS = ["psnr_rgb", "ssim_rgb", "fsim", "de00", "logspec_l1"]
@@ -13,7 +13,7 @@ METRICS = ["psnr_rgb", "ssim_rgb", "fsim", "de00", "logspec_l1"]
 
 @pytest.fixture(scope="module")
 def means() -> pd.DataFrame:
-    """The mean of each metric (a column) by model and estimate (``sample``, ``mean``), over the scenes of all models."""
+    """The mean of each metric by model and estimate (``sample``, ``mean``), over the scenes that all models have."""
     frame = rfbench.read_runs(str(ROOT / "results" / "golden")).to_frame()
     shared = frame.groupby("id")["model"].nunique() == 3
     assert shared.sum() >= 3
