@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
 
 _EPILOG = """\b
@@ -58,7 +59,12 @@ def check(data: str, name: str, split: str, skip: tuple[str, ...], tokenizers: P
 @click.option(
     "--against", metavar="VARIANT", help="dataset, shuffled, none or a NAME.  [default: none, else the first]"
 )
-@click.option("--metrics", metavar="NAMES", help="Comma-separated.  [default: every metric of the runs]")
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    shell_complete=complete.metrics_list,
+    help="Comma-separated.  [default: every metric of the runs]",
+)
 @click.option("--format", "form", default="markdown", show_default=True, type=click.Choice(["markdown", "json"]))
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
 def compare(runs: tuple[Path, ...], against: str | None, metrics: str | None, form: str, out: Path | None) -> int:

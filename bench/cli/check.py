@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def command() -> None:
 
 
 @command.command("model", short_help="A model: sizes, tiles, draws, batches, seeds.", epilog=_EPILOG)
-@click.argument("name", metavar="NAME[:KEY=VALUE,...]")
+@click.argument("name", metavar="NAME[:KEY=VALUE,...]", shell_complete=complete.model)
 @_device
 @click.option("--against-upstream", is_flag=True, help="Hold a system against its authors' own code on three images.")
 @click.option(
@@ -81,7 +82,7 @@ def model(
 
 
 @command.command("metric", short_help="A metric: identity, direction, order, sizes.", epilog=_EPILOG)
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete.metric)
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
 @click.option("--exact-libraries", is_flag=True, help="As the library that defines it computes it.")
 @_device
@@ -97,7 +98,7 @@ def metric(name: str, weights_dir: Path | None, exact_libraries: bool, device: s
 
 
 @command.command("dataset", short_help="A dataset: rows, units, bands, values.", epilog=_EPILOG)
-@click.argument("name", metavar="NAME|DIR")
+@click.argument("name", metavar="NAME|DIR", shell_complete=complete.dataset)
 @click.option("--split", default="test", show_default=True, help="Which of its images.")
 @click.option("--limit", type=int, metavar="N", help="Read only the first N images by id.")
 @_json

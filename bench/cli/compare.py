@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from bench.cli import complete
+
 _EPILOG = """\b
 Examples:
   rfbench compare runs/bicubic-* runs/rareflow-*
@@ -20,7 +22,12 @@ Exit codes: 0 compared, whatever was found; 2 wrong input; 3 the runs cannot be 
 @click.command("compare", epilog=_EPILOG)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--against", metavar="ROW", help="Compare the others with this row only.  [default: every pair]")
-@click.option("--metrics", metavar="NAMES", help="Comma-separated.  [default: every metric of the runs]")
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    shell_complete=complete.metrics_list,
+    help="Comma-separated.  [default: every metric of the runs]",
+)
 @click.option(
     "--alpha", default=0.05, show_default=True, metavar="P", help="What Holm's p must stay below to call one better."
 )

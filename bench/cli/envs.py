@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
+from bench.cli.listing import show, wide_option
 
 if TYPE_CHECKING:
     from bench.models.spec import ModelSpec
@@ -35,8 +37,9 @@ def command() -> None:
 
 
 @command.command("ls", epilog=_EPILOG)
+@wide_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with packages and paths.")
-def ls(as_json: bool) -> None:
+def ls(wide: bool, as_json: bool) -> None:
     """List who needs an environment, and what of it is here.
 
     Environments that no registered model asks for come last.
@@ -63,9 +66,7 @@ def ls(as_json: bool) -> None:
          megabytes(r["bytes"]) if r["bytes"] is not None else "-", r["checkout"] or "-", r["requirements"])
         for r in rows
     ]  # fmt: skip
-    widths = [max(len(line[i]) for line in [headings, *shown]) for i in range(len(headings))]
-    for line in [headings, *shown]:
-        click.echo("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    show(headings, shown, ("model", "environment", "state", "size", "checkout"), wide=wide)
     missing = [r["model"] for r in rows if r["model"] and (r["state"] != "built" or "missing" in (r["checkout"] or ""))]
     if missing:
         print(f"next: rfbench envs build {' '.join(missing)}", file=sys.stderr)
@@ -104,7 +105,7 @@ def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
 
 
 @command.command("build", epilog=_EPILOG)
-@click.argument("names", nargs=-1, metavar="MODEL...")
+@click.argument("names", nargs=-1, metavar="MODEL...", shell_complete=complete.model)
 @click.option("--all", "every", is_flag=True, help="Of every registered model that needs one.")
 @click.option(
     "--checkout",
@@ -163,7 +164,7 @@ def _build(spec: ModelSpec, source: Path | None) -> None:
 
 
 @command.command("rm", epilog=_EPILOG)
-@click.argument("names", nargs=-1, metavar="[MODEL|ENVIRONMENT]...")
+@click.argument("names", nargs=-1, metavar="[MODEL|ENVIRONMENT]...", shell_complete=complete.model)
 @click.option("--unused", is_flag=True, help="Every environment that no registered model asks for.")
 def rm(names: tuple[str, ...], unused: bool) -> None:
     """Remove environments and the models' checkouts.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from bench.cli import complete
+
 _EPILOG = """\b
 Examples:
   rfbench export results-of-today --out pictures --references
@@ -28,7 +30,12 @@ Examples:
     help="Draw 0, which image metrics score, or the mean of the draws.",
 )
 @click.option("--references", is_flag=True, help="Also write the LR and HR images, to DIR/lr and DIR/hr.")
-@click.option("--data", metavar="DIR|NAME", help="Where the dataset lies now.  [default: where the run found it]")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    shell_complete=complete.dataset,
+    help="Where the dataset lies now.  [default: where the run found it]",
+)
 def command(runs: tuple[Path, ...], out: Path, estimate: str, references: bool, data: str | None) -> int:
     """Write the predictions of runs as 8-bit RGB pictures. RUN is a run folder, or a folder of them.
 

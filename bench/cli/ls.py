@@ -8,13 +8,22 @@ from pathlib import Path
 
 import click
 
+from bench.cli.listing import show, wide_option
+
 Rows = list[tuple[str, ...]]
+# What fits a line of 80 columns; --wide shows all.
+_BRIEF = {
+    "models": ("model", "scale", "lacks", "what it is"),
+    "metrics": ("metric", "default", "better", "level", "lacks", "needs"),
+    "protocols": ("protocol", "what it is"),
+    "datasets": ("dataset", "licence", "what it is"),
+}
 
 
 _EPILOG = """\b
 Examples:
   rfbench ls models
-  rfbench ls metrics
+  rfbench ls metrics --wide
   rfbench ls datasets --json
 """
 
@@ -22,9 +31,13 @@ Examples:
 @click.command("ls", epilog=_EPILOG)
 @click.argument("kind", type=click.Choice(["models", "metrics", "protocols", "datasets"]))
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where weights lie.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(kind: str, weights_dir: Path | None, as_json: bool) -> None:
-    """List what is registered (ours and plugins'), what each needs, and what is missing here."""
+@wide_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with everything.")
+def command(kind: str, weights_dir: Path | None, wide: bool, as_json: bool) -> None:
+    """List what is registered (ours and plugins'), what each needs, and what is missing here.
+
+    Lines fit the terminal; --wide says also which files are missing and which command brings them.
+    """
     headings, rows = _LISTS[kind](weights_dir)
     if as_json:
         import json
@@ -33,9 +46,7 @@ def command(kind: str, weights_dir: Path | None, as_json: bool) -> None:
         records = [{k: v == "yes" if k == "default" else v for k, v in row.items()} for row in named]
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
         return
-    widths = [max(len(r[i]) for r in [headings, *rows]) for i in range(len(headings) - 1)]
-    for row in [headings, *rows]:
-        click.echo("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip())
+    show(headings, rows, _BRIEF[kind], wide=wide)
 
 
 def _each(kind: str, describe: Callable[[str], tuple[str, ...]], width: int) -> Rows:
@@ -48,21 +59,22 @@ def _each(kind: str, describe: Callable[[str], tuple[str, ...]], width: int) -> 
         try:
             rows.append(describe(name))
         except RfbenchError as error:
-            rows.append((name, *[""] * (width - 2), f"broken: {error}"))
+            rows.append((name, *[""] * (width - 3), "broken", f"broken: {error}"))
     return rows
 
 
 def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
     from bench.core import registry
-    from bench.models.ready import missing, next_step
+    from bench.models.ready import lacks, next_step
 
     def describe(name: str) -> tuple[str, ...]:
         spec = registry.load("models", name)
         scale = "any" if spec.scale_factors is None else " ".join(f"x{f}" for f in spec.scale_factors)
         bands = " ".join(spec.bands) if spec.bands else "all"
         draws = "draws" if spec.stochastic else "one image"
-        absent = missing(spec, weights_dir)
-        here = f"{'; '.join(absent)} ({next_step(spec)})" if absent else "ready"
+        absent = lacks(spec, weights_dir)
+        texts = [text for kind in absent.values() for text in kind]
+        here = f"{'; '.join(texts)} ({next_step(spec)})" if texts else "ready"
         return (
             name,
             scale,
@@ -72,10 +84,11 @@ def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
             spec.licence,
             spec.status,
             here,
+            ", ".join(absent) or "-",
             _options(spec.default_options, spec.summary),
         )
 
-    headings = ("model", "scale", "bands", "unit", "gives", "licence", "status", "here", "what it is")
+    headings = ("model", "scale", "bands", "unit", "gives", "licence", "status", "here", "lacks", "what it is")
     return headings, _each("models", describe, len(headings))
 
 
@@ -84,6 +97,8 @@ def _options(options: dict[str, str], summary: str) -> str:
 
 
 def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
+    from importlib.util import find_spec
+
     from bench.metrics.base import Setting
     from bench.metrics.scorer import built
 
@@ -91,7 +106,8 @@ def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
         metric = built(name, Setting(weights_dir=weights_dir))
         needs = " ".join(metric.needs) + (f" >={metric.min_side_px}px" if metric.min_side_px > 1 else "")
         arrow = "neither" if metric.describes else {"up": "higher", "down": "lower"}[metric.direction]
-        here = str(metric.missing() or "ready")
+        reason = metric.missing()
+        kind = "weights" if find_spec(metric.package) else "package"
         return (
             name,
             "yes" if metric.default is not None else "",
@@ -100,11 +116,12 @@ def _metrics(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
             metric.level,
             needs.strip(),
             metric.package,
-            here,
+            str(reason or "ready"),
+            kind if reason else "-",
             metric.identity(),
         )
 
-    headings = ("metric", "default", "group", "better", "level", "needs", "package", "here", "identity")
+    headings = ("metric", "default", "group", "better", "level", "needs", "package", "here", "lacks", "identity")
     rows = _each("metrics", describe, len(headings))
     print(
         "default: in the set that is used where none is named; pyiqa:NAME is any other metric of pyiqa", file=sys.stderr

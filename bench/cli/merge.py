@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bench.cli import complete
 from bench.cli.run import shown_path
 from bench.cli.shared import settle_threads
 
@@ -23,7 +24,12 @@ Examples:
 
 @click.command("merge", epilog=_EPILOG)
 @click.argument("places", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
-@click.option("--data", metavar="DIR|NAME", help="Where the dataset lies now.  [default: where the parts found it]")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    shell_complete=complete.dataset,
+    help="Where the dataset lies now.  [default: where the parts found it]",
+)
 @click.option("--keep", is_flag=True, help="Leave the parts where they are; by default they go when the run is whole.")
 def command(places: tuple[Path, ...], data: str | None, keep: bool) -> int:
     """Put the parts of runs together that were made with --shard I/N.

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
 
 _EPILOG = """\b
@@ -31,7 +32,7 @@ def command() -> None:
 
 
 @command.command("show", short_help="Definition, equation, range, needs and traps of metrics.", epilog=_EPILOG)
-@click.argument("names", nargs=-1, required=True, metavar="NAME|IDENTITY...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|IDENTITY...", shell_complete=complete.metric)
 @click.option("--weights-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where pretrained weights lie.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: a list with an object for each.")
 def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> None:

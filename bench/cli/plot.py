@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
 
 _runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
@@ -16,7 +17,10 @@ _out = click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The figure, FILE.png or FILE.pdf."
 )
 _data = click.option(
-    "--data", metavar="DIR|NAME", help="Where the dataset lies now.  [default: where the run found it]"
+    "--data",
+    metavar="DIR|NAME",
+    shell_complete=complete.dataset,
+    help="Where the dataset lies now.  [default: where the run found it]",
 )
 
 
@@ -92,9 +96,17 @@ def error(runs: tuple[Path, ...], out: Path, data: str | None) -> int:
 @command.command("plane", epilog=_EPILOG)
 @_runs
 @_out
-@click.option("--distortion", metavar="METRIC", default="psnr_rgb", show_default=True, help="Across.")
+@click.option(
+    "--distortion",
+    metavar="METRIC",
+    shell_complete=complete.metric,
+    default="psnr_rgb",
+    show_default=True,
+    help="Across.",
+)
 @click.option(
     "--perception",
+    shell_complete=complete.metric,
     metavar="METRIC",
     help="Upwards.  [default: the first of lpips_alex, dists, fid_tf, niqe, niqe_ref that was computed and does not "
     "rank nearest neighbour best]",
@@ -115,7 +127,13 @@ def plane(runs: tuple[Path, ...], out: Path, distortion: str, perception: str | 
 @command.command("distributions", epilog=_EPILOG)
 @_runs
 @_out
-@click.option("--metric", default="psnr_rgb", show_default=True, help="One that every image has a number of.")
+@click.option(
+    "--metric",
+    default="psnr_rgb",
+    shell_complete=complete.metric,
+    show_default=True,
+    help="One that every image has a number of.",
+)
 def distributions(runs: tuple[Path, ...], out: Path, metric: str) -> int:
     """One metric image by image: a strip for every row, with quartiles, median (line) and mean (diamond).
 
@@ -132,7 +150,13 @@ def distributions(runs: tuple[Path, ...], out: Path, metric: str) -> int:
 @command.command("scenes", epilog=_EPILOG)
 @_runs
 @_out
-@click.option("--metric", default="psnr_rgb", show_default=True, help="One that every image has a number of.")
+@click.option(
+    "--metric",
+    default="psnr_rgb",
+    shell_complete=complete.metric,
+    show_default=True,
+    help="One that every image has a number of.",
+)
 @click.option("--rows", metavar="A,B", help="Two rows of the table, such as rareflow-tiny@mean,bicubic.")
 def scenes(runs: tuple[Path, ...], out: Path, metric: str, rows: str | None) -> int:
     """Two rows scene by scene: the difference of a metric, with the 95 % interval of its mean.

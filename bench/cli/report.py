@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli import complete
+
 if TYPE_CHECKING:
     from bench.records.folder import RunFolder
     from bench.reports.html.content import Report
@@ -44,7 +46,12 @@ Examples:
     help="How many images can be looked at: of more, the worst, the best and evenly what lies between.",
 )
 @click.option("--single-file", is_flag=True, help="One file, --out FILE.html, of at most 40 MB.")
-@click.option("--data", metavar="DIR|NAME", help="Where the runs' dataset lies now.  [default: as found]")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    shell_complete=complete.dataset,
+    help="Where the runs' dataset lies now.  [default: as found]",
+)
 def command(
     what: tuple[Path, ...],
     out: Path,

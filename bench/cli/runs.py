@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bench.cli.help import Group
+from bench.cli.listing import show, wide_option
 
 _EPILOG = """\b
 Examples:
@@ -24,17 +25,26 @@ def command() -> None:
 
 @command.command("ls", epilog=_EPILOG)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
-def ls(folders: tuple[Path, ...]) -> None:
-    """List the runs in DIR (runs/ unless given) with model, protocol, dataset, and how far each is."""
-    from bench.core.errors import one_line
+@wide_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def ls(folders: tuple[Path, ...], wide: bool, as_json: bool) -> None:
+    """List the runs in DIR (runs/ unless given), and how far each is; --wide adds model, protocol and dataset."""
     from bench.records.run import find_runs
 
+    headings = ("run", "model", "protocol", "dataset", "images", "metrics", "state")
+    rows = []
     for run in find_runs(folders or (Path("runs"),)):
         plan, summary = run.record().plan, run.summary()
-        state = "unfinished" if summary is None else f"{len(summary.metrics)} metrics" + (
-            f", {len(summary.failed)} images failed" if summary.failed else "")  # fmt: skip
-        what = f"{plan.model.label}, {plan.protocol_name}, {plan.data.name} ({len(plan.data.ids)} images)"
-        click.echo(one_line(f"{run.path}: {what}, {state}", 400))
+        failed = len(summary.failed) if summary else 0
+        state = "unfinished" if summary is None else f"{failed} failed" if failed else "finished"
+        rows.append((str(run.path), plan.model.label, plan.protocol_name, plan.data.name, len(plan.data.ids),
+                     len(summary.metrics) if summary else 0, state))  # fmt: skip
+    if as_json:
+        import json
+
+        click.echo(json.dumps([dict(zip(headings, row, strict=True)) for row in rows], indent=1, ensure_ascii=False))
+        return
+    show(headings, [[*map(str, row)] for row in rows], ("run", "images", "metrics", "state"), wide=wide)
 
 
 @command.command("prune", epilog=_EPILOG)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from bench.cli import complete
 from bench.cli.shared import (
     device_option,
     exact_option,
@@ -60,12 +61,14 @@ _OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_sc
 @click.option("--ref", type=click.Path(path_type=Path), metavar="DIR", help="A folder of references of the same names.")
 @click.option(
     "--data",
+    shell_complete=complete.dataset,
     metavar="DIR|NAME",
     help="With --pred: a dataset, whose ids the images are named by. With runs: where their dataset lies now.",
 )
 @click.option("--split", help="With --pred and --data: which of the dataset's images.  [default: test]")
 @click.option(
     "--protocol",
+    shell_complete=complete.protocol,
     metavar="NAME[:KEY=VALUE,...]",
     help="With --pred and --data: grid, border, rounding, display.  [default: paired]",
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import complete
 from bench.core.reason import Reason
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def _names(context: click.Context, option: click.Parameter, text: str | None) ->
 
 metrics_option = click.option(
     "--metrics",
+    shell_complete=complete.metrics_list,
     metavar="NAMES",
     callback=_names,
     help="Comma-separated; 'default', 'all', families such as 'opensr', and pyiqa:NAME are understood.  "
@@ -82,16 +84,16 @@ def _batch_size(context: click.Context, option: click.Parameter, text: str) -> i
 
 _PREDICTING = (
     click.option(
-        "--model", "models", multiple=True, metavar="NAME[:KEY=VALUE,...]",
+        "--model", "models", multiple=True, shell_complete=complete.model, metavar="NAME[:KEY=VALUE,...]",
         help="A model; repeat for several. path/file.py:Class names a class of a file. Every model takes label=NAME, "
         "and dtype, draws and batch in place of the command's.",
     ),
     click.option(
-        "--protocol", default="paired", show_default=True, metavar="NAME[:KEY=VALUE,...]",
-        help="What is asked of the models.",
+        "--protocol", default="paired", show_default=True, shell_complete=complete.protocol,
+        metavar="NAME[:KEY=VALUE,...]", help="What is asked of the models.",
     ),
     click.option(
-        "--data", default="scenes", show_default=True, metavar="DIR|NAME",
+        "--data", default="scenes", show_default=True, shell_complete=complete.dataset, metavar="DIR|NAME",
         help="A dataset folder, or a registered dataset.",
     ),
     click.option("--split", default="test", show_default=True, help="Which of the dataset's images."),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import complete
+
 if TYPE_CHECKING:
     from bench.records.folder import RunFolder
     from bench.reports.document import Document
@@ -41,7 +43,12 @@ Examples:
     type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
     help="LaTeX needs booktabs; CSV and JSON hold full precision.  [default: text on a terminal, else markdown]",
 )
-@click.option("--metrics", metavar="NAMES", help="Comma-separated.  [default: every metric of the runs]")
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    shell_complete=complete.metrics_list,
+    help="Comma-separated.  [default: every metric of the runs]",
+)
 @click.option("--ci", is_flag=True, help="Add 95 % intervals of the means, with scenes as clusters.")
 @click.option(
     "--mark",
@@ -55,7 +62,12 @@ Examples:
     metavar="STRATUM",
     help="A part for each stratum: scene, date-gap, cover (of the mask), shift, fact:NAME, or FILE.csv:COLUMN.",
 )
-@click.option("--data", metavar="DIR|NAME", help="With --by: where the dataset lies now.  [default: as found]")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    shell_complete=complete.dataset,
+    help="With --by: where the dataset lies now.  [default: as found]",
+)
 @click.option(
     "--drop-empty/--keep-empty",
     default=None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bench.cli import complete
 from bench.cli.shared import settle_threads
 
 settle_threads()
@@ -31,7 +32,12 @@ The same from Python:
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.tif", type=click.Path(path_type=Path))
 @click.option(
-    "--model", default="rareflow", show_default=True, metavar="NAME[:KEY=VALUE,...]", help="A registered model."
+    "--model",
+    default="rareflow",
+    shell_complete=complete.model,
+    show_default=True,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="A registered model.",
 )
 @click.option("--scale", default=5.0, show_default=True, metavar="S", help="How many times finer, 1 to 16.")
 @click.option("--caption", default="", metavar="TEXT", help="What the image shows, for models that read it.")

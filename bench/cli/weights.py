@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
+from bench.cli.listing import show, wide_option
 
 if TYPE_CHECKING:
     from bench.core.progress import Progress
@@ -43,9 +45,10 @@ def command() -> None:
 
 @command.command("ls", epilog=_EPILOG)
 @_FOLDER
+@wide_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with hashes and sources.")
-def ls(weights_dir: Path | None, as_json: bool) -> None:
-    """List the files: size, licence, what needs each, and where it lies.
+def ls(weights_dir: Path | None, wide: bool, as_json: bool) -> None:
+    """List the files: size, what needs each, whether it is here; with --wide also licence and folder.
 
     'found' means that a file of the right name and size lies there; 'rfbench weights verify' looks at its bytes.
     """
@@ -58,11 +61,12 @@ def ls(weights_dir: Path | None, as_json: bool) -> None:
 
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    headings = ("file", "size", "here", "licence", "metrics", "models")
-    shown = [(r["file"], r["size"], _state(r), r["licence"], *(" ".join(r[k]) for k in headings[4:])) for r in rows]
-    widths = [max(len(line[i]) for line in [headings, *shown]) for i in range(len(headings))]
-    for line in [headings, *shown]:
-        click.echo("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    headings = ("file", "size", "state", "where", "licence", "needed by")
+    shown = [
+        (r["file"], r["size"], r["state"], _where(r), r["licence"], " ".join([*r["metrics"], *r["models"]]))
+        for r in rows
+    ]
+    show(headings, shown, ("file", "size", "state", "needed by"), wide=wide)
     missing = [r for r in rows if r["state"] != "found" and r["package"] is None]
     if missing:
         total = weights.megabytes(sum(r["bytes"] for r in missing))
@@ -100,17 +104,24 @@ def _right_size(entry: WeightsFile, path: Path) -> bool:
     return bool(known.sha256) and path.stat().st_size == known.bytes
 
 
-def _state(row: dict[str, Any]) -> str:
+def _where(row: dict[str, Any]) -> str:
     if row["state"] == "found" and row["package"] and row["package"] in Path(row["path"]).parts:
-        return f"in the package {row['package']}"
-    return row["state"] if row["path"] is None else f"{row['state']} in {Path(row['path']).parent}"
+        return f"the package {row['package']}"
+    return "-" if row["path"] is None else str(Path(row["path"]).parent)
 
 
 @command.command("fetch", epilog=_EPILOG)
-@click.argument("names", nargs=-1, metavar="[FILE|MODEL[:OPTIONS]|METRIC]...")
+@click.argument("names", nargs=-1, metavar="[FILE|MODEL[:OPTIONS]|METRIC]...", shell_complete=complete.model_or_metric)
 @click.option("--all", "every", is_flag=True, help="Every file of the list.")
-@click.option("--metrics", metavar="NAMES", help="What these metrics need; comma-separated, 'default' is understood.")
-@click.option("--models", metavar="NAMES", help="What these models need; comma-separated.")
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    shell_complete=complete.metrics_list,
+    help="What these metrics need; comma-separated, 'default' is understood.",
+)
+@click.option(
+    "--models", metavar="NAMES", shell_complete=complete.models_list, help="What these models need; comma-separated."
+)
 @click.option(
     "--from",
     "source",

@@ -11,7 +11,12 @@ from bench.models.spec import ModelSpec
 
 
 def missing(spec: ModelSpec, weights_dir: Path | None = None) -> list[str]:
-    """What a model lacks here, a short text each with the size of files; empty where nothing is missing.
+    """What a model lacks here, a short text each with the size of files; empty where nothing is missing."""
+    return [text for texts in lacks(spec, weights_dir).values() for text in texts]
+
+
+def lacks(spec: ModelSpec, weights_dir: Path | None = None) -> dict[str, list[str]]:
+    """What a model lacks here, by what it is: ``option``, ``package``, ``environment``, ``weights``.
 
     No file is hashed: one of the right name is taken for it.
     """
@@ -20,7 +25,13 @@ def missing(spec: ModelSpec, weights_dir: Path | None = None) -> list[str]:
         for entry in weights.of_model(spec.name, spec.weights).values()
         if not weights.places(entry, weights_dir)
     ]
-    return [*(f"the option {name}" for name in spec.needs_options), *lacking(spec.requires), *_guest(spec), *files]
+    found = {
+        "option": [f"the option {name}" for name in spec.needs_options],
+        "package": lacking(spec.requires),
+        "environment": _guest(spec),
+        "weights": files,
+    }
+    return {kind: texts for kind, texts in found.items() if texts}
 
 
 def _guest(spec: ModelSpec) -> list[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from bench.cli import cli
 from bench.cli.help import examples
+from bench.cli.listing import show
 
 Words = tuple[str, ...]
 
@@ -115,3 +120,63 @@ def test_commands_stand_in_sections() -> None:
         if line.startswith("  ") and not line.startswith("   ") and line.strip()
     ]
     assert sorted(rows) == sorted(" ".join(words) for words in COMMANDS if len(words) == 1)
+
+
+@pytest.mark.parametrize("words", [
+    ["ls", "models"], ["ls", "metrics"], ["ls", "protocols"], ["ls", "datasets"], ["weights", "ls"], ["envs", "ls"],
+], ids=" ".join)  # fmt: skip
+def test_lists_fit_80_columns(words: list[str]) -> None:
+    brief = CliRunner().invoke(cli, words, env={"COLUMNS": "80"})
+    assert brief.exit_code == 0, brief.output
+    lines = brief.stdout.splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 80
+    wide = CliRunner().invoke(cli, [*words, "--wide"], env={"COLUMNS": "80"}).stdout.splitlines()
+    assert [line.split()[0] for line in wide] == [line.split()[0] for line in lines]
+    named = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+    assert len(named) == len(lines) - 1
+
+
+def test_the_list_of_runs_fits_80_columns(tmp_path: Path) -> None:
+    run = Path(__file__).resolve().parents[2] / "results" / "golden" / "bicubic"
+    folder = tmp_path / ("a-long-name-" * 8)
+    shutil.copytree(run, folder / "bicubic")
+    done = CliRunner().invoke(cli, ["runs", "ls", str(folder)], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    heading, line = done.stdout.splitlines()
+    assert len(heading) <= 80 and len(line) <= 80 and line.split()[-3] == "24" and line.endswith("finished")
+    (found,) = json.loads(CliRunner().invoke(cli, ["runs", "ls", str(folder), "--json"]).stdout)
+    assert found["run"] == str(folder / "bicubic") and found["model"] == "bicubic" and found["images"] == 24
+    assert str(folder / "bicubic") in CliRunner().invoke(cli, ["runs", "ls", str(folder), "--wide"]).stdout
+
+
+def test_the_last_column_gives_way_first(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    show(("name", "a", "b"), [("first", "x" * 12, "y" * 50)], ("name", "a", "b"), wide=False)
+    assert capsys.readouterr().out.splitlines() == ["name   a             b", "first  xxxxxxxxxxxx  yyyyyy..."]
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        (["run", "--model"], "bi", ["bicubic", "bicubic-affine", "bilinear"]),
+        (["run", "--metrics"], "ssim_rgb,psnr_", ["ssim_rgb,psnr_rgb", "ssim_rgb,psnr_y"]),
+        (["run", "--protocol"], "p", ["paired"]),
+        (["run", "--data"], "sc", ["scenes"]),
+        (["predict", "--model"], "lan", ["lanczos"]),
+        (["metrics", "show"], "sam_", ["sam_refl", "sam_rgb"]),
+        (["weights", "fetch"], "lpips_a", ["lpips_alex"]),
+        (["check", "model"], "near", ["nearest"]),
+        (["upscale", "--model"], "rare", ["rareflow"]),
+        (["ls"], "mo", ["models"]),
+        ([], "gat", ["gate"]),
+    ],
+)
+def test_names_are_completed(words: list[str], incomplete: str, expected: list[str]) -> None:
+    shell = ShellComplete(cli, {}, "rfbench", "_RFBENCH_COMPLETE")
+    assert [item.value for item in shell.get_completions(words, incomplete)] == expected
+
+
+def test_where_no_name_begins_so_a_path_is_completed() -> None:
+    shell = ShellComplete(cli, {}, "rfbench", "_RFBENCH_COMPLETE")
+    assert [item.type for item in shell.get_completions(["run", "--data"], "./my")] == ["dir"]
+    assert [item.type for item in shell.get_completions(["run", "--model"], "my/mo")] == ["file"]
