@@ -31,7 +31,7 @@ OPENSR = ModelSpec(
     # which with few pixels is more than the checks of threads allow.
     check_options=RANDOM_TINY | {"steps": "2", "histogram": "no"},
     requires=(PACKAGE,),
-    extra="opensr",
+    extra="systems",
     upstream="https://github.com/ESAOpenSR/opensr-model",
     commit="8d27197bc7b36c8d0d5a6c03525a1630ab3091bc",
     licence="MIT",

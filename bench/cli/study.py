@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli import complete
 from bench.cli.help import Group
 
 if TYPE_CHECKING:
@@ -68,7 +69,12 @@ def _pair(context: click.Context, option: click.Parameter, text: str) -> tuple[f
 @click.option("--feature", default="slump", show_default=True, help="What reviewers map, in the parity question.")
 @click.option("--contact", default="", help="Whom to ask, and to ask for deletion: a line on the first page.")
 @click.option("--consent", type=click.Path(path_type=Path), metavar="FILE", help="The text of the first page.")
-@click.option("--data", metavar="DIR|NAME", help="Where the dataset lies now.  [default: where the runs found it]")
+@click.option(
+    "--data",
+    metavar="DIR|NAME",
+    shell_complete=complete.dataset,
+    help="Where the dataset lies now.  [default: where the runs found it]",
+)
 def create(
     study: Path, runs: tuple[Path, ...], design: str, reviewers: int, each: int, common: int, repeats: int,
     catches: int, between: int, ratings: int, images: int | None, margin: tuple[float, float], seed: int, title: str,
@@ -255,10 +261,6 @@ def _opened(study: Path) -> tuple[Plan, Store]:
 
 
 def _need_packages() -> None:
-    import importlib.util
+    from bench.core.extras import need
 
-    from bench.core.errors import Unavailable
-
-    missing = [name for name in ("flask", "waitress", "itsdangerous") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unavailable(f"serving a study needs {', '.join(missing)}; install with: pip install 'rfbench[study]'")
+    need("serving a study", "study", "flask", "waitress", "itsdangerous")

@@ -73,6 +73,7 @@ def train(
     from rareflow.config import load_config, with_changes
     from rareflow.errors import RareflowError
 
+    need_packages()
     set_up(device, threads)
     from rareflow.train.chips import some_of
     from rareflow.train.run import train as run_training
@@ -171,6 +172,7 @@ def ablate(
     from rareflow.config import load_config, with_changes
     from rareflow.errors import RareflowError
 
+    need_packages()
     set_up(device, threads)
     from rareflow.train.ablation import VARIANTS, start_config, train_variants
 
@@ -276,6 +278,13 @@ def _differences(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
                 cells.append("–")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", "Means over images, with the 95 % interval when scenes are drawn again."])
+
+
+def need_packages() -> None:
+    """Unavailable where the packages of training are missing, before anything is read."""
+    from bench.core.extras import need
+
+    need("training", "train", "accelerate", "tensorboard")
 
 
 def set_up(device: str, threads: int | None) -> None:

@@ -37,7 +37,7 @@ def installed() -> bool:
         return False
 
 
-needs_package = pytest.mark.skipif(not installed(), reason="needs opensr-model==1.0.8 (pip install 'rfbench[opensr]')")
+needs_package = pytest.mark.skipif(not installed(), reason="needs opensr-model==1.0.8 (pip install 'rfbench[systems]')")
 
 
 @pytest.fixture(scope="module")
