@@ -11,11 +11,13 @@ import numpy as np
 
 from bench.records.folder import RunFolder
 from bench.records.run import find_runs
-from tests.conftest import PLUGIN, install_plugin, installed, write_dataset, write_rows
+from tests.conftest import PLUGIN, PLUGIN_ENTRY_POINTS, install_plugin, installed, write_dataset, write_rows
 from tests.runs import run
 
 HOSTILE = "</script><script>pwned=1</script><img src=x onerror=pwned=1>\u2028'\"&{{7*7}}"
 """What ends a script, an attribute, a line of an old script, and begins a template."""
+METRIC = "mean_error<b>{{7*7}}</b>"
+"""A metric's name, which a plugin may choose and a received folder may hold."""
 MAPPED = """
 class Noisy(Noisy):
     def upscale(self, batch):
@@ -27,9 +29,10 @@ class Noisy(Noisy):
 
 @contextmanager
 def hostile_plugin(site: Path) -> Iterator[None]:
-    """The plugin of ``tests.conftest`` with a map, and a metric with a hostile title."""
-    code = PLUGIN.replace('title = "mean error"', f"title = {HOSTILE[:40]!r}") + MAPPED
-    with installed(install_plugin(site, code), "rfbench_example"):
+    """The plugin of ``tests.conftest`` with a map, and a metric with a hostile name and title."""
+    code = PLUGIN.replace('title = "mean error"', f"title = {HOSTILE[:40]!r}").replace('"mean_error"', repr(METRIC))
+    points = PLUGIN_ENTRY_POINTS.replace("mean_error =", f"{METRIC} =")
+    with installed(install_plugin(site, code + MAPPED, points), "rfbench_example"):
         yield
 
 
@@ -48,7 +51,7 @@ def report_runs(root: Path, count: int = 8) -> list[RunFolder]:
         row["id"] = f"im{i}" if i else f"im0 {HOSTILE}".replace("\u2028", " ")
     write_rows(data, rows)
     models = ("noisy:fail_on=im2,label=noisy <b>bold</b> {{7*7}}", "bicubic")
-    metrics = ("psnr_rgb", "mean_error", "nll", "opensr_improvement")
+    metrics = ("psnr_rgb", METRIC, "nll", "opensr_improvement")
     made = run(models=models, data=str(data), metrics=metrics, workers=0, out=root / "runs")
     assert sum(made.failed.values()) == 1
     return find_runs([root / "runs"])

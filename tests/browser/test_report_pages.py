@@ -20,7 +20,7 @@ from bench.cli.report import report_of_runs
 from bench.reports.html.dataset import dataset_report
 from bench.reports.html.write import write_file, write_folder
 from tests.chromium import WAIT_S, accessible, keep, needs_chromium, started
-from tests.reports import hostile_plugin, report_runs
+from tests.reports import METRIC, hostile_plugin, report_runs
 
 pytestmark = needs_chromium
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
@@ -234,7 +234,9 @@ def test_hostile_names_are_shown_as_they_are(place: Path, page: Page) -> None:
     page.run("document.querySelector('.card a').click()")
     page.until("return document.getElementById('image').dataset.shown?.startsWith('im0')")
     text = page.run("return document.getElementById('image').textContent")
-    assert "A slump </script>" in text and "{{7*7}}" in text and "<b>bold</b>" in text
+    assert "A slump </script>" in text and "<b>bold</b> {{7*7}}" in text
+    assert METRIC in page.run("return document.body.textContent")
+    assert page.run("return document.querySelectorAll('b').length + (window.pwned ?? 0)") == 0
     page.open(place / "report" / "index.html", "#/image?id=%3Cimg%20src%3Dx%20onerror%3Dpwned%3D1%3E&a=<b>&z=NaN&p=x")
     page.until("return !document.querySelector('#image .message').hidden")
 

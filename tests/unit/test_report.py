@@ -108,7 +108,8 @@ def test_what_has_no_picture_or_number_says_why(written: Path) -> None:
 
 def test_hostile_names_are_text(written: Path) -> None:
     page = (written / "index.html").read_text(encoding="utf-8")
-    assert "<b>bold" not in page and "&lt;b&gt;bold" in page and "49" not in re.findall(r"noisy [^:]*", page)[0]
+    assert "<b>" not in page and "mean_error&lt;b&gt;{{7*7}}" in page
+    assert "&lt;b&gt;bold" in page and "49" not in re.findall(r"noisy [^:]*", page)[0]
     for path in [*written.glob("images/*.js"), written / "page" / "index.js"]:
         text = path.read_bytes()
         assert b"<" not in text and b"\xe2\x80\xa8" not in text
