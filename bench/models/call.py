@@ -548,13 +548,14 @@ def _tile(batch: Batch, row: Span, column: Span) -> Batch:
 
 
 def _output_bands(arrays: dict[str, Array], bands: tuple[str, ...]) -> tuple[str, ...]:
-    """The bands of an answer: the input's where their number agrees, else RGB."""
+    """The bands of an answer: the input's where their number agrees, else R G B NIR of more, or RGB."""
     channels = next(iter(arrays.values())).shape[-1]
-    if channels == len(bands):
-        return bands
-    if channels == len(RGB):
-        return RGB
-    raise RfbenchError(f"the answer has {channels} channels, expected {len(bands)} ({' '.join(bands)}) or R G B")
+    choices = [bands, *([(*RGB, "NIR")] if {*RGB, "NIR"} < set(bands) else []), RGB]
+    for names in choices:
+        if channels == len(names):
+            return names
+    expected = " or ".join(f"{len(names)} ({' '.join(names)})" for names in dict.fromkeys(choices))
+    raise RfbenchError(f"the answer has {channels} channels, expected {expected}")
 
 
 def _factor(factors: tuple[int, ...], lr: tuple[int, int], target: tuple[int, int]) -> int:

@@ -68,7 +68,7 @@ def _section(spec: ModelSpec) -> Iterator[str]:
         )
     yield ""
     if spec.upstream:
-        yield f"- upstream: <{spec.upstream}> at `{spec.commit[:12]}`"
+        yield f"- upstream: <{spec.upstream}>" + (f" at `{spec.commit[:12]}`" if spec.commit else ", the package below")
     yield f"- licence: {spec.licence}" + (f"; {spec.allows}" if spec.allows else "")
     if spec.requires:
         yield f"- needs: {', '.join(f'`{r}`' for r in spec.requires)} (`pip install 'rfbench[{spec.extra}]'`)"
