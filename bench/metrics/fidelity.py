@@ -297,8 +297,8 @@ class Fsim(Metric):
     min_side_px = 8
     package = "torch"
     software = (TORCH,)
-    library = Library("pyiqa", PYIQA, 5e-5, "PolyForm Noncommercial (pyiqa)")
-    revision = 2
+    library = Library("pyiqa", PYIQA, 1e-6, "PolyForm Noncommercial (pyiqa)")
+    revision = 3
     parameters = ("luma", "pool256")
     summary = "Feature similarity of the luma"
     equation = (
@@ -371,13 +371,15 @@ def _bank(height: int, width: int, device: str) -> tuple[torch.Tensor, torch.Ten
     """The log-Gabor filters of a size, (orientations, scales, H, W) as an FFT has them, and what they make of noise.
 
     Wavelengths of 6, 12, 24 and 48 px, a bandwidth of 0.55, angular deviation pi / 4.8, and a low pass of cutoff 0.45
-    and order 15; frequencies of odd sides reach 0.5, as in Kovesi's code.
+    and order 15; frequencies of odd sides reach 0.5, as in Kovesi's code. Angles are counted from the rows' axis, as
+    pyiqa and piq do and MATLAB's code does not: a filter takes half of the plane, and of an even side's highest
+    frequency there is one half alone, so only it can tell.
     """
     import torch
 
     axes = (np.fft.ifftshift((np.arange(n) - n // 2) / (n if n % 2 == 0 else n - 1)) for n in (height, width))
     rows, columns = np.meshgrid(*axes, indexing="ij")
-    radius, theta = np.hypot(rows, columns), np.arctan2(-rows, columns)
+    radius, theta = np.hypot(rows, columns), np.arctan2(-columns, rows)
     low = 1.0 / (1.0 + (radius / 0.45) ** 30)
     radius[0, 0] = 1.0
     radial = [np.exp(-(np.log(radius * 6 * 2**s) ** 2) / (2 * math.log(0.55) ** 2)) * low for s in range(_SCALES)]

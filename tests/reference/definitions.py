@@ -51,7 +51,9 @@ DEFINITIONS = {
         "FSIM, eq. 22",
         "our kernel, luminance only, as pyiqa has it",
         "The paper's equation has no chroma, so this is FSIM; pyiqa's and piq's default is FSIMc (`fsimc`). The metric "
-        "of this name in image-similarity-measures is another one (0.33 where the authors' code says 0.69).",
+        "of this name in image-similarity-measures is another one (0.33 where the authors' code says 0.69). Angles are "
+        "counted from the rows' axis, as in pyiqa and piq; MATLAB's code counts from the columns', which of the highest "
+        "frequency of an even side takes the other half and moves FSIM by up to 6e-6.",
     ),
     "fsimc": Definition(
         "",
