@@ -42,6 +42,7 @@ class MetricFunction:
         draws: Any = None,
         quantise: int | None = 8,
         device: str = "cpu",
+        exact_libraries: bool = False,
     ) -> float:
         """The metric's number.
 
@@ -52,13 +53,14 @@ class MetricFunction:
         valid : bool (H, W), False where there is no data.
         draws : floats (K, H, W, 3), the draws of a distribution, for NLL, ECE and CRPS.
         quantise : 8 rounds both once to 8 bit, as protocols do; None keeps floats.
+        exact_libraries : by the library that defines the metric instead of our own kernel, where we have one.
 
         Raises
         ------
         RfbenchError
             Why there is no number: shapes, ranges, what the metric lacks.
         """
-        metric = self._kind(Setting(device, quantise=quantise))
+        metric = self._kind(Setting(device, quantise=quantise, exact=exact_libraries))
         if metric.level == "set":
             if np.ndim(pred) == 3:  # a set of one
                 pred, ref, draws = [pred], None if ref is None else [ref], None if draws is None else [draws]

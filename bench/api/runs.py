@@ -135,6 +135,7 @@ def run(
     data: str | Path = "scenes",
     *,
     metrics: Sequence[str] | None = None,
+    exact_libraries: bool = False,
     workers: int | None = None,
     strict: bool = False,
     out: str | Path | None = None,
@@ -151,6 +152,7 @@ def run(
     protocol : ``paired`` or ``bicubic-4x``, with options (``"paired:border_px=4"``).
     data : a dataset's folder or registered name.
     metrics : names; None stands for the columns of the paper's tables.
+    exact_libraries : metrics by the libraries that define them instead of our own kernels (``by:`` in the identity).
     options : further options of ``rfbench run``, with underscores: ``split``, ``limit``, ``draws``, ``seed``,
         ``batch_size``, ``device``, ``dtype``, ``allow_train``, ``fresh``.
 
@@ -178,7 +180,9 @@ def run(
     except TypeError as error:
         raise RfbenchError(f"rfbench.run: {error}; the options are those of 'rfbench run --help'") from None
     asked = tuple(metrics) if metrics is not None else None
-    scoring = execute.Request(asked, request.device, workers, strict, request.weights_dir)
+    scoring = execute.Request(
+        asked, request.device, workers, strict, request.weights_dir, exact_libraries=exact_libraries
+    )
     outcome = run_both(request, scoring, sys.argv)
     found = [_read_run(folder) for folder in outcome.folders]
     return Runs(found, metrics=outcome.names, left_out=outcome.left_out, failed=dict(outcome.failed))
@@ -190,6 +194,7 @@ def score(
     *,
     data: str | Path | None = None,
     metrics: Sequence[str] | None = None,
+    exact_libraries: bool = False,
     out: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -202,6 +207,7 @@ def score(
     ----------
     pred, ref : folders of images of the same names; or ``data``, a dataset whose ids the images are named by.
     metrics : names; None stands for the columns of the paper's tables.
+    exact_libraries : as of ``run``.
     out : keeps the images as a run, which ``read_run`` reads.
     options : further options of ``rfbench score --pred``, with underscores: ``scale``, ``bands``, ``border_px``, ...
 
@@ -220,20 +226,29 @@ def score(
     asked = tuple(metrics) if metrics is not None else None
     with tempfile.TemporaryDirectory(prefix="rfbench-") as place:
         folder = import_images(request, Path(out) if out is not None else Path(place) / "run", sys.argv)
-        outcome = execute.score(
-            [folder], execute.Request(asked, device, workers, weights_dir=_path(weights_dir)), sys.argv
+        scoring = execute.Request(
+            asked, device, workers, weights_dir=_path(weights_dir), exact_libraries=exact_libraries
         )
+        outcome = execute.score([folder], scoring, sys.argv)
         frame = folder.scores().query("estimate == 'sample'").set_index("id")
         columns = [c for name in outcome.names for c in (name, f"{name}:reason") if c in frame]
         return frame[[*columns, "error"]]
 
 
-def score_runs(runs: Runs, metrics: Sequence[str], *, device: str = "auto", workers: int | None = None) -> Runs:
+def score_runs(
+    runs: Runs,
+    metrics: Sequence[str],
+    *,
+    exact_libraries: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+) -> Runs:
     """Add metrics to finished runs, without any model; returns the runs as they are then."""
     from bench.score import execute
 
     folders = [run.folder for run in runs]
-    outcome = execute.score(folders, execute.Request(tuple(metrics), device, workers), sys.argv)
+    scoring = execute.Request(tuple(metrics), device, workers, exact_libraries=exact_libraries)
+    outcome = execute.score(folders, scoring, sys.argv)
     return Runs([_read_run(folder) for folder in folders], metrics=outcome.names)
 
 

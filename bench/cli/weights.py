@@ -26,7 +26,7 @@ _FOLDER = click.option(
 _EPILOG = """\b
 Examples:
   rfbench weights ls
-  rfbench weights fetch --metrics default
+  rfbench weights fetch --metrics default,modern         # as in 'rfbench run'
   rfbench weights fetch adcsr          # all that a model or a metric needs
   rfbench weights fetch --all --weights-dir /media/stick
   rfbench weights fetch --all --from /media/stick        # without network
@@ -111,13 +111,13 @@ def _where(row: dict[str, Any]) -> str:
 
 
 @command.command("fetch", epilog=_EPILOG)
-@click.argument("names", nargs=-1, metavar="[FILE|MODEL[:OPTIONS]|METRIC]...", shell_complete=complete.model_or_metric)
+@click.argument("names", nargs=-1, metavar="[FILE|MODEL[:OPTIONS]|METRICS]...", shell_complete=complete.model_or_metric)
 @click.option("--all", "every", is_flag=True, help="Every file of the list.")
 @click.option(
     "--metrics",
     metavar="NAMES",
     shell_complete=complete.metrics_list,
-    help="What these metrics need; comma-separated, 'default' is understood.",
+    help="What these metrics need; comma-separated, as in 'rfbench run'.",
 )
 @click.option(
     "--models", metavar="NAMES", shell_complete=complete.models_list, help="What these models need; comma-separated."
@@ -214,6 +214,7 @@ def _chosen(names: tuple[str, ...], every: bool, metrics: str | None, models: st
     from bench import weights
     from bench.core import registry
     from bench.core.errors import RfbenchError, unknown
+    from bench.metrics.scorer import are_metrics, groups
 
     if every and (names or metrics is not None or models is not None):
         raise RfbenchError("--all is every file of the list; leave the other names out")
@@ -224,20 +225,38 @@ def _chosen(names: tuple[str, ...], every: bool, metrics: str | None, models: st
             wanted.add(name)
         elif name.partition(":")[0] in registry.points("models"):
             wanted.update(_of_model(name))
-        elif name in registry.points("metrics"):
-            wanted.update(weights.files_of(metrics=[name]))
+        elif are_metrics(name):
+            wanted.update(_of_metrics([name]))
         else:
-            known = [*found, *registry.names("models"), *registry.names("metrics")]
+            known = [*found, *registry.names("models"), *registry.names("metrics"), *groups()]
             raise unknown("weights file, model or metric", name, known, hint="'rfbench weights ls' lists the files")
     if metrics is not None:
-        from bench.metrics.scorer import chosen
-
-        wanted.update(weights.files_of(metrics=chosen(_split(metrics, "--metrics"))))
+        wanted.update(_of_metrics(_split(metrics, "--metrics")))
     if models is not None:
         wanted.update(file for name in _split(models, "--models") for file in _of_model(name))
     if not (names or every or metrics is not None or models is not None):
         raise RfbenchError("nothing is named; give files, --metrics NAMES, --models NAMES or --all")
     return [entry for file, entry in found.items() if file in wanted]
+
+
+def _of_metrics(names: list[str]) -> list[str]:
+    """The listed files of some metrics and groups of them. A group may hold metrics whose files no list has: pyiqa's,
+    which are named beside; asked for by name they are an error, since nothing could be done."""
+    from bench.core.errors import RfbenchError, one_line
+    from bench.metrics.scorer import chosen, metric_class
+
+    every = chosen(names)
+    listed = [file for name in every if not name.startswith("pyiqa:") for file in metric_class(name).weights_files]
+    others = [name for name in every if name.startswith("pyiqa:")]
+    why = (
+        f"{one_line(', '.join(others), 200)}: the files of other pyiqa metrics are not on the list; a run names the "
+        "ones that it wants, and takes them from a weights folder or pyiqa's cache"
+    )
+    if set(others) & set(names):
+        raise RfbenchError(why)
+    if others:
+        print(f"not among these: {why}", file=sys.stderr)
+    return listed
 
 
 def _of_model(text: str) -> list[str]:

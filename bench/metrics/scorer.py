@@ -87,28 +87,41 @@ def families() -> dict[str, tuple[str, ...]]:
     return {family: tuple(name for _, name in sorted(of)) for family, of in found.items()}
 
 
+def groups() -> tuple[str, ...]:
+    """The words that stand for several metrics, ``task:SEGMENTER`` left out."""
+    return ("default", "all", "registered", *families())
+
+
+def are_metrics(name: str) -> bool:
+    """Whether ``--metrics`` takes a word: a metric, or several by one name."""
+    return (
+        name in groups()
+        or name.startswith(("pyiqa:", FAMILY))
+        or is_task(name)
+        or name.removesuffix(SUFFIX) in registry.points("metrics")
+    )
+
+
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
     """The metrics of ``--metrics``, in order and once each; ``default``, ``all``, ``registered`` (those of the default
     set after registration), families (``opensr``) and ``task:SEGMENTER`` are understood."""
     found: list[str] = []
     for name in names or ("default",):
+        if not are_metrics(name):
+            known = [*registry.points("metrics"), *groups()]
+            raise unknown("metric", name, known, hint="'rfbench ls metrics' lists them")
         if name == "default":
             found += default_set()
         elif name == "all":
             found += [*default_set(), *registry.names("metrics")]
         elif name == "registered":
             found += [n + SUFFIX for n in default_set() if can_register(metric_class(n))]
-        elif name.startswith("pyiqa:") or name.removesuffix(SUFFIX) in registry.points("metrics"):
-            found.append(name)
         elif name.startswith(FAMILY):
             found += task_names(name.removeprefix(FAMILY))
         elif is_task(name):
             found.append(metric_class(name).name)
-        elif name in families():
-            found += families()[name]
         else:
-            known = [*registry.points("metrics"), *families(), "default", "all", "registered"]
-            raise unknown("metric", name, known, hint="'rfbench ls metrics' lists them")
+            found += families().get(name, (name,))
     return tuple(dict.fromkeys(found))
 
 

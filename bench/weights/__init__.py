@@ -17,7 +17,6 @@ from bench.weights.listing import (
     WeightsFile,
     catalogue,
     entry_of,
-    files_of,
     listed,
     megabytes,
     of_model,
@@ -40,6 +39,6 @@ from bench.weights.search import (
 
 __all__ = [
     "ENVIRONMENT_VARIABLE", "RECORDED", "WHOLE_HASH", "Recorded", "Users", "WeightsFile", "catalogue", "entry_of",
-    "files_of", "find", "folders", "hash_of", "identified", "listed", "megabytes", "of_model", "pinned", "places",
-    "record", "recorded", "target", "users",
+    "find", "folders", "hash_of", "identified", "listed", "megabytes", "of_model", "pinned", "places", "record",
+    "recorded", "target", "users",
 ]  # fmt: skip

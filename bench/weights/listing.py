@@ -8,7 +8,7 @@ import json
 import re
 import urllib.parse
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,21 +178,6 @@ def entry_of(file: str) -> WeightsFile:
     if file not in listed():
         raise unknown("weights file", file, listed(), hint="'rfbench weights ls' lists them")
     return listed()[file]
-
-
-def files_of(*, metrics: Sequence[str] = (), models: Sequence[str] = ()) -> list[str]:
-    """The files that these registered metrics and models need, once each."""
-    needed: list[str] = []
-    for name in metrics:
-        if name.startswith("pyiqa:"):
-            raise RfbenchError(
-                f"{one_line(name, 60)}: the files of other pyiqa metrics are not on the list; a run names the ones "
-                "that it wants, and takes them from a weights folder or pyiqa's cache"
-            )
-        needed += registry.load("metrics", name).weights_files
-    for name in models:
-        needed += of_model(name, registry.load("models", name).weights)
-    return list(dict.fromkeys(needed))
 
 
 def megabytes(count: int) -> str:

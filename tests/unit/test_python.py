@@ -113,6 +113,17 @@ def test_arrays_are_refused_in_one_line() -> None:
         rfbench.metrics.psnr_rbg  # noqa: B018
 
 
+def test_numbers_by_the_libraries_that_define_them(tmp_path: Path) -> None:
+    """The choice is in the identity of the run's metric, and reaches the function of arrays."""
+    runs = rfbench.run("nearest", metrics=["psnr_rgb"], exact_libraries=True, limit=1, workers=0, out=tmp_path / "run")
+    ours = "psnr_rgb|rgb|peak1|cap100|q8|r2"
+    assert runs[0].metrics["psnr_rgb"].identity == "psnr_rgb|rgb|peak1|cap100|by:skimage|q8|r1"
+    assert rfbench.score_runs(runs, ["psnr_rgb"], workers=0)[0].metrics["psnr_rgb"].identity == ours
+    pred, ref = np.random.default_rng(0).random((2, 16, 16, 3))
+    numbers = [rfbench.metrics.psnr_rgb(pred, ref, exact_libraries=exact) for exact in (False, True)]
+    assert abs(numbers[0] - numbers[1]) < 1e-9
+
+
 def test_import_rfbench_costs_nothing() -> None:
     code = "import sys, rfbench; print(sorted({'torch', 'numpy', 'pandas'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
