@@ -13,6 +13,7 @@ import numpy as np
 
 from bench import weights
 from bench.check import Broken, Check, Line, Report, Skipped, described, examine, few
+from bench.check.extent import extent, has_extent
 from bench.check.pairs import (
     NOISE,
     Pair,
@@ -96,6 +97,7 @@ class _MetricChecks:
             Check("wrong input", self.wrong_input),
             Check("not finite", self.not_finite),
             Check("bounds", self.bounds),
+            *([Check("floor, ceiling", self.extent)] if self._has_extent else []),
         ]
 
     def _new(self, **changes: object) -> Metric:
@@ -300,6 +302,18 @@ class _MetricChecks:
                 "report it, with the versions that 'rfbench doctor' prints; --exact-libraries computes by the library",
             )
         return f"{abs(self.value - found):.1e} from {library.software.distribution}, allowed {library.tolerance:g}"
+
+    @property
+    def _has_extent(self) -> bool:
+        try:
+            return has_extent(metric_class(self.name))
+        except RfbenchError:
+            return False  # told by the first check
+
+    def extent(self) -> str:
+        """A number by a network of photographs means what it means beside these."""
+        found = [f"{'a reason' if v is None else f'{v:.4g}'} of {what}" for what, v in extent(self._new)]
+        return ", ".join(found)
 
     def device(self) -> str:
         """Kernels of a GPU sum in another order; single precision through tens of layers leaves four digits."""

@@ -300,8 +300,10 @@ class Metric(ABC):
         return "|".join([*parts, f"r{self.revision}"])
 
     def weights_hashes(self) -> tuple[str, ...]:
-        """The short hashes of its weights, as the identity has them."""
-        return tuple(weights.entry_of(f).short_hash for f in self.weights_files)
+        """The short hashes of its weights, as the identity has them: the listed ones; of a file whose publisher gives
+        none, the one that was recorded here."""
+        entries = [weights.entry_of(file) for file in self.weights_files]
+        return tuple(weights.identified(e, self.setting.weights_dir)[:8] or "unrecorded" for e in entries)
 
     def missing(self) -> Reason | None:
         """Why the metric cannot work here at all (a package, a weights file), found without importing anything."""

@@ -25,12 +25,19 @@ from bench.metrics.software import PYIQA
 
 SEED = 123
 MODERN = ("pyiqa:topiq_fr", "pyiqa:afine_fr", "pyiqa:musiq", "pyiqa:clipiqa+")
-"""What newer papers print, asked for by ``--metrics modern``: two with the reference, two without."""
+"""What newer papers print, asked for by ``--metrics modern`` with those of sets (``bench.metrics.modern``): two with
+the reference, two without."""
 _OF_SETS = ("FID", "InceptionScore")  # types of network that look at folders
+_COMPARED = (
+    "Where it is a network, it learned from photographs and from what people think of their faults; nobody judged "
+    "satellite images. It is held to the HR image, so it orders methods on one dataset, but its scale is that of "
+    "photographs: 'rfbench check metric' prints what HR images, noise and unrelated photographs get here."
+)
 _NO_REFERENCE = (
     "Made from what people think of photographs, or from photographs alone; nobody judged satellite images. It may "
     "order blur and artefacts, and takes haze, snow, shade and smooth ground for faults. It cannot say whether what is "
-    "seen is there. Use it beside a metric with reference, on the same images."
+    "seen is there. Use it beside a metric with reference, on the same images; 'rfbench check metric' prints what HR "
+    "images, noise and unrelated photographs get here."
 )
 
 
@@ -70,7 +77,7 @@ def pyiqa_metric(name: str) -> type[Metric]:
         "needs": needs,
         "parameters": (found["metric_mode"], f"opts:{digest(found['metric_opts'])[:8]}"),
         "summary": f"pyiqa's {name} ({'full' if compared else 'no'}-reference)",
-        "on_satellite": "" if compared else _NO_REFERENCE,
+        "on_satellite": _COMPARED if compared else _NO_REFERENCE,
         "pyiqa_name": name,
     }
     return type(f"Pyiqa_{name}", (_Pyiqa,), attributes)

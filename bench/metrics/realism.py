@@ -15,59 +15,31 @@ from bench import weights
 from bench.core.image import Array
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
 from bench.metrics.distances import frechet_distance, kernel_distance
+from bench.metrics.features import OfFeatures, both_sides
 from bench.metrics.networks import as_tensor, fill, inference, load_state, quietly, ready, replaced
-from bench.metrics.software import PYIQA, TORCH_FIDELITY
+from bench.metrics.software import PYIQA
 
 if TYPE_CHECKING:
     import torch
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_CACHE = "inception-v3-compat-2048"
-"""Key of an image's features in the cache of its ``Reference`` or ``Estimate``; FID and KID share them."""
 
 
-class _Inception(Metric):
+class _Inception(OfFeatures):
     """What FID and KID share: the 2048 pool features of torch-fidelity's InceptionV3.
 
-    Images enter as 8-bit RGB (rounded here where the protocol rounds otherwise), are brought to 299x299 bilinearly
-    as TensorFlow 1 did, without antialiasing, and scaled as (x - 128) / 128. Any input size works.
+    Images are brought to 299x299 bilinearly as TensorFlow 1 did, without antialiasing, and scaled as (x - 128) / 128.
+    Any input size works.
     """
 
     direction = "down"
-    group = "realism"
-    level = "set"
-    min_images = 2
-    package = "torch_fidelity"
-    software = (TORCH_FIDELITY,)
+    extractor = "inception-v3-compat-2048"
     weights_files = (INCEPTION_FILE,)
 
     def setup(self) -> None:
         """Build the network once for both metrics."""
         path = weights.find(INCEPTION_FILE, self.setting.weights_dir)
         self._network = _inception(path, self.setting)
-
-    def features(self, estimate: Estimate, reference: Reference, state: Any) -> Features:
-        """Both images' features. One extraction serves FID and KID, and one of the reference all models."""
-        assert reference.display is not None
-        return {
-            "prediction": self._shared(estimate.cache, estimate.display),
-            "reference": self._shared(reference.cache, reference.display),
-        }
-
-    def _shared(self, cache: dict[str, Any], display: Array) -> Array:
-        key = f"{INCEPTION_CACHE}@{self.setting.device}"
-        if key not in cache:
-            cache[key] = self._extract(display)
-        features: Array = cache[key]
-        return features
-
-    def _extract(self, display: Array) -> Array:
-        import torch
-
-        eight_bit = np.rint(np.clip(display, 0.0, 1.0) * 255.0).astype(np.uint8)
-        x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(eight_bit, 2, 0)[None])).to(self.setting.device)
-        with inference():
-            return self._network(x)[0][0].cpu().numpy().astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)
@@ -116,8 +88,7 @@ class FidTf(_Inception):
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The distance; ``details`` holds the number of images, without which it means nothing."""
-        prediction, reference = _Side(features, "prediction"), _Side(features, "reference")
-        return SetScore(frechet_distance(prediction, reference), details={"images": len(features)})
+        return SetScore(frechet_distance(*both_sides(features)), details={"images": len(features)})
 
 
 class KidTf(_Inception):
@@ -151,21 +122,7 @@ class KidTf(_Inception):
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The squared MMD of all images."""
-        prediction, reference = _Side(features, "prediction"), _Side(features, "reference")
-        return SetScore(kernel_distance(prediction, reference), details={"images": len(features)})
-
-
-class _Side(Sequence[np.ndarray]):
-    """The vectors of one side of a set, each read when it is asked for."""
-
-    def __init__(self, features: Sequence[Features], side: str) -> None:
-        self._features, self._side = features, side
-
-    def __len__(self) -> int:
-        return len(self._features)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self._features[i][self._side]
+        return SetScore(kernel_distance(*both_sides(features)), details={"images": len(features)})
 
 
 class ManiqaKoniq(Metric):

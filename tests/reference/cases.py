@@ -65,6 +65,7 @@ def cases() -> tuple[Case, ...]:
     from tests.reference import (
         cases_draws,
         cases_fidelity,
+        cases_modern,
         cases_networks,
         cases_opensr,
         cases_physics,
@@ -74,8 +75,8 @@ def cases() -> tuple[Case, ...]:
     )
 
     modules = (
-        cases_fidelity, cases_networks, cases_realism, cases_style, cases_physics, cases_opensr, cases_uncertainty,
-        cases_draws,
+        cases_fidelity, cases_networks, cases_realism, cases_modern, cases_style, cases_physics, cases_opensr,
+        cases_uncertainty, cases_draws,
     )  # fmt: skip
     found: list[Case] = [case for module in modules for case in module.CASES]
     assert len({c.name for c in found}) == len(found), "two cases of one name"

@@ -52,8 +52,8 @@ DEFINITIONS = {
         "our kernel, luminance only, as pyiqa has it",
         "The paper's equation has no chroma, so this is FSIM; pyiqa's and piq's default is FSIMc (`fsimc`). The metric "
         "of this name in image-similarity-measures is another one (0.33 where the authors' code says 0.69). Angles are "
-        "counted from the rows' axis, as in pyiqa and piq; MATLAB's code counts from the columns', which of the highest "
-        "frequency of an even side takes the other half and moves FSIM by up to 6e-6.",
+        "counted from the rows' axis, as in pyiqa and piq; MATLAB's code counts from the columns', which of the "
+        "highest frequency of an even side takes the other half and moves FSIM by up to 6e-6.",
     ),
     "fsimc": Definition(
         "",
@@ -85,6 +85,27 @@ DEFINITIONS = {
         "",
         "torch-fidelity's features; the estimate is ours",
         "All images at once instead of random subsets of 1000, so that no seed enters; not multiplied by 1000.",
+    ),
+    "fd_dinov2": Definition(
+        "",
+        "torch-fidelity's features of our DINOv2 network; the distance is `fid_tf`'s",
+        "torch-fidelity would fetch DINOv2's code and run it, so the network is ours, laid out as the released "
+        "weights. Its resize to 224 px is TensorFlow's; the paper's code resizes bicubically with antialiasing.",
+    ),
+    "cmmd": Definition(
+        "",
+        "torch-fidelity's features; the estimate is ours",
+        "The paper's unbiased estimate; its code computes the biased one, which is larger by some hundredths at 100 "
+        "images. The resize to 336 px is TensorFlow's, the code's bicubic.",
+    ),
+    "precision_dinov2": Definition(
+        "",
+        "the features of `fd_dinov2`; balls and counting are ours",
+        "Distances in double precision from differences, where torch-fidelity's come from products in the precision of "
+        "the features; the paper's own features are VGG16's.",
+    ),
+    "recall_dinov2": Definition(
+        "", "the features of `fd_dinov2`; balls and counting are ours", "As `precision_dinov2`."
     ),
     "niqe": Definition(
         "NIQE, eq. 24",

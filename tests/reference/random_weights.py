@@ -12,6 +12,7 @@ import contextlib
 import functools
 import shutil
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,10 @@ from tests.reference.pictures import need
 ALEXNET, VGG16 = "alexnet-owt-7be5be79.pth", "vgg16-397923af.pth"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 KONIQ, PIPAL = "ckpt_koniq10k.pt", "MANIQA_PIPAL-ae6d356b.pth"
+DINOV2, CLIP = "dinov2_vitl14_pretrain.pth", "ViT-L-14-336px.pt"
+TRANSFORMERS = (KONIQ, PIPAL, DINOV2, CLIP)
+WIDTH, DEPTH = 128, 2
+"""Of random DINOv2 and CLIP, whose sizes are read from their files: an eighth of the width, a twelfth of the blocks."""
 State = dict[str, Any]
 
 
@@ -58,8 +63,9 @@ def _listed(folder: Path, hashes: Mapping[str, str]) -> Iterator[Setting]:
 
 @functools.cache
 def state(file: str) -> State:
-    """The tensors of a random file, by name."""
-    return _random(_LAYOUTS[file](), zlib.crc32(file.encode()), 0.3 if file in (KONIQ, PIPAL) else 2.0)
+    """The tensors of a random file, by name; CLIP's fit into half precision, in which the released ones are stored."""
+    made = _random(_LAYOUTS[file](), zlib.crc32(file.encode()), 0.3 if file in TRANSFORMERS else 2.0)
+    return {name: tensor.half().float() for name, tensor in made.items()} if file == CLIP else made
 
 
 @functools.cache
@@ -68,8 +74,33 @@ def _written(file: str) -> str:
     path = _folder() / file
     import torch
 
-    torch.save(state(file), path)
+    if file == CLIP:
+        _save_archive(state(file), path)
+    else:
+        torch.save(state(file), path)
     return sha256(path)
+
+
+def _save_archive(tensors: State, path: Path) -> None:
+    """An archive of TorchScript with these tensors, as OpenAI distributes CLIP."""
+    import torch
+
+    class Node(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    root = Node()
+    for name, tensor in tensors.items():
+        *places, last = name.split(".")
+        node: torch.nn.Module = root
+        for place in places:
+            if place not in dict(node.named_children()):
+                node.add_module(place, Node())
+            node = dict(node.named_children())[place]
+        node.register_buffer(last, tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and what this file comes in
+        torch.jit.script(root).save(str(path))
 
 
 def _random(layout: State, seed: int, gain: float) -> State:
@@ -91,10 +122,12 @@ def _random(layout: State, seed: int, gain: float) -> State:
             made[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
         elif name.endswith("running_var"):
             made[name] = 1 + 0.2 * normal(tensor.shape).abs()
+        elif name.endswith(("pos_embed", "cls_token", "positional_embedding", "class_embedding")):
+            made[name] = 0.5 * normal(tensor.shape)
         elif tensor.ndim >= 2:
             made[name] = normal(tensor.shape) * (gain / tensor[0].numel()) ** 0.5
         else:
-            centre = 1.0 if name.endswith("weight") else 0.0
+            centre = 1.0 if name.endswith(("weight", "gamma")) else 0.0
             made[name] = centre + 0.1 * normal(tensor.shape)
     return made
 
@@ -175,10 +208,36 @@ def _maniqa() -> State:
     return {f"module.{name}": torch.as_tensor(tensor) for name, tensor in state.items()}
 
 
+def _dinov2() -> State:
+    import torch
+
+    from bench.metrics.dinov2 import DinoV2
+
+    with torch.device("meta"):
+        return dict(DinoV2(WIDTH, DEPTH).state_dict())
+
+
+def _clip() -> State:
+    """The image's part as torch-fidelity has it, and some of the text's, which the released file holds too."""
+    need("torch_fidelity")
+    import torch
+    from torch_fidelity.feature_extractor_clip import CLIPVisual
+
+    with torch.device("meta"):
+        found = dict(CLIPVisual(WIDTH // 2, 336, DEPTH, WIDTH, 14).state_dict())
+        found["text_projection"] = torch.empty(WIDTH // 2, WIDTH // 2)
+        found["transformer.resblocks.0.ln_1.weight"] = torch.empty(WIDTH // 2)
+        found["ln_final.weight"] = torch.empty(WIDTH // 2)
+        found["logit_scale"] = torch.empty(())
+    return found
+
+
 _LAYOUTS: dict[str, Callable[[], State]] = {
     ALEXNET: functools.partial(_trunk, "alexnet"),
     VGG16: functools.partial(_trunk, "vgg16"),
     INCEPTION: _inception,
     KONIQ: _maniqa,
     PIPAL: _maniqa,
+    DINOV2: _dinov2,
+    CLIP: _clip,
 }

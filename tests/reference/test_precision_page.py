@@ -43,6 +43,7 @@ def _words(text: str) -> str:
     """The page without what a machine or a version may change."""
     text = re.sub(r"(?ms)^Versions: .*?\n\n", "", text)
     text = re.sub(r"(?m)^(\| `.*) \| \d+ \| \d+ \|$", r"\1", text)
+    text = re.sub(r"(?m)^(    \w+_dinov2\|.*)\|w:\w+", r"\1", text)  # a hash is recorded where its file is
     return "\n".join(f"{row[1]}, {row[5]}{row[6]}" if (row := ROW.fullmatch(x)) else x for x in text.splitlines())
 
 

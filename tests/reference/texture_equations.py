@@ -94,8 +94,8 @@ def _lower_median(values: np.ndarray) -> float:
 
 
 def _frequencies(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Radius in cycles a pixel and angle from the rows' axis, as the libraries count it; zero frequency in the corner; odd
-    sides reach 0.5 as in Kovesi's code."""
+    """Radius in cycles a pixel and angle from the rows' axis, as the libraries count it; zero frequency in the corner;
+    odd sides reach 0.5 as in Kovesi's code."""
     axes = [np.fft.ifftshift((np.arange(n) - n // 2) / (n if n % 2 == 0 else n - 1)) for n in (height, width)]
     rows, columns = axes[0][:, None], axes[1][None, :]
     return np.hypot(rows, columns), np.arctan2(-columns, rows + 0 * columns)

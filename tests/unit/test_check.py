@@ -14,6 +14,8 @@ from bench.check.datasets import check_dataset
 from bench.check.metrics import check_metric
 from bench.check.models import check_model
 from bench.core.errors import RfbenchError
+from bench.metrics.base import Setting
+from bench.metrics.scorer import metric_class
 from tests.commands import rfbench
 from tests.conftest import install_plugin, installed, write_dataset, write_rows
 
@@ -422,3 +424,15 @@ def test_the_command_s_exit_codes_and_json(broken: Path) -> None:
     assert last == "dataset raising: 0 held, 1 failed, 1 skipped"
     done = rfbench("check", "metric", "fin", site=broken)
     assert done.returncode == 2 and "did you mean fine" in done.stderr and not done.stdout
+
+
+def test_a_metric_of_photographs_shows_its_floor_and_its_ceiling() -> None:
+    """NIQE likes HR scenes better than noise; metrics without words on satellite images are not asked."""
+    from bench.check.extent import extent, has_extent
+
+    assert has_extent(metric_class("fid_tf")) and has_extent(metric_class("pyiqa:musiq"))
+    assert not any(has_extent(metric_class(name)) for name in ("psnr_rgb", "nll", "niqe_ref"))
+    found = dict(extent(lambda: metric_class("niqe")(Setting())))
+    assert list(found) == ["HR images", "HR images of other places", "noise", "unrelated photographs"]
+    numbers = {what: value for what, value in found.items() if value is not None}
+    assert numbers.keys() == found.keys() and max(numbers, key=lambda what: numbers[what]) == "noise"

@@ -21,12 +21,15 @@ from bench import weights
 from bench.core.files import sha256
 from bench.core.image import Image
 from bench.metrics import networks, realism
-from bench.metrics.base import Estimate, Metric, Reference, Setting
+from bench.metrics.base import Estimate, Metric, Reference, Score, Setting
+from bench.metrics.distances import covered
 from bench.metrics.lookup import _noting, files_of
 from bench.metrics.niqe import Niqe
 from bench.metrics.perceptual import Dists, LpipsAlex, LpipsVgg
 from bench.metrics.realism import FidTf, KidTf, ManiqaKoniq
+from bench.metrics.scorer import metric_class
 from bench.weights import listing
+from tests.reference import random_weights
 from tests.reference.random_weights import KONIQ, accepted, narrow_maniqa
 from tests.reference.random_weights import state as random_state
 
@@ -343,3 +346,65 @@ def test_small_images_are_reasons_where_the_network_fails(metric: type[Metric], 
     side = metric.min_side_px
     assert value(metric(Setting(weights_dir=folder)), *images(side, side + 3)) > 0
     assert "smaller than" in str(metric(Setting(weights_dir=folder)).assess(*images(side - 1, side)).reason)
+
+
+# --- DINOv2 and CLIP --------------------------------------------------------------------------------------------------
+
+
+def test_dinov2_has_the_released_layout() -> None:
+    """Its 304 million numbers of single precision are the published file, but for its index of names."""
+    from bench.metrics.dinov2 import DinoV2
+
+    with torch.device("meta"):
+        state = DinoV2(1024, 24).state_dict()
+    assert len(state) == 343 and {"pos_embed", "blocks.23.ls2.gamma", "patch_embed.proj.bias"} <= state.keys()
+    assert state["pos_embed"].shape == (1, 1370, 1024) and state["blocks.0.attn.qkv.weight"].shape == (3072, 1024)
+    numbers = 4 * sum(tensor.numel() for tensor in state.values())
+    assert 0 < weights.listed()["dinov2_vitl14_pretrain.pth"].bytes - numbers < 200_000
+
+
+def test_of_dinov2_one_extraction_serves_three_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.metrics import modern
+
+    calls: list[Any] = []
+    extract = modern.FdDinov2._extract
+    monkeypatch.setattr(modern._Dinov2, "_extract", lambda self, x: calls.append(x) or extract(self, x))
+    with random_weights.accepted(random_weights.DINOV2) as setting:
+        made = [kind(setting) for kind in (modern.FdDinov2, modern.PrecisionDinov2, modern.RecallDinov2)]
+        estimate, reference = images(32, 48, 0)
+        features = [metric.gather(estimate, reference) for metric in made]
+    assert len(calls) == 2 and all((f["reference"] == features[0]["reference"]).all() for f in features)
+
+
+@pytest.mark.parametrize("name", ["fd_dinov2", "cmmd"])
+def test_a_file_of_another_network_is_a_reason(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = metric_class(name)
+    (file,) = metric.weights_files
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / file)
+    entries = dict(weights.listed())
+    entries[file] = msgspec.structs.replace(entries[file], sha256=sha256(tmp_path / file))
+    monkeypatch.setattr(listing, "_committed", lambda: entries)
+    found = metric(Setting(weights_dir=tmp_path)).gather(*images(32, 48, 0))
+    assert isinstance(found, Score) and found.reason is not None and found.reason.kind == "missing"
+    assert f"{file} does not fit its network" in str(found.reason)
+
+
+def test_the_hash_that_was_recorded_is_in_the_identity(tmp_path: Path) -> None:
+    """Its publisher gives none: what was fetched first decides, and another file is another identity."""
+    from bench.metrics.modern import DINOV2_FILE, FdDinov2
+
+    setting = Setting(weights_dir=tmp_path)
+    assert "|w:unrecorded|" in FdDinov2(setting).identity()
+    (tmp_path / DINOV2_FILE).write_bytes(b"tensors")
+    assert "none was recorded" in str(FdDinov2(setting).missing())
+    weights.record(tmp_path / DINOV2_FILE, source="https://example.org")
+    assert f"|w:{sha256(tmp_path / DINOV2_FILE)[:8]}|" in FdDinov2(setting).identity()
+    assert FdDinov2(setting).missing() is None
+
+
+def test_a_set_covers_itself_and_nothing_far_away() -> None:
+    random = np.random.default_rng(0)
+    cloud = random.normal(0, 1, (1500, 8))  # more than a block
+    assert covered(cloud, cloud, 3) == 1.0
+    assert covered(cloud + 100, cloud, 3) == covered(cloud, cloud + 100, 3) == 0.0
+    assert covered(np.ones((5, 4)), np.ones((6, 4)), 3) == 1.0  # all alike: balls of radius 0 hold their centre

@@ -107,10 +107,7 @@ def test_fsim_is_pyiqa(size: tuple[int, int], metric: type[Fsim]) -> None:
         as_tensor(estimate.display, "cpu"), as_tensor(reference.display, "cpu"), chromatic=metric.chromatic
     )
     found = metric(Setting()).assess(estimate, reference)
-    # pyiqa counts orientations from the other axis: the same filters, but for the Nyquist frequency of an even side,
-    # where they are of the other half of the plane.
-    allowed = 1e-6 if size[0] % 2 == size[1] % 2 == 1 else 5e-5
-    assert found.value == pytest.approx(float(theirs), abs=allowed) and found.value < 0.99
+    assert found.value == pytest.approx(float(theirs), abs=1e-6) and found.value < 0.99
     exact = texture_equations.fsim(estimate.display, reference.display, chromatic=metric.chromatic)
     assert found.value == pytest.approx(exact, abs=2e-6)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,17 @@ def call(*words: str) -> Result:
 
 def test_the_committed_list_is_whole() -> None:
     entries = weights.listed()
-    assert len(entries) == 9
+    assert len(entries) == 11
     for file, entry in entries.items():
         assert entry.source.startswith("https://") and entry.licence and entry.file == file
         prefix = file.rpartition("-")[2].partition(".")[0]
-        if len(prefix) == 8 and prefix != "koniq10k":
+        if len(prefix) == 8 and re.fullmatch("[0-9a-f]{8}", prefix):
             assert entry.sha256.startswith(prefix), "the hash in a file's name is another one"
-    assert [f for f, e in entries.items() if len(e.sha256) < 64] == ["MANIQA_PIPAL-ae6d356b.pth"]
+    assert {f: e.sha256 for f, e in entries.items() if len(e.sha256) < 64} == {
+        "MANIQA_PIPAL-ae6d356b.pth": "ae6d356b",  # all that was published
+        "dinov2_vitl14_pretrain.pth": "",  # none was: the first that is fetched is recorded
+    }
+    assert entries["ViT-L-14-336px.pt"].sha256 in entries["ViT-L-14-336px.pt"].source
     needed = weights.users()
     assert set(entries) == set(needed), "every file of the list is of some metric, and the other way round"
     assert needed[VGG16].metrics == ("dists", "lpips_vgg")
@@ -269,6 +274,24 @@ def test_fetch_shows_sizes_fetches_and_says_so(home: Path, served: Any) -> None:
     again = call("fetch", ALEXNET)
     assert f"{ALEXNET}: is in {home}\n" in again.stdout and "0 of 1 files, 0 B, are to be" in again.stderr
     assert len(served.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (("--metrics", "modern"), ("dinov2_vitl14_pretrain.pth", "ViT-L-14-336px.pt")),
+        (("modern",), ("dinov2_vitl14_pretrain.pth", "ViT-L-14-336px.pt")),
+        (("--metrics", "lpips_alex_reg"), (ALEXNET, "LPIPS_v0.1_alex-df73285e.pth")),
+        (("--metrics", "opensr,style,task:slumps-tiny,task_iou:slumps-tiny"), ()),
+    ],
+)
+def test_fetch_understands_the_names_of_run(home: Path, tmp_path: Path, words: tuple[str, ...], files: Any) -> None:
+    (tmp_path / "stick").mkdir()
+    done = call("fetch", *words, "--from", str(tmp_path / "stick"))
+    assert all(f"  {file} " in done.stderr for file in files)
+    assert f"{len(files)} files, " in done.stderr if files else done.stderr == "these need no weights\n"
+    beside = "not among these: pyiqa:topiq_fr, pyiqa:afine_fr, pyiqa:musiq, pyiqa:clipiqa+: "
+    assert (beside in done.stderr) == ("modern" in words)
 
 
 def test_fetch_goes_on_after_a_file_that_fails(home: Path, served: Any) -> None:
