@@ -125,6 +125,45 @@ class Runs(Sequence[Run]):
                 )
         return pd.DataFrame(rows)
 
+    def report(self, out: str | Path, *, title: str | None = None, against: str | None = None) -> Path:
+        """Write the page of ``rfbench report`` into the folder ``out``; returns the file to open."""
+        from bench.reports.html.runs import runs_report
+        from bench.reports.html.write import write_folder
+        from bench.reports.table.build import build_table
+        from bench.reports.table.doubt import with_intervals, with_separated_marks
+
+        folders = self._folders()
+        table = with_separated_marks(with_intervals(build_table(folders), folders), folders)
+        return write_folder(runs_report(folders, table, title=title, against=against), Path(out))
+
+    def panel(
+        self,
+        out: str | Path,
+        ids: Sequence[str] | None = None,
+        *,
+        metric: str = "psnr_rgb",
+        crop_px: int | None = None,
+        inset: tuple[int, int, int] | None = None,
+        uncertainty: bool = False,
+    ) -> Path:
+        """Draw images side by side, as ``rfbench plot panel`` does, into a PNG or PDF file; returns it.
+
+        Parameters
+        ----------
+        ids : the images, in order; None for the first four.
+        metric : whose value stands below each picture.
+        crop_px : only the middle ``crop_px`` x ``crop_px`` pixels.
+        inset : left, top and side, in pixels, of a square that a corner shows enlarged.
+        uncertainty : a further column for each model that predicts a distribution.
+        """
+        from bench.reports import figures
+
+        found = figures.panel(
+            self._folders(), ids, metric=metric, crop_px=crop_px, inset=inset, uncertainty=uncertainty
+        )
+        figures.save(figures.draw_panel(found), Path(out))
+        return Path(out)
+
     def _folders(self) -> list[RunFolder]:
         return [run.folder for run in self]
 

@@ -67,98 +67,17 @@ def show(names: tuple[str, ...], weights_dir: Path | None, as_json: bool) -> Non
 
 def _page(about: dict[str, Any], width: int) -> Iterator[str]:
     """The lines of one metric: heading, definition, then a label and its text each."""
+    from bench.reports.metric_page import facts
+
     yield f"{about['name']} ({about['title']}): {about['summary']}"
     for paragraph in about["definition"]:
         yield ""
         yield from textwrap.wrap(paragraph, width)
     yield ""
-    rows = [
-        ("equation", about["equation"]),
-        ("parameters", "  ".join(about["parameters"])),
-        ("range", _range(about)),
-        ("value of", _level(about)),
-        ("needs", _needs(about)),
-        ("computed by", _package(about)),
-        *(("weights", _weights(w)) for w in about["weights"]),
-        ("licence", about["licence"]),
-        ("source", about["source"]),
-        *(("reference", _reference(r)) for r in about["references"]),
-        ("traps", about["traps"]),
-        ("on satellite", about["on_satellite"]),
-        ("identity", about["identity"]),
-        ("defined in", about["defined_in"]),
-        ("here", about["missing"] or "can be computed"),
-    ]
-    for label, text in rows:
-        if text:
-            begin = f"{label:<13} "
-            # An identity or an address is to be pasted, so it is never broken.
-            yield from textwrap.wrap(
-                text, width, initial_indent=begin, subsequent_indent=" " * len(begin), break_long_words=False,
-                break_on_hyphens=False,
-            )  # fmt: skip
-
-
-def _range(about: dict[str, Any]) -> str:
-    low, high = about["range"]
-    unit = f" ({about['unit']})" if about["unit"] else ""
-    if low is None and high is None:
-        bounds = "not bounded"
-    elif high is None:
-        bounds = f"{low:.4g} and above"
-    elif low is None:
-        bounds = f"up to {high:.4g}"
-    else:
-        bounds = f"{low:.4g} to {high:.4g}"
-    better = {"up": ["higher is better"], "down": ["lower is better"]}
-    texts = [bounds + unit, *better.get(about["direction"], ["neither more nor less is better by itself"])]
-    if about["perfect"] is not None:
-        texts.append(f"{about['perfect']:g} for an image that equals its reference")
-    if about["symmetric"] is not None:
-        texts.append("symmetric" if about["symmetric"] else "not symmetric")
-    return "; ".join(texts)
-
-
-def _level(about: dict[str, Any]) -> str:
-    if about["level"] == "image":
-        return "an image; of a set the mean over its images"
-    fit = ", whose references it is fitted on" if about["fits_references"] else ""
-    return f"a set of at least {about['min_images']} image{'s' * (about['min_images'] > 1)}{fit}"
-
-
-_NEEDS = {
-    "reference": "a reference",
-    "distribution": "a predictive distribution (draws, or mean and deviation)",
-    "lr": "the LR image",
-    "pan": "the panchromatic image",
-    "mask": "the dataset's mask",
-    "reflectance": "reflectance on both sides",
-}
-
-
-def _needs(about: dict[str, Any]) -> str:
-    texts = [_NEEDS.get(n, n) for n in about["needs"]] or ["no reference"]
-    if about["min_side_px"] > 1:
-        texts.append(f"{about['min_side_px']} px on the shorter side")
-    texts.append("display images rounded as the protocol says" if about["display"] else "values before rounding")
-    texts.append("pixels without data are left out" if about["masks"] else "an image without missing pixels")
-    return "; ".join(texts)
-
-
-def _package(about: dict[str, Any]) -> str:
-    package = about["package"]
-    here = package["import"] if package["version"] is None else f"{package['name']} {package['version']}"
-    return f"{here}, as {about['library']} has it" if about["library"] else here
-
-
-def _weights(file: dict[str, Any]) -> str:
-    from bench.weights import megabytes
-
-    if "error" in file:
-        return f"{file['file']}: {file['error']}"
-    return f"{file['file']}, {megabytes(file['bytes'])}, sha256 {file['sha256'][:16]}, {file['licence']}"
-
-
-def _reference(work: dict[str, str]) -> str:
-    ends = f"doi:{work['doi']}" if work["doi"] else f"arXiv:{work['arxiv']}" if work["arxiv"] else work["url"]
-    return ", ".join(t for t in (work["authors"], work["title"], work["where"], ends) if t)
+    for label, text in facts(about):
+        begin = f"{label:<13} "
+        # An identity or an address is to be pasted, so it is never broken.
+        yield from textwrap.wrap(
+            text, width, initial_indent=begin, subsequent_indent=" " * len(begin), break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip

@@ -45,12 +45,23 @@ def command() -> None:
 @_out
 @click.option("--ids", metavar="A,B,...", help="Which images, in this order.  [default: the first four]")
 @click.option("--crop", type=int, metavar="PX", help="Only the middle PX x PX pixels of the HR grid.")
+@click.option("--inset", metavar="X,Y,PX", help="Also enlarge this square of each picture: left, top, side.")
+@click.option(
+    "--metric", default="psnr_rgb", show_default=True, help="Whose value of the whole image is written below."
+)
 @click.option("--uncertainty", is_flag=True, help="Also the deviation that each stochastic run predicts.")
 @_data
 def panel(
-    runs: tuple[Path, ...], out: Path, ids: str | None, crop: int | None, uncertainty: bool, data: str | None
+    runs: tuple[Path, ...],
+    out: Path,
+    ids: str | None,
+    crop: int | None,
+    inset: str | None,
+    metric: str,
+    uncertainty: bool,
+    data: str | None,
 ) -> int:
-    """Images side by side: LR, draw 0 of each run with the PSNR of the whole image, HR.
+    """Images side by side: LR, draw 0 of each run with a metric of the whole image, HR.
 
     RUN is a run folder, or a folder of them; all must be on the same data under the same protocol.
     """
@@ -58,7 +69,10 @@ def panel(
     from bench.records.run import find_runs
 
     names = [n.strip() for n in ids.split(",") if n.strip()] if ids else None
-    content = figures.panel(find_runs(runs), names or None, data=data, crop_px=crop, uncertainty=uncertainty)
+    content = figures.panel(
+        find_runs(runs), names or None, data=data, crop_px=crop, uncertainty=uncertainty, metric=metric,
+        inset=_square(inset),
+    )  # fmt: skip
     return _saved(figures, figures.draw_panel(content), out)
 
 
@@ -172,6 +186,18 @@ def scenes(runs: tuple[Path, ...], out: Path, metric: str, rows: str | None) -> 
         raise RfbenchError(f"--rows: found {len(chosen)} names, expected two rows such as A,B")
     found = figures.scenes(find_runs(runs), metric, tuple(chosen) if chosen else None)
     return _saved(figures, figures.draw_scenes(*found), out)
+
+
+def _square(text: str | None) -> tuple[int, int, int] | None:
+    from bench.core.errors import RfbenchError, one_line
+
+    if text is None:
+        return None
+    try:
+        x, y, side = (int(part) for part in text.split(","))
+    except ValueError:
+        raise RfbenchError(f"--inset: found '{one_line(text, 40)}', expected three numbers such as 80,60,40") from None
+    return x, y, side
 
 
 def _saved(figures: ModuleType, figure: Any, out: Path) -> int:

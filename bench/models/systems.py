@@ -35,7 +35,8 @@ def page(specs: list[ModelSpec]) -> str:
     head = ("system", "scale", "reads", "gives", "runs", "licence", "weights", "status")
     rows = [head, ("---",) * len(head), *(_row(spec) for spec in specs)]
     table = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*table, *(line for spec in specs for line in _section(spec))])
+    sections = (line for spec in specs for line in ("", f"### {spec.name}", "", *about(spec)))
+    return "\n".join([*table, *sections])
 
 
 def _row(spec: ModelSpec) -> tuple[str, ...]:
@@ -59,8 +60,9 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
     )
 
 
-def _section(spec: ModelSpec) -> Iterator[str]:
-    yield from ("", f"### {spec.name}", "", f"{spec.summary}.")
+def about(spec: ModelSpec) -> Iterator[str]:
+    """What a spec says of its system, as lines of Markdown."""
+    yield f"{spec.summary}."
     if spec.reimplementation:
         yield from (
             "",

@@ -66,6 +66,28 @@ def metric_page(metric: Metric) -> dict[str, Any]:
     }
 
 
+def facts(about: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a page says below its definition, in words: a label and a text each, without those that have no text."""
+    rows = [
+        ("equation", about["equation"]),
+        ("parameters", "  ".join(about["parameters"])),
+        ("range", _range(about)),
+        ("value of", _level(about)),
+        ("needs", _needs(about)),
+        ("computed by", _computed_by(about)),
+        *(("weights", _file(w)) for w in about["weights"]),
+        ("licence", about["licence"]),
+        ("source", about["source"]),
+        *(("reference", _work(r)) for r in about["references"]),
+        ("traps", about["traps"]),
+        ("on satellite", about["on_satellite"]),
+        ("identity", about["identity"]),
+        ("defined in", about["defined_in"]),
+        ("here", about["missing"] or "can be computed"),
+    ]
+    return [(label, text) for label, text in rows if text]
+
+
 # --- docstrings -------------------------------------------------------------------------------------------------------
 
 
@@ -128,3 +150,69 @@ def _reference(entry: Entry) -> dict[str, str]:
         "arxiv": one_line(eprint, 40) if eprint else "",
         "url": one_line(entry.field("url"), 200),
     }
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def _range(about: dict[str, Any]) -> str:
+    low, high = about["range"]
+    unit = f" ({about['unit']})" if about["unit"] else ""
+    if low is None and high is None:
+        bounds = "not bounded"
+    elif high is None:
+        bounds = f"{low:.4g} and above"
+    elif low is None:
+        bounds = f"up to {high:.4g}"
+    else:
+        bounds = f"{low:.4g} to {high:.4g}"
+    better = {"up": ["higher is better"], "down": ["lower is better"]}
+    texts = [bounds + unit, *better.get(about["direction"], ["neither more nor less is better by itself"])]
+    if about["perfect"] is not None:
+        texts.append(f"{about['perfect']:g} for an image that equals its reference")
+    if about["symmetric"] is not None:
+        texts.append("symmetric" if about["symmetric"] else "not symmetric")
+    return "; ".join(texts)
+
+
+def _level(about: dict[str, Any]) -> str:
+    if about["level"] == "image":
+        return "an image; of a set the mean over its images"
+    fit = ", whose references it is fitted on" if about["fits_references"] else ""
+    return f"a set of at least {about['min_images']} image{'s' * (about['min_images'] > 1)}{fit}"
+
+
+_NEEDS = {
+    "reference": "a reference",
+    "distribution": "a predictive distribution (draws, or mean and deviation)",
+    "lr": "the LR image",
+    "pan": "the panchromatic image",
+    "mask": "the dataset's mask",
+    "reflectance": "reflectance on both sides",
+}
+
+
+def _needs(about: dict[str, Any]) -> str:
+    texts = [_NEEDS.get(n, n) for n in about["needs"]] or ["no reference"]
+    if about["min_side_px"] > 1:
+        texts.append(f"{about['min_side_px']} px on the shorter side")
+    texts.append("display images rounded as the protocol says" if about["display"] else "values before rounding")
+    texts.append("pixels without data are left out" if about["masks"] else "an image without missing pixels")
+    return "; ".join(texts)
+
+
+def _computed_by(about: dict[str, Any]) -> str:
+    package = about["package"]
+    here = package["import"] if package["version"] is None else f"{package['name']} {package['version']}"
+    return f"{here}, as {about['library']} has it" if about["library"] else here
+
+
+def _file(file: dict[str, Any]) -> str:
+    if "error" in file:
+        return f"{file['file']}: {file['error']}"
+    return f"{file['file']}, {weights.megabytes(file['bytes'])}, sha256 {file['sha256'][:16]}, {file['licence']}"
+
+
+def _work(work: dict[str, str]) -> str:
+    ends = f"doi:{work['doi']}" if work["doi"] else f"arXiv:{work['arxiv']}" if work["arxiv"] else work["url"]
+    return ", ".join(t for t in (work["authors"], work["title"], work["where"], ends) if t)

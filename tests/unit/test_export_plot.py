@@ -48,7 +48,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_runs(data: Path, out: Path, *models: str, protocol: str = "paired") -> list[RunFolder]:
     outcome = run_models(
-        models=models, protocol=protocol, data=str(data), metrics=("psnr_rgb",), device="cpu", workers=0, out=out
+        models=models,
+        protocol=protocol,
+        data=str(data),
+        metrics=("psnr_rgb", "ssim_rgb"),
+        device="cpu",
+        workers=0,
+        out=out,
     )
     assert not outcome.failed
     return list(outcome.folders)
@@ -243,6 +249,49 @@ def test_panel_of_chosen_images_and_a_crop(runs: list[RunFolder]) -> None:
     assert whole is not None and part is not None
     assert np.array_equal(part, whole[15:25, 25:35])
     assert figures.panel(runs[:1], ["b"], crop_px=1000).rows[0][1].pixels is not None
+
+
+def test_a_panel_writes_the_metric_that_is_asked_for(runs: list[RunFolder]) -> None:
+    content = figures.panel(runs, ["b"], metric="ssim_rgb")
+    ssim = runs[1].scores().set_index("id").loc["b", "ssim_rgb"]
+    assert content.rows[0][2].caption == f"SSIM {ssim:.3f}"
+    assert "SSIM of the whole image, more is better" in content.explained
+    with pytest.raises(RfbenchError, match="lpips_alex"):
+        figures.panel(runs, ["b"], metric="lpips_alex")
+
+
+def test_an_inset_is_framed_and_enlarged_in_every_picture(runs: list[RunFolder]) -> None:
+    content = figures.panel(runs, ["b"], inset=(4, 6, 10))
+    figure = figures.draw_panel(content)
+    count = len(content.heads)
+    assert len(figure.axes) == 2 * count and "enlarged" in content.explained
+    pictures, corners = figure.axes[::2], figure.axes[1::2]
+    for tile, picture, corner in zip(content.rows[0], pictures, corners, strict=True):
+        assert tile.pixels is not None and len(picture.patches) == 2
+        assert np.array_equal(corner.images[0].get_array(), tile.pixels[6:16, 4:14])
+    for wrong in ((35, 0, 10), (-1, 0, 10), (0, 0, 0)):
+        with pytest.raises(RfbenchError, match=r"--inset: found .* within the 40x40 px of b"):
+            figures.panel(runs, ["b"], inset=wrong)
+    with pytest.raises(RfbenchError, match="expected three numbers"):
+        words = ["panel", str(runs[0].path), "--out", "x.png", "--inset", "1,2"]
+        CliRunner().invoke(plot_command, words, catch_exceptions=False)
+
+
+def test_a_map_has_a_bar_of_its_colours(tmp_path: Path) -> None:
+    picture = figures.Tile(np.zeros((8, 8, 3), np.uint8), "a")
+    content = figures.Panel(("LR", "deviation of draws"), ((picture, picture),), {1: 0.125})
+    figure = figures.draw_panel(content)
+    bar = figure.axes[-1]
+    assert [text.get_text() for text in bar.get_xticklabels()] == ["0", "0.12 or more"]
+    assert bar.get_position().x0 == pytest.approx(figure.axes[1].get_position().x0)
+
+
+def test_names_are_whole(tmp_path: Path) -> None:
+    name = "T32TQM_20240817T101559_tile_0012_of_0144_north_of_the_river"
+    tile = figures.Tile(np.zeros((8, 8, 3), np.uint8), name)
+    figure = figures.draw_panel(figures.Panel((*"abcdef",), ((tile,) * 6,)))
+    written = "".join(text.get_text() for text in figure.texts)
+    assert written.count(name) == 6
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf"])

@@ -86,6 +86,9 @@ def draw_error(found: Mapping[str, Calibration]) -> Figure:
             255 * one.deviation, 255 * one.rmse, color=colour, marker=marker, markersize=4, linewidth=1.4, zorder=3,
             label=short(label) + (f" ({one.draws} draws)" if one.draws is not None else ""),
         )  # fmt: skip
+    axes.plot(
+        [], [], color=GREY, marker="o", markersize=4, linestyle="none", label="a mark: as many values as any other"
+    )
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
     ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= t <= high]
     for axis in (axes.xaxis, axes.yaxis):

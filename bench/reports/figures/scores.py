@@ -175,7 +175,11 @@ def draw_distributions(found: Chosen) -> Figure:
         raise RfbenchError(
             f"{found.column.metric} is one number for all images, it has no distribution; choose another"
         )
-    figure, axes = bare(_WIDTH_IN, 0.75 + 0.55 * len(shown), left=_left([s.label for s in shown]))
+    figure, axes = bare(_WIDTH_IN, 0.9 + 0.55 * len(shown), left=_left([s.label for s in shown]), top_in=0.4)
+    axes.set_title(
+        "dot: an image; box: the middle half of them; line: median; diamond: mean",
+        fontsize=TEXT_PT - 1, color=GREY, loc="left",
+    )  # fmt: skip
     axes.use_sticky_edges = False  # a box without width, of one image, would be cut in half
     for place, ((one,), colour, _) in enumerate(_styled([(s,) for s in shown])):
         values = np.array([one.values[i] for i in sorted(one.values)])
