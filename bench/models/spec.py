@@ -79,11 +79,9 @@ class ModelSpec:
         extra of rfbench that installs them. Without them a run says so before anything is computed.
     option_licences : licences that an option brings with what it names (``{"base": "..."}``), which reports show;
         ``specialise`` adds one to ``licence`` where the option is used.
-    weights : the pretrained files that it loads, by file name, which ``rfbench weights`` lists, fetches and verifies::
-
-            weights={"mine_x4.pth": {"bytes": 67123456, "sha256": "<64 hex digits>", "licence": "Apache-2.0",
-                                     "source": "https://example.org/releases/mine_x4.pth"}}
-
+    weights : the pretrained files that it loads, by file name, which ``rfbench weights`` lists, fetches and verifies:
+        ``{"mine_x4.pth": {"bytes": 67123456, "sha256": "<64 hex digits>", "licence": "Apache-2.0", "source":
+        "https://example.org/releases/mine_x4.pth"}}``.
         The name is the file's in a weights folder and must be its own among all models. Where its publisher gives no
         hash, ``"sha256": ""``: then ``bytes`` is about its size, and the hash is recorded when the file is first
         fetched and enforced afterwards. ``source`` is the address of the file itself, by https; ``package_path``

@@ -1,0 +1,64 @@
+"""Every shell block of README and the documentation is run, on small images, or says why it is not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands import rfbench
+from tests.conftest import ROOT
+from tests.docs.blocks import ELSEWHERE, PAGES, Block, blocks, expanded, furnish, small
+
+RUN = {page.name: found for page in PAGES if (found := [b for b in blocks(page) if not b.reason])}
+MADE_BEFORE = {
+    # page -> (what it takes for granted, the folders that it becomes)
+    "statistics.md": ("bicubic lanczos", ("runs", "OUT")),
+    "report.md": ("bicubic lanczos", ("runs",)),
+}
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    found = [block for page in PAGES for block in blocks(page)]
+    fences = sum(page.read_text(encoding="utf-8").count("```sh\n") for page in PAGES)
+    assert len(found) == fences
+    assert sum(not b.reason for b in found) >= 0.5 * len(found)
+    assert all(len(b.reason) > 6 for b in found if b.reason)
+    for place in ELSEWHERE.values():
+        assert (ROOT / place).is_file()
+
+
+def test_readme_is_read_in_ten_minutes() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    world = tmp_path_factory.mktemp("world") / "world"
+    furnish(world)
+    return world
+
+
+@pytest.mark.parametrize("page", [name for name in RUN if name not in ELSEWHERE])
+def test_the_blocks_of(page: str, furnished: Path, tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    shutil.copytree(furnished, world)
+    if page in MADE_BEFORE:
+        models, folders = MADE_BEFORE[page]
+        for folder in folders:
+            words = [w for name in models.split() for w in ("--model", name)]
+            done = rfbench("run", *words, "--data", "tiny", "--metrics", "psnr_rgb,ssim_rgb", "--workers", "0",
+                           "--no-report", "--out", folder, cwd=world)  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    for block in RUN[page]:
+        run(block, world)
+
+
+def run(block: Block, world: Path) -> None:
+    for words in block.commands():
+        assert words[0] == "rfbench", f"{block.page}:{block.line}: {words[0]} is not run; say why above the block"
+        done = rfbench(*expanded(small(words), world)[1:], cwd=world)
+        assert done.returncode == 0, f"{block.page}:{block.line}: {' '.join(words)}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
