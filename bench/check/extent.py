@@ -7,7 +7,7 @@ doubts what they are, on this machine and with the user's weights, is its scale.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,12 +37,12 @@ def extent(new: Callable[[], Metric]) -> list[tuple[str, float | None]]:
     """
     scenes = [_reference(i) for i in range(2 * len(PHOTOGRAPHS))]
     first, others = scenes[: len(PHOTOGRAPHS)], scenes[len(PHOTOGRAPHS) :]
-    hr, other = ([r.display for r in of if r.display is not None] for of in (first, others))
+    hr, other = (_displays(of) for of in (first, others))
     random = np.random.default_rng(0)
-    noise = [np.float32(random.integers(0, 256, x.shape)) / np.float32(255) for x in hr]
+    noise = [random.integers(0, 256, x.shape).astype(np.float32) / np.float32(255) for x in hr]
     photographs = [_photograph(name, hr[0].shape[:2]) for name in PHOTOGRAPHS]
     compares = "reference" in new().needs
-    kinds = {
+    kinds: dict[str, list[Array]] = {
         "HR images against themselves" if compares else "HR images": hr,
         "HR images of other places": other,
         "noise": noise,
@@ -60,6 +60,10 @@ def _mean(metric: Metric, pairs: list[Pair]) -> float | None:
         return measure(metric, *pairs).value
     values = [v for pair in pairs if (v := measure(metric, pair).value) is not None]
     return float(np.mean(values)) if values else None
+
+
+def _displays(references: Sequence[Reference]) -> list[Array]:
+    return [r.display for r in references if r.display is not None]
 
 
 def _reference(i: int) -> Reference:

@@ -350,7 +350,8 @@ class Fsim(Metric):
 
         with inference():
             x = as_tensor(display, self.setting.device) * 255.0
-            x = torch.nn.functional.avg_pool2d(x, max(1, round(min(x.shape[-2:]) / 256)))[0]
+            factor = round(min(x.shape[-2:]) / 256)
+            x = (torch.nn.functional.avg_pool2d(x, factor) if factor > 1 else x)[0]
             luma, i, q = (w[0] * x[0] + w[1] * x[1] + w[2] * x[2] for w in _YIQ)
             scharr = torch.tensor([[3.0, 0.0, -3.0], [10.0, 0.0, -10.0], [3.0, 0.0, -3.0]], device=x.device) / 16
             slopes = torch.nn.functional.conv2d(luma[None, None], torch.stack([scharr, scharr.mT])[:, None], padding=1)
@@ -429,25 +430,28 @@ def _phase_congruency(luma: torch.Tensor, filters: torch.Tensor, gain: torch.Ten
     """Where the Fourier components of an image (H, W) are in phase, (H, W) in [0, 1].
 
     Orientation by orientation, so that the responses stay in the processor's cache. With the complex responses z of the
-    scales and the unit vector u of their sum, the energy is the sum of ``Re(z u*) - |Im(z u*)|`` over the scales.
+    scales and the unit vector u of their sum, the energy is the sum of ``Re(z u*) - |Im(z u*)|`` over the scales, whose
+    first part is that of the sum.
 
     Source: P. Kovesi, Videre 1(3), 1999, eq. 12; L. Zhang et al., IEEE TIP 20(8), 2011, eq. 3.
     """
     import torch
 
     eps = torch.finfo(luma.dtype).eps
-    spectrum = torch.fft.fft2(luma)
+    spectrum = torch.view_as_real(torch.fft.fft2(luma))
     energy, amplitude = torch.full_like(luma, eps), torch.full_like(luma, eps)
     for bank, factor in zip(filters, gain, strict=True):
-        z = torch.fft.ifft2(spectrum * bank)
-        size = z.abs()
-        total = z.sum(dim=0)
-        along = total / (total.abs() + eps)
-        re, im = z.real, z.imag
-        in_phase = re * along.real + im * along.imag - (im * along.real - re * along.imag).abs()
-        threshold = factor * (size[0] ** 2).median().sqrt()
-        energy += (in_phase.sum(dim=0) - threshold).clamp_(min=0)
-        amplitude += size.sum(dim=0)
+        z = torch.fft.ifft2(torch.view_as_complex(spectrum * bank[..., None]))
+        re, im = z.real.contiguous(), z.imag.contiguous()  # planes: a processor takes several numbers of one at a time
+        squares = (re * re).addcmul_(im, im)
+        total_re, total_im = re.sum(dim=0), im.sum(dim=0)
+        length = (total_re * total_re).addcmul_(total_im, total_im).sqrt_().add_(eps)
+        along_re, along_im = total_re / length, total_im / length
+        across = (im * along_re).sub_(re * along_im).abs_().sum(dim=0)
+        threshold = factor * squares[0].median().sqrt()
+        in_phase = (total_re * along_re).addcmul_(total_im, along_im)
+        energy += (in_phase - across - threshold).clamp_(min=0)
+        amplitude += squares.sqrt_().sum(dim=0)
     return energy / amplitude
 
 

@@ -219,7 +219,7 @@ class Cmmd(OfFeatures):
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The discrepancy of all images."""
-        predictions, references = (np.stack([_unit(v) for v in side]) for side in both_sides(features))
+        predictions, references = ([_unit(v) for v in side] for side in both_sides(features))
         value = _SCALE * gaussian_distance(predictions, references, _SIGMA)
         return SetScore(value, details={"images": len(features)})
 

@@ -301,12 +301,21 @@ def _asymmetric(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     right = ((squares * above).sum(1) / above.sum(1)).sqrt()
     skew = left / right
     ratio = x.abs().mean(1) ** 2 / squares.mean(1) * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
-    shapes = torch.from_numpy(_SHAPES).to(x.device)
-    ratios = torch.exp(2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes))
+    shapes, middles = _shapes(x.device)
     # The nearest of a rising line of ratios: the last whose middle to the one before lies below.
-    shape = shapes[torch.searchsorted((ratios[1:] + ratios[:-1]) / 2, ratio)]
+    shape = shapes[torch.searchsorted(middles, ratio)]
     scale = torch.exp((torch.lgamma(1 / shape) - torch.lgamma(3 / shape)) / 2)
     return shape, left * scale, right * scale
+
+
+@functools.cache
+def _shapes(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The shapes that are tried, and between each two the middle of the ratios of moments that they give."""
+    import torch
+
+    shapes = torch.from_numpy(_SHAPES).to(device)
+    ratios = torch.exp(2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes))
+    return shapes, (ratios[1:] + ratios[:-1]) / 2
 
 
 def _halved(image: torch.Tensor) -> torch.Tensor:
