@@ -42,10 +42,8 @@ Exit codes: 0 compared, whatever was found; 2 wrong input; 3 the runs cannot be 
 @click.option(
     "--format",
     "form",
-    default="text",
-    show_default=True,
     type=click.Choice(["text", "markdown", "json"]),
-    help="JSON holds full precision.",
+    help="JSON holds full precision.  [default: text on a terminal, else markdown]",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout.")
 def command(
@@ -54,7 +52,7 @@ def command(
     metrics: str | None,
     alpha: float,
     top: int,
-    form: str,
+    form: str | None,
     out: Path | None,
 ) -> int:
     """Say whether one model is better than another, metric by metric, as far as the data can say it.
@@ -68,11 +66,14 @@ def command(
     from bench.core.files import write_bytes
     from bench.records.run import find_runs
     from bench.reports.compare.build import compare
-    from bench.reports.compare.write import WRITERS
+    from bench.reports.compare.write import WRITERS, document_of
+    from bench.reports.render.terminal import printed
 
     names = tuple(n.strip() for n in metrics.split(",") if n.strip()) if metrics else None
     comparison = compare(find_runs(runs), names or None, against=against, alpha=alpha, top=top)
-    text = WRITERS[form](comparison) + "\n"
+    is_terminal = out is None and sys.stdout.isatty()
+    form = form or ("text" if is_terminal else "markdown")
+    text = (printed(document_of(comparison)) if is_terminal and form == "text" else WRITERS[form](comparison)) + "\n"
     if out is None:
         click.echo(text, nl=False)
     else:

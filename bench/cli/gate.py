@@ -102,10 +102,11 @@ def command(
     from bench.core.files import write_bytes
     from bench.reports.gate.check import check
     from bench.reports.gate.golden import pairs
-    from bench.reports.gate.write import exit_code, to_junit, to_markdown, to_text
+    from bench.reports.gate.write import document_of, exit_code, to_junit, to_markdown
+    from bench.reports.render.terminal import printed
 
     gates = [check(mine, golden, _rules(rules, against), top=top) for mine, golden in pairs(run, against)]
-    click.echo(to_text(gates))
+    click.echo(printed(document_of(gates)))
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
         if path is not None:
             write_bytes(path, (text(gates) + "\n").encode())

@@ -93,6 +93,7 @@ def _planned(options: dict[str, Any]) -> tuple[Document, bool]:
 
 def _row(prepared: Prepared, model: Model) -> Any:
     from bench.core import memory
+    from bench.core.progress import duration
     from bench.reports.document import NONE, Cell, Row
 
     folder, record = prepared.folders[model.label], prepared.runs[model.label]
@@ -106,7 +107,7 @@ def _row(prepared: Prepared, model: Model) -> Any:
     texts = (
         str(len(ids)), str(left), str(model.draws if model.spec.stochastic else 1), str(model.batch_size or "auto"),
         model.dtype,
-        _time(known.each_s * left) if known is not None and known.each_s is not None else NONE,
+        duration(known.each_s * left) if known is not None and known.each_s is not None else NONE,
         memory.shown(known.host_bytes) if known is not None and known.host_bytes else NONE,
         memory.shown(size * left) if size is not None else NONE,
     )  # fmt: skip
@@ -144,8 +145,3 @@ def _bytes_an_image(prepared: Prepared, model: Model) -> int | None:
         return None
     bands = len(task.input.bands) if model.spec.output_unit == "native" else 3
     return 4 * task.size[0] * task.size[1] * bands * (model.draws if model.spec.stochastic else 1)
-
-
-def _time(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from bench.cli.shared import (
     weights_option,
     workers_option,
 )
+
+if TYPE_CHECKING:
+    from bench.reports.document import Document
 
 settle_threads()
 
@@ -118,10 +121,8 @@ _OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_sc
 @click.option(
     "--format",
     "form",
-    default="markdown",
-    show_default=True,
-    type=click.Choice(["markdown", "json", "csv"]),
-    help="JSON and CSV of --pred hold every image, at full precision.",
+    type=click.Choice(["text", "markdown", "json", "csv"]),
+    help="JSON and CSV of --pred hold every image, at full precision.  [default: text on a terminal, else markdown]",
 )
 @click.option(
     "--out",
@@ -131,7 +132,7 @@ _OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_sc
 )
 @click.option("--fresh", is_flag=True, default=None, help="With --out: begin anew; an earlier run is set aside.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here, not to stdout.")
-def command(runs: tuple[Path, ...], pred: Path | None, form: str, save: Path | None, **options: Any) -> int:
+def command(runs: tuple[Path, ...], pred: Path | None, form: str | None, save: Path | None, **options: Any) -> int:
     """Score runs again, or images that another program made, without a model.
 
     RUN is a run's folder, or one that holds runs. What was scored already is kept: metrics that are new, that failed or
@@ -154,6 +155,7 @@ def command(runs: tuple[Path, ...], pred: Path | None, form: str, save: Path | N
     if shared["workers"] is not None and shared["workers"] < 0:
         raise RfbenchError(f"--workers: found {shared['workers']}, expected 0 or more")
     scoring = execute.Request(**shared)
+    form = form or ("text" if save is None and sys.stdout.isatty() else "markdown")
     if pred is None:
         given = next((f"--{k.replace('_', '-')}" for k in _OF_IMAGES if options[k] is not None), None)
         if given:
@@ -167,12 +169,18 @@ def _score_runs(runs: tuple[Path, ...], scoring: Any, data: str | None, form: st
 
     from bench.records.run import find_runs
     from bench.reports.table.build import build_table
-    from bench.reports.table.write import WRITERS
+    from bench.reports.table.shape import without_empty
+    from bench.reports.table.write import WRITERS, document_of
     from bench.score.execute import score
 
     outcome = score(find_runs(runs), dataclasses.replace(scoring, data=data), sys.argv)
     say_skipped(outcome.skipped, outcome.lacking_weights)
-    _deliver(WRITERS[form](build_table(outcome.folders, outcome.names)), save)
+    table = build_table(outcome.folders, outcome.names)
+    if form == "text":
+        text = _text(document_of(without_empty(table, [folder.path for folder in outcome.folders])), save)
+    else:
+        text = WRITERS[form](table)
+    _deliver(text, save)
     failed = outcome.failed + outcome.broken
     say_failed(failed)
     return 1 if failed else 0
@@ -182,7 +190,7 @@ def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, 
     from bench.core.places import scratch
     from bench.metrics.scorer import chosen
     from bench.records.run import read_run
-    from bench.reports.scores import WRITERS, document
+    from bench.reports.scores import WRITERS, document, document_of
     from bench.score.execute import score
     from bench.score.foreign import Request, import_images
 
@@ -203,11 +211,18 @@ def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, 
             )
             return 130
         found = document(read_run(folder), outcome.names)
-        _deliver(WRITERS[form](found), save)
+        _deliver(_text(document_of(found), save) if form == "text" else WRITERS[form](found), save)
     if out is not None:
         print(f"run folder: {out}", file=sys.stderr)
-    _report(found, with_reasons=form != "markdown" or save is not None)
+    _report(found, with_reasons=form in ("json", "csv") or save is not None)
     return 1 if found["failed"] or outcome.broken else 0
+
+
+def _text(document: Document, save: Path | None) -> str:
+    """Aligned text: with bold and underlined type on a terminal, plain in a file or a pipe."""
+    from bench.reports.render.terminal import printed, to_text
+
+    return printed(document) if save is None else to_text(document)
 
 
 def _deliver(text: str, save: Path | None) -> None:

@@ -10,6 +10,32 @@ from typing import Any
 _PLAIN_EVERY_S = 10.0
 
 
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 5 min``."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def pace(count: int, seconds: float, unit: str) -> str:
+    """``12 images/s``, or of what takes longer ``8.4 s an image``; empty where nothing is done yet.
+
+    Parameters
+    ----------
+    unit : of what is counted; a plural ends in s, and what does not (MB) is counted by the second however slow.
+    """
+    if count <= 0:
+        return ""
+    rate = count / max(seconds, 1e-9)
+    if rate < 1 and unit.endswith("s"):
+        return f"{_digits(1 / rate)} s {'an' if unit[0] in 'aeiou' else 'a'} {unit[:-1]}"
+    return f"{_digits(rate)} {unit}/s"
+
+
+def _digits(value: float) -> str:
+    """Two digits of what is small, all before the point of what is large."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 class Progress:
     """A counter of images for each step (predict, score); the last step tells the rate. A context manager."""
 
@@ -64,7 +90,7 @@ class Progress:
         """``count`` more images are predicted or scored."""
         self.counts[name] += count
         if self._bars:
-            self._bars.update(self._tasks[name], advance=count, rate=f"{self._rate(name):.2f} {self.unit}/s")
+            self._bars.update(self._tasks[name], advance=count, rate=self._pace(name))
         elif time.monotonic() - self._last >= _PLAIN_EVERY_S:
             self._last = time.monotonic()
             self._plain()
@@ -76,16 +102,18 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def _rate(self, name: str) -> float:
-        return (self.counts[name] - self._start_done) / max(time.monotonic() - self._started, 1e-9)
+    def _pace(self, name: str) -> str:
+        return pace(self.counts[name] - self._start_done, time.monotonic() - self._started, self.unit)
 
     def _plain(self) -> None:
         last = next(reversed(self.counts))
-        rate = self._rate(last)
-        left = (self.total - self.counts[last]) / rate if rate else 0.0
-        counts = ", ".join(f"{name} {count} of {self.total}" for name, count in self.counts.items())
-        remaining = f", {left:.0f} s left" if left else ""
-        print(f"{self.label}: {counts}, {rate:.2f} {self.unit}/s{remaining}", file=sys.stderr, flush=True)
+        texts = [f"{name} {count} of {self.total}" for name, count in self.counts.items()]
+        if rate := self._pace(last):
+            texts.append(rate)
+            seconds = (time.monotonic() - self._started) / (self.counts[last] - self._start_done)
+            left = self.total - self.counts[last]
+            texts += [f"{duration(left * seconds)} left"] if left else []
+        print(f"{self.label}: {', '.join(texts)}", file=sys.stderr, flush=True)
 
 
 class Ticker:

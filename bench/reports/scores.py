@@ -130,9 +130,14 @@ def to_csv(document: Document) -> str:
     return data.to_csv(["level", "id", "metric", "value", "n", "reason", "identity"], rows)
 
 
-def to_markdown(document: Document) -> str:
+def document_of(document: Document) -> report.Document:
     """A row for each metric: mean over images (or the set's number), spread, count; reasons and identities below."""
-    return markdown.to_markdown(report.Document((_section(document),)))
+    return report.Document((_section(document),))
+
+
+def to_markdown(document: Document) -> str:
+    """The same in Markdown."""
+    return markdown.to_markdown(document_of(document))
 
 
 def _section(document: Document) -> report.Section:

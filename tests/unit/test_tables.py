@@ -478,6 +478,19 @@ def test_text_leaves_empty_columns_out_and_keeps_footnotes_of_the_others(four: l
     assert len(set(psnr)) == 1  # digits stand below digits
 
 
+def test_a_wide_table_is_set_in_stacks_on_a_narrow_terminal(four: list[RunFolder]) -> None:
+    table = build_table(four)
+    document, first = document_of(table), table.rows[0].label
+    narrow = terminal.to_text(document, width=60, is_terminal=True)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", narrow).splitlines()
+    assert max(map(len, plain)) <= 60
+    heads = [i for i, line in enumerate(plain) if line.startswith("model ")]
+    assert len(heads) > 1 and all(plain[i + 1].startswith(f"{first} ") for i in heads)  # each stack has all rows
+    wide = terminal.to_text(document).splitlines()
+    assert [w for i in heads for w in plain[i - 1].split()] == wide[0].split()  # and none of the columns is lost
+    assert set(re.findall(r"\x1b\[([0-9;]*)m", narrow)) <= {"0", "1", "4"}  # bold and underlined, no colour
+
+
 def test_a_transposed_table_has_the_same_cells(four: list[RunFolder]) -> None:
     table = build_table(four)
     turned = transposed(table.grid)

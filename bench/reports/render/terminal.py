@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.core.errors import one_line
@@ -13,9 +14,13 @@ from bench.reports.document import ALIKE, NONE, Cell, Document, Grid, Section
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
     from rich.text import Text
 
 _UNBROKEN = 10_000  # columns, more than any line of ours has
+_GAP = 2
+_LABEL, _WORDS = 28, 16
+"""What the names of rows, and a column of words, keep of their width before the table is set in stacks."""
 _STYLES = {"best": "bold", "second": "underline", None: ""}
 
 
@@ -24,7 +29,8 @@ def to_text(document: Document, *, width: int | None = None, is_terminal: bool =
 
     Parameters
     ----------
-    width : lines are broken there; None for lines as long as they are.
+    width : lines are broken there, and a table that is wider is set in stacks of columns, each with all rows; None for
+        lines as long as they are.
     is_terminal : with the escapes that set bold and underlined type; without them the marks are a star and a plus sign.
     """
     from rich.console import Console
@@ -33,7 +39,7 @@ def to_text(document: Document, *, width: int | None = None, is_terminal: bool =
         file=io.StringIO(), width=width or _UNBROKEN, force_terminal=is_terminal, no_color=True, highlight=False,
         color_system="standard" if is_terminal else None, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
-    for part in _parts(document, plain=not is_terminal):
+    for part in _parts(document, width or _UNBROKEN, plain=not is_terminal):
         console.print(part, soft_wrap=width is None)
     written = console.file
     assert isinstance(written, io.StringIO)
@@ -47,20 +53,20 @@ def printed(document: Document) -> str:
     return to_text(document, width=width, is_terminal=is_terminal)
 
 
-def _parts(document: Document, *, plain: bool) -> Iterator[RenderableType]:
+def _parts(document: Document, width: int, *, plain: bool) -> Iterator[RenderableType]:
     if document.about:
         yield _line(document.about)
         yield ""
     for i, section in enumerate(document.sections):
         if i:
             yield ""
-        yield from _section(section, plain=plain)
+        yield from _section(section, width, plain=plain)
     if document.notes:
         yield ""
         yield from map(_line, document.notes)
 
 
-def _section(section: Section, *, plain: bool) -> Iterator[RenderableType]:
+def _section(section: Section, width: int, *, plain: bool) -> Iterator[RenderableType]:
     from rich.padding import Padding
 
     inset = 2 if section.title else 0
@@ -68,7 +74,10 @@ def _section(section: Section, *, plain: bool) -> Iterator[RenderableType]:
     if section.title:
         yield _line(section.title)
     if section.grid is not None:
-        yield Padding(_grid(section.grid, plain=plain), (0, 0, 0, inset))
+        for i, table in enumerate(_stacks(section.grid, width - inset, plain=plain)):
+            if i:
+                yield ""
+            yield Padding(table, (0, 0, 0, inset))
         marks = {"best": "*" if plain else "bold", "second": "+" if plain else "underlined"}
         ranks = [f"{marks[rank]} {rank}" for rank in ("best", "second") if rank in section.grid.ranks]
         said = [f"{', '.join(ranks)} {section.grid.legend}"] if ranks else []
@@ -79,20 +88,51 @@ def _section(section: Section, *, plain: bool) -> Iterator[RenderableType]:
         yield _line(f"{' ' * inset}- {one_line(note, 1000)}")
 
 
-def _grid(grid: Grid, *, plain: bool) -> RenderableType:
-    from rich.table import Table
+@dataclass(frozen=True)
+class _Set:
+    """A column as it is set: its heading and texts, and how narrow it may become."""
 
+    head: Text
+    texts: list[Text]
+    is_text: bool
+
+    @property
+    def least(self) -> int:
+        widest = max(_widths([self.head, *self.texts]))
+        return min(widest, _WORDS) if self.is_text else widest
+
+
+def _widths(texts: Iterable[Text]) -> list[int]:
+    return [line.cell_len for text in texts for line in text.split("\n")]
+
+
+def _stacks(grid: Grid, width: int, *, plain: bool) -> Iterator[Table]:
+    """The grid as tables below each other, each with as many columns as fit."""
     two_lines = any(c.group for c in grid.columns)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="", show_edge=False)
-    table.add_column(_line(grid.corner), no_wrap=False)
     columns = []
     for j, column in enumerate(grid.columns):
         heads = [column.title, f"{column.shown_unit} {column.arrow}".strip()] if two_lines else [column.heading]
         head, texts = _column([one_line(h, 60) for h in heads], grid.column(j), column.is_text, plain=plain)
-        table.add_column(head, no_wrap=not column.is_text, overflow="fold")
-        columns.append(texts)
+        columns.append(_Set(head, texts, column.is_text))
+    label = min(_LABEL, max(_widths(map(_line, [grid.corner, *(row.label for row in grid.rows)]))))
+    stack: list[_Set] = []
+    for found in columns:
+        if stack and label + sum(_GAP + one.least for one in [*stack, found]) > width:
+            yield _table(grid, stack, label)
+            stack = []
+        stack.append(found)
+    yield _table(grid, stack, label)
+
+
+def _table(grid: Grid, columns: Sequence[_Set], label: int) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="", show_edge=False)
+    table.add_column(_line(grid.corner), no_wrap=False, min_width=label)
+    for column in columns:
+        table.add_column(column.head, no_wrap=not column.is_text, overflow="fold", min_width=column.least)
     part = ""
-    for row, *cells in zip(grid.rows, *columns, strict=True):
+    for row, *cells in zip(grid.rows, *(column.texts for column in columns), strict=True):
         if row.part != part:
             part = row.part
             table.add_row(_line(part))
