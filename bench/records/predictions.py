@@ -6,23 +6,25 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from bench.core.claims import look_at_tensors, read_frame
 from bench.core.errors import RfbenchError, one_line
-from bench.core.files import digest, read_json, safe_name, sha256, stem_of, to_disk, write_bytes, write_json
+from bench.core.files import digest, read_json, safe_name, sha256, stem_of, to_disk, write_bytes
 from bench.core.typed import decode, encode
 from bench.records.parquet import write_table
 from bench.records.types import ItemRecord
 
-if TYPE_CHECKING:
-    pass
-
 _JSON = ("normalisation", "notes", "facts", "files")
 """The columns of ``images.parquet`` that hold JSON."""
+_COLUMNS = {name: "text" for name in ItemRecord.__struct_fields__ if name != "size_px"} | dict.fromkeys(
+    ("height_px", "width_px"), "whole"
+)
 
 
 class Predictions:
@@ -32,6 +34,7 @@ class Predictions:
         self.run = run
         self.table_path = run / "images.parquet"
         self._unsettled: list[Path] = []
+        self._settling: Future[None] | None = None
 
     def path(self, image_id: str) -> Path:
         """Where an image's prediction lies."""
@@ -45,8 +48,9 @@ class Predictions:
 
     def write_bytes(self, image_id: str, data: bytes) -> None:
         """Store an image's prediction as ``serialised`` made it; see ``settle``."""
-        write_bytes(self.path(image_id), data, durable=False)
-        self._unsettled.append(self.path(image_id))
+        path = self.path(image_id)
+        write_bytes(path, data, durable=False)
+        self._unsettled.append(path)
 
     def read(self, image_id: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """An image's arrays and header (``unit``, ``bands``, ``normalised``)."""
@@ -65,22 +69,31 @@ class Predictions:
 
     def commit(self, item: ItemRecord) -> None:
         """Say that an image is done, or why it failed; its prediction is written before."""
-        write_json(self._item_path(item.id), encode(item), durable=False)
-        self._unsettled.append(self._item_path(item.id))
+        path = self._item_path(item.id)
+        write_bytes(path, msgspec.json.encode(item), durable=False)
+        self._unsettled.append(path)
 
     @property
     def unsettled(self) -> int:
         """How many files were written since ``settle``."""
         return len(self._unsettled)
 
-    def settle(self) -> None:
-        """Wait until what was written is on the disk.
+    def settle(self, *, wait: bool = True) -> None:
+        """Have what was written on the disk; without ``wait`` while others go on, though never more than one such lot.
 
         Until then a power cut may leave files empty: a record that cannot be read counts as absent, and a prediction
         is used only where it has the hash of its record, so such images are predicted again.
         """
         found, self._unsettled = self._unsettled, []
-        to_disk(found)
+        if self._settling is not None:
+            self._settling.result()
+            self._settling = None
+        if wait or not found:
+            to_disk(found)
+        else:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="settle")
+            self._settling = thread.submit(to_disk, found)
+            thread.shutdown(wait=False)
 
     def item(self, image_id: str) -> ItemRecord | None:
         """What was committed of an image, or None; a broken record counts as absent."""
@@ -106,23 +119,25 @@ class Predictions:
         """Whether all images were predicted, or have failed."""
         return self.table_path.is_file()
 
-    def finish(self, image_ids: Iterable[str]) -> dict[str, ItemRecord]:
-        """Write ``images.parquet`` from what was committed of these images; returns them in their order."""
+    def finish(self, image_ids: Iterable[str]) -> None:
+        """Write ``images.parquet`` from what was committed of these images, in their order.
+
+        Raises
+        ------
+        RfbenchError
+            If one of them was not committed.
+        """
         self.settle()
-        items = {}
-        for image_id in image_ids:
-            item = self.item(image_id)
-            if item is None:
-                raise RfbenchError(
-                    f"{self.run}: the record of '{one_line(image_id, 80)}' is gone from items/; run the same command "
-                    "again"
-                )
-            items[image_id] = item
-        write_table(
-            self.table_path, [_row(item) for item in items.values()], list(_row(ItemRecord(id="", scene_id="")))
-        )
+        write_table(self.table_path, (_row(self._committed(image_id)) for image_id in image_ids), _COLUMNS)
         self.__dict__.pop("_finished", None)
-        return items
+
+    def _committed(self, image_id: str) -> ItemRecord:
+        item = self.item(image_id)
+        if item is None:
+            raise RfbenchError(
+                f"{self.run}: the record of '{one_line(image_id, 80)}' is gone from items/; run the same command again"
+            )
+        return item
 
     def table(self) -> dict[str, ItemRecord]:
         """All images, in the order of the plan; RfbenchError if they were not all predicted."""

@@ -31,7 +31,10 @@ OF_THE_SET = "one number for all images; it is in summary.json"
 ROWS = ":rows"
 """Ends the name of the feature that says how many rows of another belong to each image."""
 
-_COLUMNS = ("id", "estimate", "value", "kind", "reason", "remedy", "note", "facts", "prediction_sha256")
+_COLUMNS = {
+    "id": "text", "estimate": "text", "value": "number", "kind": "text", "reason": "text", "remedy": "text",
+    "note": "text", "facts": "text", "prediction_sha256": "text",
+}  # fmt: skip
 
 
 class ImageScores(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -158,10 +161,10 @@ class MetricFolder:
         ``predictions`` are the hashes of what was scored by id."""
         (self.path / "metric.json").unlink(missing_ok=True)  # what it described is about to go
         hashes = {"scores_sha256": "", "features_sha256": ""}
-        rows = [
+        rows = (
             _row(key, score, facts.get(key, {})) | {"prediction_sha256": predictions.get(key[0])}
             for key, score in scores.items()
-        ]
+        )
         hashes["scores_sha256"] = write_table(self.path / "scores.parquet", rows, _COLUMNS)
         path = self.path / "features.safetensors"
         if features:
