@@ -13,6 +13,8 @@ from bench.cli import complete
 from bench.cli.shared import (
     device_option,
     exact_option,
+    executor,
+    executor_options,
     metrics_option,
     say_failed,
     say_skipped,
@@ -22,6 +24,7 @@ from bench.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from bench.executors.cluster import Cluster
     from bench.reports.document import Document
 
 settle_threads()
@@ -114,6 +117,7 @@ _OF_IMAGES = ("ref", "split", "protocol", "label", "pred_name", "scale", "ref_sc
 @exact_option
 @device_option
 @workers_option
+@executor_options
 @click.option(
     "--strict", is_flag=True, help="Stop before anything is computed if a metric cannot be or a file has no partner."
 )
@@ -150,21 +154,24 @@ def command(runs: tuple[Path, ...], pred: Path | None, form: str | None, save: P
         raise RfbenchError(f"found {found} a run and --pred, expected one: rfbench score RUN, or --pred DIR --ref DIR")
     if save is not None:
         _check_save(save)
-    names = ("metrics", "exact_libraries", "device", "workers", "strict", "weights_dir")
-    shared = {key: options.pop(key) for key in names}
-    if shared["workers"] is not None and shared["workers"] < 0:
-        raise RfbenchError(f"--workers: found {shared['workers']}, expected 0 or more")
-    scoring = execute.Request(**shared)
+    if options["workers"] is not None and options["workers"] < 0:
+        raise RfbenchError(f"--workers: found {options['workers']}, expected 0 or more")
+    given = next((f"--{k.replace('_', '-')}" for k in _OF_IMAGES if options[k] is not None), None)
+    if pred is None and given:
+        raise RfbenchError(f"{given} goes with --pred; runs have their own")
     form = form or ("text" if save is None and sys.stdout.isatty() else "markdown")
-    if pred is None:
-        given = next((f"--{k.replace('_', '-')}" for k in _OF_IMAGES if options[k] is not None), None)
-        if given:
-            raise RfbenchError(f"{given} goes with --pred; runs have their own")
-        return _score_runs(runs, scoring, options["data"], form, save)
-    return _score_images(pred, scoring, options, form, save)
+    with executor(options) as cluster:
+        options.pop("is_remote", None)
+        names = ("metrics", "exact_libraries", "device", "workers", "strict", "weights_dir")
+        scoring = execute.Request(**{key: options.pop(key) for key in names})
+        if pred is None:
+            return _score_runs(runs, scoring, cluster, options["data"], form, save)
+        return _score_images(pred, scoring, cluster, options, form, save)
 
 
-def _score_runs(runs: tuple[Path, ...], scoring: Any, data: str | None, form: str, save: Path | None) -> int:
+def _score_runs(
+    runs: tuple[Path, ...], scoring: Any, cluster: Cluster | None, data: str | None, form: str, save: Path | None
+) -> int:
     import dataclasses
 
     from bench.records.run import find_runs
@@ -173,7 +180,7 @@ def _score_runs(runs: tuple[Path, ...], scoring: Any, data: str | None, form: st
     from bench.reports.table.write import WRITERS, document_of
     from bench.score.execute import score
 
-    outcome = score(find_runs(runs), dataclasses.replace(scoring, data=data), sys.argv)
+    outcome = score(find_runs(runs), dataclasses.replace(scoring, data=data), sys.argv, cluster)
     say_skipped(outcome.skipped, outcome.lacking_weights)
     table = build_table(outcome.folders, outcome.names)
     if form == "text":
@@ -186,7 +193,9 @@ def _score_runs(runs: tuple[Path, ...], scoring: Any, data: str | None, form: st
     return 1 if failed else 0
 
 
-def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, save: Path | None) -> int:
+def _score_images(
+    pred: Path, scoring: Any, cluster: Cluster | None, options: dict[str, Any], form: str, save: Path | None
+) -> int:
     from bench.core.places import scratch
     from bench.metrics.scorer import chosen
     from bench.records.run import read_run
@@ -202,7 +211,7 @@ def _score_images(pred: Path, scoring: Any, options: dict[str, Any], form: str, 
     with scratch("score") as place:
         try:
             folder = import_images(request, out or place / "run", sys.argv)
-            outcome = score([folder], scoring, sys.argv)
+            outcome = score([folder], scoring, sys.argv, cluster)
         except KeyboardInterrupt:
             if out is not None:
                 raise

@@ -82,6 +82,25 @@ def _batch_size(context: click.Context, option: click.Parameter, text: str) -> i
     return batch_size_of(text, "--batch-size") or "auto"
 
 
+_EXECUTOR = (
+    click.option(
+        "--executor", default="local", show_default=True, type=click.Choice(["local", "ray"]),
+        help="ray: on a cluster (pip install 'rfbench[ray]', docs/scale.md).",
+    ),
+    click.option(
+        "--address", metavar="auto|local|HOST:PORT",
+        help="With ray: the cluster here, one of its own, or another machine's.  [default: auto]",
+    ),
+    click.option(
+        "--actors", type=click.IntRange(min=1), metavar="N",
+        help="With ray: processes at once.  [default: one a core, or a GPU]",
+    ),
+    click.option(
+        "--gpus-per-model", type=click.FloatRange(min=0), metavar="G",
+        help="With ray: GPUs of each process, such as 1 or 0.5.  [default: 0]",
+    ),
+    click.option("--allow-mixed", is_flag=True, help="With ray: devices of several kinds, whose last digits differ."),
+)  # fmt: skip
 _PREDICTING = (
     click.option(
         "--model", "models", multiple=True, shell_complete=complete.model, metavar="NAME[:KEY=VALUE,...]",
@@ -123,23 +142,7 @@ _PREDICTING = (
         "--shard", metavar="I/N", callback=_shard,
         help="Only the I-th of N parts, 1/N to N/N, on any machines; 'rfbench merge' makes one run of them.",
     ),
-    click.option(
-        "--executor", default="local", show_default=True, type=click.Choice(["local", "ray"]),
-        help="ray: on a cluster (pip install 'rfbench[ray]', docs/scale.md).",
-    ),
-    click.option(
-        "--address", metavar="auto|local|HOST:PORT",
-        help="With ray: the cluster here, one of its own, or another machine's.  [default: auto]",
-    ),
-    click.option(
-        "--actors", type=click.IntRange(min=1), metavar="N",
-        help="With ray: processes at once.  [default: one a core, or a GPU]",
-    ),
-    click.option(
-        "--gpus-per-model", type=click.FloatRange(min=0), metavar="G",
-        help="With ray: GPUs of each process, such as 1 or 0.5.  [default: 0]",
-    ),
-    click.option("--allow-mixed", is_flag=True, help="With ray: devices of several kinds, whose last digits differ."),
+    *_EXECUTOR,
     click.option(
         "--fresh", is_flag=True, help="Begin anew; an earlier run is set aside until 'rfbench runs prune'."
     ),
@@ -179,6 +182,13 @@ def executor(options: dict[str, Any]) -> Iterator[Cluster | None]:
     ) as found:
         options |= {"device": found.device, "is_remote": True}
         yield found
+
+
+def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that ``executor`` takes."""
+    for option in reversed(_EXECUTOR):
+        command = option(command)
+    return command
 
 
 def predicting_options(command: Callable[..., Any]) -> Callable[..., Any]:

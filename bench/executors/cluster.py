@@ -8,9 +8,13 @@ says so, and a unit that lost three actors ends the run.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import socket
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,9 +24,8 @@ from bench.core.errors import RfbenchError, Unavailable, one_line
 from bench.executors.crew import Crew, Job, Key, Lost, Result
 
 _TRIES = 3
-_AHEAD = 2
-"""Units that an actor has before it, so that it need not wait for the driver."""
 _BEGIN_S = 300.0  # for a process to start on every node
+_ANSWER_S = 10.0  # for a cluster to take a connection
 
 
 @dataclass
@@ -34,8 +37,8 @@ class Cluster:
     actors : how many processes work at once; 0 for one a core, or one a GPU.
     gpus_each : GPUs of an actor, perhaps a part of one; 0 on processors.
     allow_mixed : whether GPUs of several kinds may work on one run.
-    events : what went wrong and was mended, for ``host.json``.
-    nodes : the kinds of device that worked, with how many actors on each.
+    events : what went wrong with the last crew and was mended, for ``host.json``.
+    nodes : the kinds of device that its actors have, with how many have each.
     """
 
     actors: int = 0
@@ -46,6 +49,7 @@ class Cluster:
 
     def crew(self, job: Job, what: str) -> Actors[Any, Any]:
         """Actors for a job. Raises RfbenchError where none can be started."""
+        self.events, self.nodes = [], {}
         return Actors(job, what, self)
 
     @property
@@ -81,20 +85,39 @@ def cluster(address: str, *, actors: int = 0, gpus_each: float = 0.0, allow_mixe
     # Nothing is told to anybody, and no page is served. Actors stand back for others no more than this process does.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    _look_for(address)
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": actors or None} if address == "local" else {}
     try:
-        ray.init(
-            address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR, **own
-        )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise RfbenchError(
-            f"--address {one_line(address, 60)}: no cluster of Ray answers ({one_line(error, 120)}); start one with "
-            "'ray start --head', or give --address local"
-        ) from None
+        # "local" and not None, which would join whatever cluster a file in /tmp/ray tells of, even one long gone.
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except Exception as error:  # Ray has many kinds, some of them private
+        raise _no_cluster(address, one_line(error, 120)) from None
     try:
         yield Cluster(actors, gpus_each, allow_mixed)
     finally:
         ray.shutdown()
+
+
+def _look_for(address: str) -> None:
+    """RfbenchError where nothing listens at HOST:PORT, at once: Ray itself looks for the better part of a minute."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) < 2**16):
+        if address in ("auto", "local") or "://" in address:
+            return
+        raise RfbenchError(f"--address: found '{one_line(address, 60)}', expected auto, local or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or one_line(error)) from None
+
+
+def _no_cluster(address: str, why: str) -> RfbenchError:
+    return RfbenchError(
+        f"--address {one_line(address, 60)}: no cluster of Ray answers ({why}); start one with 'ray start --head', or "
+        "give --address local"
+    )
 
 
 class _Worker:
@@ -133,111 +156,157 @@ class _Worker:
 
 @dataclass
 class _Given:
-    """A unit in an actor's hands."""
+    """A unit that did not come back yet; ``actor`` is who has it in hand."""
 
     key: Any
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
-    actor: int
     tries: int = 1
+    actor: int = -1
 
 
 class Actors(Crew[Key, Result]):
-    """The actors of a job."""
+    """The actors of a job.
+
+    One that is lost is replaced where the cluster has room for another; units go only to those that have begun, so that
+    a node which is gone for good makes the rest slower and stops nothing.
+    """
 
     def __init__(self, job: Job, what: str, cluster: Cluster) -> None:
         self._job, self._what, self._cluster = job, what, cluster
         self.size = cluster.count()
-        self._actors = {i: self._start() for i in range(self.size)}
+        self._numbers = itertools.count()
+        self._ready: dict[int, Any] = {}
+        self._starting: dict[Any, tuple[int, Any]] = {}  # by what says that it has begun
         self._given: dict[Any, _Given] = {}
-        self._look_at_devices()
+        self._homeless: list[_Given] = []  # while no actor is there to take them
+        try:
+            for _ in range(self.size):
+                self._start()
+            self._wait_for_all()
+        except BaseException:
+            self.close(finish=False)
+            raise
 
     @property
     def waiting(self) -> list[Key]:
-        return [given.key for given in self._given.values()]
+        return [given.key for given in (*self._given.values(), *self._homeless)]
 
     def give(self, key: Key, work: Callable[..., Result], *arguments: Any) -> None:
-        self._hand(key, work, arguments, tries=1)
+        self._hand(_Given(key, work, arguments))
 
     def take(self) -> Iterator[tuple[Key, Result]]:
         import ray
 
-        done, _ = ray.wait(list(self._given), num_returns=1)
+        # Where nobody works, those that start have their time; where somebody does, a unit takes as long as it takes.
+        limit = None if self._given else _BEGIN_S
+        done, _ = ray.wait([*self._given, *self._starting], num_returns=1, timeout=limit)
+        if not done:
+            raise Lost(f"all {self._what} actors were lost, and the cluster has no room for another")
         for reference in done:
-            given = self._given[reference]
+            if reference in self._starting:
+                self._replaced(reference)
+                continue
+            given = self._given.pop(reference)
             try:
                 result = ray.get(reference)
-            except ray.exceptions.RayActorError as error:
-                self._lost(reference, given, error)
-                continue
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause if isinstance(error.cause, Exception) else error
                 if isinstance(cause, RfbenchError):
                     raise cause from None
                 raise RfbenchError(f"a {self._what} actor failed: {one_line(cause, 200)}") from None
-            del self._given[reference]
+            except ray.exceptions.RayError as error:  # the actor is gone, or its node with the result
+                self._lost(given, error)
+                continue
             yield given.key, result
 
     def close(self, *, finish: bool) -> None:
         import ray
 
-        for actor in self._actors.values():
+        for actor in (*self._ready.values(), *(actor for _, actor in self._starting.values())):
             ray.kill(actor, no_restart=True)
-        self._actors, self._given = {}, {}
+        self._ready, self._starting, self._given, self._homeless = {}, {}, {}, []
 
     # --- actors -----------------------------------------------------------------------------------------------
 
-    def _start(self) -> Any:
+    def _start(self) -> None:
         import ray
 
         share = {"num_gpus": self._cluster.gpus_each} if self._cluster.gpus_each else {"num_cpus": 1}
         remote = ray.remote(**share, max_restarts=0, max_task_retries=0)(_Worker)
-        return remote.remote(self._job, sys.path)
+        actor: Any = remote.remote(self._job, sys.path)
+        self._starting[actor.device.remote()] = next(self._numbers), actor
 
-    def _look_at_devices(self) -> None:
-        """Ask each actor what it computes on; RfbenchError for GPUs of several kinds, whose last digits differ."""
+    def _wait_for_all(self) -> None:
+        """Until each actor says what it computes on; RfbenchError where the cluster has no room for all of them."""
         import ray
 
-        asked = [actor.device.remote() for actor in self._actors.values()]
+        ends = time.monotonic() + _BEGIN_S
+        while self._starting:
+            done, _ = ray.wait([*self._starting], num_returns=1, timeout=max(ends - time.monotonic(), 0))
+            if not done:
+                raise RfbenchError(
+                    f"the cluster has no room for {self.size} actors; give fewer --actors, or wait for it"
+                )
+            try:
+                self._begun(done[0])
+            except Lost as error:
+                raise RfbenchError(f"{error}; rfbench has to be installed on every node") from None
+
+    def _begun(self, reference: Any) -> None:
+        """An actor has begun: units are given to it. RfbenchError for a GPU of another kind, whose last digits
+        differ."""
+        import ray
+
+        number, actor = self._starting.pop(reference)
         try:
-            found = ray.get(asked, timeout=_BEGIN_S)
-        except ray.exceptions.GetTimeoutError:
-            raise RfbenchError(
-                f"the cluster has no room for {self.size} actors; give fewer --actors, or wait for it"
-            ) from None
+            kind = ray.get(reference)
         except ray.exceptions.RayError as error:
+            raise Lost(f"a {self._what} actor cannot begin ({one_line(error, 160)})") from None
+        self._ready[number] = actor
+        nodes = self._cluster.nodes
+        nodes[kind] = nodes.get(kind, 0) + 1
+        if len(nodes) > 1 and not self._cluster.allow_mixed:
             raise RfbenchError(
-                f"an actor cannot begin ({one_line(error, 160)}); rfbench has to be installed on every node"
-            ) from None
-        for name in found:
-            self._cluster.nodes[name] = self._cluster.nodes.get(name, 0) + 1
-        kinds = sorted(set(found))
-        if len(kinds) > 1 and not self._cluster.allow_mixed:
-            raise RfbenchError(
-                f"the actors have devices of {len(kinds)} kinds ({'; '.join(kinds[:3])}), whose last digits differ; "
-                "insist with --allow-mixed"
+                f"the actors have devices of {len(nodes)} kinds ({'; '.join(sorted(nodes)[:3])}), whose last digits "
+                "differ; insist with --allow-mixed"
             )
+        homeless, self._homeless = self._homeless, []
+        for given in homeless:
+            self._hand(given)
 
-    def _hand(self, key: Any, work: Callable[..., Any], arguments: tuple[Any, ...], *, tries: int) -> None:
+    def _replaced(self, reference: Any) -> None:
+        """One that was started in place of another has begun, or could not."""
+        try:
+            self._begun(reference)
+        except Lost as error:
+            if not (self._ready or self._starting):
+                raise
+            self._note(str(error))
+
+    def _hand(self, given: _Given) -> None:
         """To the actor with the least before it."""
-        busy = dict.fromkeys(self._actors, 0)
-        for given in self._given.values():
-            busy[given.actor] = busy.get(given.actor, 0) + 1
-        if not self._actors:
-            raise Lost(f"all {self._what} actors were lost")
-        i = min(self._actors, key=lambda one: (busy[one], one))
-        reference = self._actors[i].work.remote(work, arguments)
-        self._given[reference] = _Given(key, work, arguments, i, tries)
+        if not self._ready:
+            self._homeless.append(given)
+            return
+        busy = Counter(other.actor for other in self._given.values())
+        given.actor = min(self._ready, key=lambda number: (busy[number], number))
+        self._given[self._ready[given.actor].work.remote(given.work, given.arguments)] = given
 
-    def _lost(self, reference: Any, given: _Given, error: Exception) -> None:
-        """An actor is gone: another one takes its place, and this unit."""
-        del self._given[reference]
+    def _lost(self, given: _Given, error: Exception) -> None:
+        """An actor is gone: another one is started, and this unit goes to whoever is there."""
+        import ray
+
         line = f"a {self._what} actor was lost with {one_line(given.key, 60)} in hand ({one_line(error, 100)})"
         if given.tries >= _TRIES:
             raise Lost(f"{line}, the third one; see what this image does to a node")
+        self._note(f"{line}; another one does it")
+        # Where a result was lost with its node, the actor's next unit tells of the actor.
+        if isinstance(error, ray.exceptions.RayActorError) and self._ready.pop(given.actor, None) is not None:
+            self._start()
+        given.tries += 1
+        self._hand(given)
+
+    def _note(self, line: str) -> None:
         self._cluster.events.append(line)
-        print(f"warning: {line}; another one does it", file=sys.stderr)
-        if given.actor in self._actors:
-            del self._actors[given.actor]
-            self._actors[max(self._actors, default=given.actor) + 1] = self._start()
-        self._hand(given.key, given.work, given.arguments, tries=given.tries + 1)
+        print(f"warning: {line}", file=sys.stderr)

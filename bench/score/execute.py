@@ -206,6 +206,8 @@ class _Group:
                 if one.open:
                     facts: dict[str, Any] = {"ended": now(), "score_s": round(time.perf_counter() - started, 3)}
                     facts["metrics"] = {name: dataclasses.asdict(cost) for name, cost in self.costs.items()}
+                    if self.cluster is not None and work:
+                        facts |= {"nodes": dict(self.cluster.nodes), "events": list(self.cluster.events)}
                     one.run.end_session(facts | ({"tracebacks": self.tracebacks} if self.tracebacks else {}))
 
     # --- what is missing --------------------------------------------------------------------------------------
