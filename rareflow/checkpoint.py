@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
@@ -27,6 +27,9 @@ from rareflow.model import RareFlow, threads
 from rareflow.networks import Codec, Gates, Masks, name_dropout
 from rareflow.text import WordTable
 from rareflow.uncertainty import Scale
+
+if TYPE_CHECKING:
+    from rareflow.base import CheckedBase
 
 # What a ControlNet has in common with the transformer that adds up its residuals
 _SHARED = ("patch_size", "in_channels", "num_attention_heads", "attention_head_dim", "joint_attention_dim",
@@ -100,10 +103,14 @@ def load(
         return _load(folder, card, base, device, dtype, captions, prepare)
 
 
-def _load(
-    folder: Path, card: dict[str, Any], base: str | None, device: str, dtype: str | None,
-    captions: str | Path | None, prepare: Iterable[str],
-) -> RareFlow:  # fmt: skip
+def check(checkpoint: str | Path, base: str | None = None) -> None:
+    """RareflowError for what ``load`` would refuse before it loads: files of other hashes than the card's, a base of
+    other tensors than its configuration's, or not the one that the checkpoint was trained on."""
+    _checked(Path(checkpoint), read_card(Path(checkpoint)), base)
+
+
+def _checked(folder: Path, card: dict[str, Any], base: str | None) -> tuple[Config, CheckedBase | None]:
+    """The configuration of a checkpoint whose files are right, and its base, if it has one."""
     try:
         config = Config.from_dict(card.get("config"), f"{folder / 'card.json'}: config")
     except RareflowError as error:
@@ -113,20 +120,30 @@ def _load(
             raise RareflowError(f"checkpoint {folder}: it has a transformer and a VAE of its own; leave base out")
         config = with_changes(config, {"base": str(base)})
     verify(folder, card, {*card["files"], *_needed(config)})
+    if not config.base:
+        return config, None
+    from rareflow.base import check_base
+
+    found = check_base(config.base)
+    trained_on = card.get("base", {})
+    for part, identity in found.identity.items():
+        if trained_on.get(part) != identity:
+            raise RareflowError(
+                f"checkpoint {folder}: it was trained on another base: the {part} in {config.base} has the "
+                f"identity {identity[:12]}, expected {str(trained_on.get(part))[:12]}; give that base"
+            )
+    return config, found
+
+
+def _load(
+    folder: Path, card: dict[str, Any], base: str | None, device: str, dtype: str | None,
+    captions: str | Path | None, prepare: Iterable[str],
+) -> RareFlow:  # fmt: skip
+    config, found = _checked(folder, card, base)
     dtype = dtype or ("bfloat16" if config.base else "float32")
     masks = Masks()
     store: Captions
-    if config.base:
-        from rareflow.base import check_base
-
-        found = check_base(config.base)
-        trained_on = card.get("base", {})
-        for part, identity in found.identity.items():
-            if trained_on.get(part) != identity:
-                raise RareflowError(
-                    f"checkpoint {folder}: it was trained on another base: the {part} in {config.base} has the "
-                    f"identity {identity[:12]}, expected {str(trained_on.get(part))[:12]}; give that base"
-                )
+    if found is not None:
         store = StoredCaptions.of(found, config.text.max_t5_tokens, torch.device(device), captions)
         wanted = list(prepare)
         if wanted:

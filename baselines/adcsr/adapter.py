@@ -13,12 +13,11 @@ from bench.models import (
     ModelSpec,
     Prediction,
     Published,
-    converted,
+    converted_state,
     load_state,
     pad,
     padded_size,
     randomise,
-    read_state,
     whole_number,
 )
 
@@ -62,10 +61,19 @@ class AdcSR(Published):
             randomise(network, self.system)
         else:
             files = {name: self.weights_path(name) for name in (convert.NET, convert.DECODER)}
-            path = converted(self.system, convert.REVISION, files, lambda: convert.state(*files.values()))
-            load_state(network, read_state(path), " and ".join(files))
+            state = converted_state(
+                self.system,
+                convert.REVISION,
+                files,
+                lambda: convert.state(files[convert.NET], files[convert.DECODER], device),
+                device,
+            )
+            load_state(network, state, " and ".join(files))
         self.network = network.to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
         self.device, self.dtype = device, getattr(torch, dtype)
+
+    def close(self) -> None:
+        self.network = None
 
     def upscale(self, batch: Batch) -> Prediction:
         return Prediction(mean=np.stack([self._one(image) for image in batch.images]))

@@ -23,11 +23,11 @@ _UNET, _ALIAS, _MIDDLE = "module.body.1.", "module.body.1.body.", "module.body.2
 _REPLACED = ("decoder.conv_in.", "decoder.mid_block.")
 
 
-def state(net: Path, decoder: Path) -> dict[str, Tensor]:
+def state(net: Path, decoder: Path, device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of both files by their names in ``Network``; what belongs to nothing keeps its own name, so that the
     strict loading says so. Raises RfbenchError for broken files."""
     found = {}
-    for name, tensor in read_state(net).items():
+    for name, tensor in read_state(net, device=device).items():
         if name.startswith(_ALIAS):
             continue
         if name.startswith(_UNET):
@@ -35,7 +35,7 @@ def state(net: Path, decoder: Path) -> dict[str, Tensor]:
         elif name.startswith(_MIDDLE):
             name = "decoder.mid_block." + name.removeprefix(_MIDDLE)
         found[name] = tensor
-    for name, tensor in read_state(decoder, "state_dict").items():
+    for name, tensor in read_state(decoder, "state_dict", device).items():
         # Upstream takes every name with this word in it and the rest of the trainer's model is left.
         if "decoder" in name and not name.startswith(_REPLACED):
             found[name] = tensor

@@ -85,11 +85,14 @@ class OpenSR(Published):
             randomise(self.model.model, self.system)
         else:
             # As upstream: a perceptual loss that was saved with the network is left out.
-            state = read_state(self.weights_path(WEIGHTS), "state_dict")
+            state = read_state(self.weights_path(WEIGHTS), "state_dict", device)
             load_state(self.model.model, {k: v for k, v in state.items() if "loss" not in k}, WEIGHTS)
             self.model.model.to(device)
         self.model.requires_grad_(False)
         self.device = device
+
+    def close(self) -> None:
+        self.model = None
 
     def upscale(self, batch: Batch) -> Prediction:
         """Image by image and draw by draw, so that no batch moves a bit."""

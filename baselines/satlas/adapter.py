@@ -79,7 +79,7 @@ class Satlas(Published):
             randomise(network, self.system)
         else:
             file = weights_file(self.dates)
-            load_state(network, read_state(self.weights_path(file), _STATE), file)
+            load_state(network, read_state(self.weights_path(file), _STATE, device), file)
         self.network = network.to(device).eval().requires_grad_(False)
         self.device = device
 

@@ -170,9 +170,9 @@ class SeeSR(Published):
             # CLIP computes a buffer when it is made, so it cannot be made without memory.
             with torch.device("cpu" if file == TEXT else "meta"):
                 net = make()
-            tensors = read_state(self._path(file))
+            tensors = read_state(self._path(file), device=device)
             if self.is_turbo and file == UNET:
-                tensors = network.turbo_unet(read_state(self.weights_path(TURBO_UNET)), tensors)
+                tensors = network.turbo_unet(read_state(self.weights_path(TURBO_UNET), device=device), tensors)
             load_state(net, _names(net, file, tensors), file)
         # torch's own: diffusers' warns of parts to be kept in float32, and names none
         return torch.nn.Module.to(net.eval().requires_grad_(False), device=device, dtype=dtype)
@@ -203,12 +203,21 @@ class SeeSR(Published):
             sources = {file: self.weights_path(file) for file in (RAM, DAPE)}
 
             def convert() -> dict[str, torch.Tensor]:
-                return tagger.from_published(net, read_state(sources[RAM], "model"), read_state(sources[DAPE]))
+                return tagger.from_published(
+                    net, read_state(sources[RAM], "model", device), read_state(sources[DAPE], device=device)
+                )
 
+            if device == "meta":
+                load_state(net.to(device), convert(), f"{RAM} and {DAPE}")
+                return tagger.Tagger(net, words, thresholds), ""
             path = converted("seesr-tagger", _TAGGER_REVISION, sources, convert)
             load_state(net, read_state(path), f"{RAM} and {DAPE}")
             name = path.stem  # it holds a hash of both files and of the conversion
         return tagger.Tagger(net.eval().requires_grad_(False).to(device), words, thresholds), name
+
+    def close(self) -> None:
+        self.networks = self.provider = self.text = None
+        self._embedded = {}
 
     def upscale(self, batch: Batch) -> Prediction:
         assert self.networks is not None, "load() comes first"

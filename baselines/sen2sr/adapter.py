@@ -47,8 +47,8 @@ class Sen2srLite(Published):
         if self.is_random:
             randomise(network, self.system)
         else:
-            load_state(network, read_state(self.weights_path(NETWORK)), NETWORK)
-            found = read_state(self.weights_path(MASK))
+            load_state(network, read_state(self.weights_path(NETWORK), device=device), NETWORK)
+            found = read_state(self.weights_path(MASK), device=device)
             if found.keys() != {_MASK_NAME} or found[_MASK_NAME].shape != mask.shape:
                 raise RfbenchError(
                     f"{MASK}: expected one tensor '{_MASK_NAME}' of {side}x{side}; it is another model's file"

@@ -20,7 +20,7 @@ from bench.models import (
     Published,
     RfbenchError,
     choice,
-    converted,
+    converted_state,
     load_state,
     number,
     randomise,
@@ -112,7 +112,7 @@ class ZoomLDM(Published):
             for part, net in nets.items():
                 randomise(net, f"{self.system}/{part}")
         else:
-            self._load_published(nets, size)
+            self._load_published(nets, size, device)
         if self.condition == "dinov2":
             nets["dino"] = features.build_dino(small=self.is_tiny) if self.is_random else self._dino()
             if self.is_random:
@@ -127,15 +127,15 @@ class ZoomLDM(Published):
     def close(self) -> None:
         self.networks = {}
 
-    def _load_published(self, nets: dict[str, Any], size: network.Size) -> None:
+    def _load_published(self, nets: dict[str, Any], size: network.Size, device: str) -> None:
         path = self.weights_path(CHECKPOINT)
         names = {part: {k: v.shape for k, v in net.state_dict().items()} for part, net in nets.items()}
         whole = torch.nn.ModuleDict(nets)
 
         def make() -> dict[str, torch.Tensor]:
-            return convert.state(read_state(path), names, size)
+            return convert.state(read_state(path, device=device), names, size)
 
-        load_state(whole, read_state(converted("zoomldm", _REVISION, {CHECKPOINT: path}, make)), CHECKPOINT)
+        load_state(whole, converted_state("zoomldm", _REVISION, {CHECKPOINT: path}, make, device), CHECKPOINT)
 
     def _dino(self) -> Any:
         return features.load_dino(self.weights_path(DINO))

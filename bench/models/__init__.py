@@ -5,7 +5,7 @@ A model is a ``ModelSpec`` (imports nothing heavy) that names an adapter class; 
 all models by ``bench.models.call.Model``.
 
 The adapter of someone else's published system derives from ``Published`` (random weights to prove its code with) and
-opens upstream's files by ``read_state``, ``converted`` and ``load_state``.
+opens upstream's files by ``read_state``, ``converted_state`` and ``load_state``.
 
 A model that is fitted by a command of its own reads its training pairs through ``FolderDataset`` and ``Paired``, whose
 tasks hold the display images that ``upscale`` and the metrics will see.
@@ -17,10 +17,11 @@ from bench.core.image import RGB, Array
 from bench.core.resample import resize
 from bench.data.dataset import FolderDataset, Side, read_image
 from bench.data.readers import SUFFIXES
-from bench.models.checkpoint import check_state, converted, load_state, read_state
+from bench.models.checkpoint import check_state, converted, converted_state, load_state, read_state
 from bench.models.guests.adapter import GuestAdapter
 from bench.models.guests.environment import Environment
 from bench.models.published import (
+    RANDOM_KIND,
     RANDOM_TINY,
     WEIGHTS_OPTIONS,
     Published,
@@ -34,6 +35,7 @@ from bench.models.tiling import pad, padded_size
 from bench.protocols.paired import Paired
 
 __all__ = [
+    "RANDOM_KIND",
     "RANDOM_TINY",
     "RGB",
     "SUFFIXES",
@@ -55,6 +57,7 @@ __all__ = [
     "check_state",
     "choice",
     "converted",
+    "converted_state",
     "digest",
     "id_hash",
     "load_state",

@@ -161,7 +161,7 @@ class Model:
     def text_everywhere(self) -> str:
         """The model as ``--model`` takes it in another folder or on another machine: paths are whole."""
         by_file = _BY_FILE.fullmatch(self.text)
-        head = f"{Path(by_file['file']).absolute()}:{by_file['name']}" if by_file else self.text.partition(":")[0]
+        head = f"{Path(by_file['file']).absolute()}:{by_file['name']}" if by_file else name_of(self.text)
         options = {k: v for k, v in self.options.items() if v != self.spec.default_options.get(k)} | self.asked
         for key in self.spec.path_options:
             if key in options and Path(options[key]).exists():
@@ -190,7 +190,7 @@ class Model:
 
     def check_ready(self) -> None:
         """Unavailable, with the command that helps, unless the packages and files that the model needs are here and
-        right."""
+        right: with the hashes that are known, and the tensors that the model has."""
         self._check_packages()
         with contained(f"model {self.label}", Unavailable):
             self.adapter.check()
@@ -201,6 +201,16 @@ class Model:
                 raise Unavailable(
                     f"model {self.label}: {error} ('rfbench weights fetch --models {self.spec.name}' gets all of them)"
                 ) from None
+        try:
+            with contained(f"model {self.label}"):
+                self.adapter.check_weights()
+        except PluginFailed:
+            raise
+        except RfbenchError as error:
+            said = str(error)
+            raise Unavailable(said if said.startswith("model ") else f"model {self.label}: {said}") from None
+        except MemoryError:
+            raise Unavailable(f"model {self.label}: out of memory while its weights were looked at") from None
 
     def _check_packages(self) -> None:
         packages = lacking(self.spec.requires)
@@ -607,17 +617,43 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _resolved(text: str) -> tuple[ModelSpec, type[Adapter], dict[str, str]]:
-    """The spec, the adapter's class and the options that a user's words stand for."""
+def with_options(text: str, changes: Mapping[str, str]) -> str:
+    """A model as ``--model`` takes it with those of ``changes`` that it has as options, in place of its own."""
+    head, _, own = _parted(text)
+    options = own | {key: value for key, value in changes.items() if key in options_of(text)}
+    return f"{head}:{','.join(f'{key}={value}' for key, value in options.items())}" if options else head
+
+
+def options_of(text: str) -> tuple[str, ...]:
+    """The names of the options that a model takes. Raises RfbenchError for an unknown model."""
+    spec, _, _ = _resolved(text)
+    return tuple(dict.fromkeys([*spec.default_options, *OF_EVERY_MODEL]))
+
+
+def name_of(text: str) -> str:
+    """What a model is called in ``--model``: its registered name, or the class of a file."""
+    return _parted(text)[1]
+
+
+def _parted(text: str) -> tuple[str, str, dict[str, str]]:
+    """What stands before the options, the name, and the options."""
     by_file = _BY_FILE.fullmatch(text)
     if by_file:
         _, options = split_spec(f"file:{by_file['options']}" if by_file["options"] else "file")
-        name = by_file["name"]
+        return f"{by_file['file']}:{by_file['name']}", by_file["name"], options
+    name, options = split_spec(text)
+    return name, name, options
+
+
+def _resolved(text: str) -> tuple[ModelSpec, type[Adapter], dict[str, str]]:
+    """The spec, the adapter's class and the options that a user's words stand for."""
+    by_file = _BY_FILE.fullmatch(text)
+    _, name, options = _parted(text)
+    if by_file:
         found = getattr(_module_of(Path(by_file["file"])), name, None)
         if found is None:
             raise RfbenchError(f"--model: {by_file['file']} defines no '{name}'; name a class or a ModelSpec of it")
     else:
-        name, options = split_spec(text)
         found = registry.load("models", name)
     if isinstance(found, type) and issubclass(found, Adapter):
         return _spec_of(found), found, options

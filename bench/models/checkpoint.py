@@ -28,25 +28,30 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ENVIRONMENT_VARIABLE = "RFBENCH_CONVERTED"
+META = "meta"
+"""torch's device for tensors with a name and a shape and no numbers."""
 _MAX_PICKLE_BYTES = 2**26  # of what names the tensors
 _PICKLES_OF_OLD = 5  # in a file from before torch 1.6, ahead of its numbers
 _SHOWN = 3  # names in a message
 
 
-def read_state(path: Path, under: str = "") -> dict[str, Tensor]:
+def read_state(path: Path, under: str = "", device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU; entries of other kinds are left out.
 
     Parameters
     ----------
     path : a safetensors file, or what ``torch.save`` wrote.
     under : the key of the dict that holds them (``state_dict`` in a trainer's checkpoint); empty for the file's own.
+    device : where the network will be. For ``meta`` the tensors have names and shapes alone, and their numbers are not
+        read.
 
     Raises
     ------
     RfbenchError
         One line, if the file is cut, no checkpoint, hostile, or holds no tensors there.
     """
-    document = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    place = META if device == META else "cpu"
+    document = _safetensors(path, place) if path.suffix == ".safetensors" else _pickled(path, place)
     found = document.get(under) if under and isinstance(document, Mapping) else document
     if not isinstance(found, Mapping):
         keys = _some([k for k in document if isinstance(k, str)]) if isinstance(document, Mapping) else "no names"
@@ -60,18 +65,21 @@ def read_state(path: Path, under: str = "") -> dict[str, Tensor]:
     return tensors
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _safetensors(path: Path, place: str) -> dict[str, Tensor]:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        look_at_tensors(path)
+        claims = look_at_tensors(path)
+        if place == META:
+            return {name: torch.empty(shape, device=META) for name, (_, shape) in claims.items()}
         return load_file(path)
     except (OSError, SafetensorError, RfbenchError) as error:
         raise _broken(path, error) from None
 
 
-def _pickled(path: Path) -> Any:
+def _pickled(path: Path, place: str) -> Any:
     import torch
 
     try:
@@ -82,7 +90,9 @@ def _pickled(path: Path) -> Any:
             foreign = []
         stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
         with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # A file of today's format is mapped, not read, where its numbers are of no use.
+            is_mapped = place == META and zipfile.is_zipfile(path)
+            return torch.load(path, map_location=place, weights_only=True, mmap=is_mapped)
     except RfbenchError as error:
         raise RfbenchError(f"{path.name} is not opened: it {error}") from None
     except pickle.UnpicklingError as error:
@@ -188,6 +198,13 @@ def converted(name: str, revision: int, sources: Mapping[str, Path], make: Calla
         save_file(tensors, temporary, {"rfbench": json.dumps(made_of, sort_keys=True)})
     weights.record(path, source=", ".join(hashes))
     return path
+
+
+def converted_state(
+    name: str, revision: int, sources: Mapping[str, Path], make: Callable[[], dict[str, Tensor]], device: str = "cpu"
+) -> dict[str, Tensor]:
+    """The tensors of ``converted``. For the device ``meta`` nothing is kept: ``make`` gives names and shapes alone."""
+    return make() if device == META else read_state(converted(name, revision, sources, make))
 
 
 def cache() -> Path:

@@ -21,7 +21,8 @@ WEIGHTS_OPTIONS = {"weights": "published", "size": "full"}
 """Options of every such system, for ``ModelSpec.default_options``."""
 RANDOM_TINY = {"weights": "random", "size": "tiny"}
 """A small network with random weights, for ``ModelSpec.check_options``."""
-_RANDOM_REVISION = 1  # of the numbers that ``randomise`` gives
+RANDOM_KIND = "random r1"
+"""What identities call random weights; raised with the numbers that ``randomise`` gives."""
 
 
 class Published(Adapter):
@@ -43,8 +44,15 @@ class Published(Adapter):
         """Random weights need no files, and say nothing about the system."""
         return dataclasses.replace(spec, weights={}, unlike_paper="random weights") if self.is_random else spec
 
+    def check_weights(self) -> None:
+        """``load`` on torch's device ``meta``, where tensors have names, shapes and no numbers: no file is read beyond
+        what names its tensors."""
+        if not self.is_random:
+            self.load("meta", "float32")
+            self.close()
+
     def identity(self) -> dict[str, Any]:
-        return {"weights_kind": f"random r{_RANDOM_REVISION}" if self.is_random else "published"}
+        return {"weights_kind": RANDOM_KIND if self.is_random else "published"}
 
 
 def randomise(module: nn.Module, name: str) -> None:

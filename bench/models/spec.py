@@ -286,6 +286,13 @@ class Adapter(ABC):
     def check(self) -> None:
         """RfbenchError where something is missing that the model needs beside its weights; before anything runs."""
 
+    def check_weights(self) -> None:
+        """RfbenchError where a file of weights does not hold the tensors that the network has, by name and shape.
+
+        Called before anything is computed, once all files were found: a wrong file costs no hours of the models before
+        it. ``Published`` does it for all that load by ``read_state`` and ``load_state``.
+        """
+
     def session(self) -> dict[str, Any]:
         """What a run's ``host.json`` should say of how the model ran here, and what no number depends on."""
         return {}

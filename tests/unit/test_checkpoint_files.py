@@ -101,6 +101,24 @@ def test_the_old_format_of_torch_is_read_too(tmp_path: Path) -> None:
     assert read_state(path).keys() == net().state_dict().keys()
 
 
+@pytest.mark.parametrize("form", ["safetensors", "today", "old"])
+def test_names_and_shapes_are_read_without_numbers(form: str, tmp_path: Path) -> None:
+    """On the device meta a state is held against a network, a wrong one is told, and no memory is taken."""
+    path = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
+    if form == "safetensors":
+        save_file(net().state_dict(), path)
+    else:
+        torch.save(net().state_dict(), path, _use_new_zipfile_serialization=form == "today")
+    found = read_state(path, device="meta")
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in net().state_dict().items()}
+    assert all(v.is_meta for v in found.values())
+    with torch.device("meta"):
+        there = net()
+    load_state(there, found, path.name)
+    with pytest.raises(RfbenchError, match="1 missing"):
+        load_state(there, dict([*found.items()][1:]), path.name)
+
+
 def test_a_state_fits_wholly_or_not_at_all() -> None:
     state = net().state_dict()
     with torch.device("meta"):
