@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.models import Adapter, Batch, ModelSpec, Prediction, RfbenchError, Side
-from rareflow.card import EMBEDDED, card_identity, read_card, training_ids
+from bench.models import (
+    RANDOM_KIND,
+    Adapter,
+    Batch,
+    ModelSpec,
+    Prediction,
+    RfbenchError,
+    Side,
+    choice,
+    randomise,
+)
+from rareflow.card import EMBEDDED, card_identity, read_card, training_ids, verify
 from rareflow.errors import RareflowError
 
 if TYPE_CHECKING:
@@ -28,7 +38,7 @@ SPEC = ModelSpec(
     supports_prompt=True,
     default_options={
         "checkpoint": "", "base": "", "steps": "", "guidance": "", "u": "measured", "temperature": "",
-        "captions_dir": "",
+        "captions_dir": "", "weights": "checkpoint",
     },
     path_options=("checkpoint", "base", "captions_dir"),
     licence="Apache-2.0",
@@ -51,7 +61,8 @@ SPEC = ModelSpec(
 class RareflowAdapter(Adapter):
     """Options: ``checkpoint`` (a folder that ``rfbench train`` wrote; empty: the embedded one), ``base`` (the SD3
     folder or hub id beneath it), ``steps``, ``guidance`` and ``temperature`` of sampling, ``u`` (``measured``, or a
-    number from 0 to 1 for the gates), ``captions_dir`` (where SD3's caption embeddings are kept)."""
+    number from 0 to 1 for the gates), ``captions_dir`` (where SD3's caption embeddings are kept), ``weights`` (of the
+    ``checkpoint``, or ``random`` ones in its networks, to prove the code with)."""
 
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
@@ -59,6 +70,7 @@ class RareflowAdapter(Adapter):
         self.steps = _number(options["steps"], "steps", int, 1, 1000)
         self.guidance = _number(options["guidance"], "guidance", float, 0, 100)
         self.temperature = _number(options["temperature"], "temperature", float, 0, 10)
+        self.is_random = choice(options, "weights", "checkpoint", "random") == "random"
         self.u = None if options["u"] == "measured" else _number(options["u"], "u", float, 0, 1)
         self.model: RareFlow | None = None
         self.place: tuple[str, str] | None = None
@@ -66,7 +78,7 @@ class RareflowAdapter(Adapter):
             self.card = read_card(self.folder)
 
     def label(self) -> str:
-        return str(self.card.get("label", "rareflow"))
+        return str(self.card.get("label", "rareflow")) + "-random" * self.is_random
 
     def specialise(self, spec: ModelSpec) -> ModelSpec:
         """Tiles whose answers are as large as what the checkpoint was trained on: positions beyond were never seen.
@@ -77,6 +89,8 @@ class RareflowAdapter(Adapter):
             spec = dataclasses.replace(spec, licence=f"{spec.licence}; {_BASE_LICENCE}")
         else:
             spec = dataclasses.replace(spec, unlike_paper=_WITHOUT_BASE)
+        if self.is_random:
+            spec = dataclasses.replace(spec, unlike_paper="random weights")
         crop_px = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
         return dataclasses.replace(spec, max_out_side_px=crop_px, overlap_px=8)
 
@@ -86,9 +100,12 @@ class RareflowAdapter(Adapter):
         return bool(self.card.get("base") or self.card.get("config", {}).get("base"))
 
     def identity(self) -> dict[str, Any]:
-        return {"checkpoint": card_identity(self.card)}
+        found: dict[str, Any] = {"checkpoint": card_identity(self.card)}
+        return found | ({"weights_kind": RANDOM_KIND} if self.is_random else {})
 
     def training_ids(self) -> frozenset[str]:
+        if self.is_random:
+            return frozenset()
         with _one_error():
             return training_ids(self.folder)
 
@@ -99,6 +116,16 @@ class RareflowAdapter(Adapter):
     def output_side(self) -> Side | None:
         """What the answer's numbers mean: the HR side of the training data."""
         return _side(self.card, "hr")
+
+    def check_weights(self) -> None:
+        """Each file is held against the card's hash, a base against what the checkpoint was trained on."""
+        with _one_error():
+            if self.on_base:
+                from rareflow.checkpoint import check
+
+                check(self.folder, self.options["base"] or None)
+            else:  # without an import that takes seconds
+                verify(self.folder, self.card, self.card["files"])
 
     def load(self, device: str, dtype: str) -> None:
         """With a base, no more than where to go: its captions are encoded first, in ``prepare``, so that the text
@@ -125,7 +152,19 @@ class RareflowAdapter(Adapter):
                 self.folder, base=self.options["base"] or None, device=device, dtype=dtype,
                 captions=self.options["captions_dir"] or None, prepare=captions,
             )  # fmt: skip
+        if self.is_random:
+            self._randomise(self.model)
         return self.model
+
+    def _randomise(self, model: RareFlow) -> None:
+        parts = {"transformer": model.field.transformer, "control": model.field.control, "gates": model.field.gates,
+                 "vae": model.codec.vae, "text": getattr(model.captions, "table", None)}  # fmt: skip
+        for name, part in parts.items():
+            if part is not None:
+                randomise(part, f"rareflow/{name}")
+
+    def close(self) -> None:
+        self.model = None
 
     def upscale(self, batch: Batch) -> Prediction:
         model = self.model or self._open(batch.captions)

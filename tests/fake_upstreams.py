@@ -1,14 +1,26 @@
 """Stand-ins for the authors' code of SAMSR and MISR-S2: the module names and signatures that our shims use, over
 arithmetic of our own. Nothing of theirs is here.
 
-``repository`` makes a git repository of one, so that it is found as a checkout at a commit like the real one.
+``repository`` makes a git repository of one, so that it is found as a checkout at a commit like the real one;
+``installed`` has both systems run on theirs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baselines.misr_s2.spec import MISR_S2 as MISR_S2_SPEC
+from baselines.samsr.spec import SAMSR as SAMSR_SPEC
+from bench.core import registry
+from bench.models.guests import checkout
+from tests.guests import fake_environment
 
 SAMSR = {
     "configs/SamSR.yaml": """
@@ -150,3 +162,39 @@ def repository(folder: Path, files: Mapping[str, str]) -> str:
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["rev-parse", "HEAD"]):
         done = subprocess.run(["git", *who, "-C", str(folder), *words], capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+@contextmanager
+def installed(folder: Path, **changes: Any) -> Iterator[None]:
+    """Both systems with a stand-in as their checkout, and environments, below ``folder``; ``changes`` of specs."""
+    plain = registry.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFBENCH_ENVS", str(folder / "envs"))
+        patch.setenv("RFBENCH_WEIGHTS", str(folder / "weights"))
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr("tempfile.tempdir", None)
+        specs = {}
+        for spec, files in ((SAMSR_SPEC, SAMSR), (MISR_S2_SPEC, MISR_S2)):
+            source = folder / spec.name
+            commit = repository(source, files)
+            # The tests' own files pass for the published ones.
+            unlisted = {name: {**entry, "sha256": ""} for name, entry in spec.weights.items()}
+            specs[spec.name] = dataclasses.replace(spec, commit=commit, weights=unlisted, **changes)
+            checkout.make(spec.name, source.as_uri(), commit, source)
+            assert spec.environment is not None
+            fake_environment(spec.environment)
+        points = dict(registry.points("models")) | {name: _Point(name) for name in specs}
+        found = registry.points
+        patch.setattr(registry, "load", lambda kind, name: specs.get(name) or plain(kind, name))
+        patch.setattr(registry, "points", lambda kind: points if kind == "models" else found(kind))
+        yield
+
+
+class _Point:
+    """An entry point of this package, whichever version of it is installed."""
+
+    dist = None
+
+    def __init__(self, name: str) -> None:
+        self.module = {"samsr": "baselines.samsr.spec", "misr-s2": "baselines.misr_s2.spec"}[name]
+        self.value = f"{self.module}:SPEC"

@@ -17,14 +17,14 @@ _FIELDS = {"models": "model"}
 """What an option's value is called in a file, where that is not the option's name."""
 _ONCE = (
     "fresh", "report", "shard", "executor", "address", "actors", "gpus_per_model", "allow_mixed", "config",
-    "save_config",
+    "save_config", "changes",
 )  # fmt: skip
 """Options of one call, which no experiment has."""
 _PATHS = ("out", "weights_dir")
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--config`` and ``--save-config``."""
+    """``--config``, ``--save-config`` and ``--set``."""
     for option in (
         click.option(
             "--save-config", type=click.Path(path_type=Path), metavar="FILE",
@@ -34,6 +34,11 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--config", metavar="FILE|NAME",
             help="Options from a file (docs/scale.md), or of embedded, table1 or table2, which come with rfbench; "
             "those that are given beside it stand before it.",
+        ),
+        click.option(
+            "--set", "changes", multiple=True, metavar="[NAME:]KEY=VALUE,...",
+            help="Options of the models of --model or --config: of all that have them, or of NAME alone; repeat for "
+            "more.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -54,6 +59,8 @@ def experiment_of(context: click.Context) -> Experiment:
         plain = str(value) if name in _PATHS else list(value) if isinstance(value, tuple) else value
         given[_FIELDS.get(name, name)] = plain
     found = msgspec.structs.replace(base, **given)
+    if context.params["changes"]:
+        found = msgspec.structs.replace(found, model=[*changed(found.models(), context.params["changes"])])
     for verb, entries in (("table", found.table), ("gate", found.gate)):
         for options in entries:
             _words(verb, options)  # what is misspelt is told before anything is computed
@@ -67,9 +74,30 @@ def experiment_of(context: click.Context) -> Experiment:
     return found
 
 
+def changed(models: tuple[str, ...], changes: tuple[str, ...]) -> tuple[str, ...]:
+    """The models with the options of ``--set``; RfbenchError for a name that no model has, or an option that none
+    takes."""
+    from bench.core.errors import unknown
+    from bench.core.options import split_spec
+    from bench.models.call import name_of, options_of, with_options
+
+    for text in changes:
+        named, colon, _ = text.partition("=")[0].rpartition(":")
+        _, options = split_spec(f"set:{text.removeprefix(named + colon)}")
+        meant = [model for model in models if not colon or name_of(model) == named]
+        if not meant:
+            raise unknown("model of --set", named, [name_of(model) for model in models])
+        known = dict.fromkeys(key for model in meant for key in options_of(model))
+        for key in options:
+            if key not in known:
+                raise unknown(f"option of --set for {named or 'all models'}", key, known)
+        models = tuple(with_options(model, options) if model in meant else model for model in models)
+    return models
+
+
 def commands_of(context: click.Context, experiment: Experiment) -> Iterator[dict[str, Any]]:
     """The options of each command that an experiment stands for, by the names of the command's parameters."""
-    usual = {name: value for name, value in context.params.items() if name not in ("config", "save_config")}
+    usual = {name: value for name, value in context.params.items() if name not in ("config", "save_config", "changes")}
     said = {
         name: value
         for name in usual

@@ -34,7 +34,7 @@ from bench.protocols.base import Task
 from bench.protocols.paired import Paired
 from tests import fake_upstreams
 from tests.conftest import ROOT
-from tests.guests import fake_environment, left_behind
+from tests.guests import left_behind
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -43,38 +43,10 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Both systems with a stand-in as their checkout, and environments."""
     folder = tmp_path_factory.mktemp("systems")
-    plain = registry.load
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RFBENCH_ENVS", str(folder / "envs"))
-        patch.setenv("RFBENCH_WEIGHTS", str(folder / "weights"))
-        patch.setenv("TMPDIR", str(folder))
-        patch.setattr("tempfile.tempdir", None)
-        specs = {}
-        for spec, files in ((SAMSR, fake_upstreams.SAMSR), (MISR_S2, fake_upstreams.MISR_S2)):
-            source = folder / spec.name
-            commit = fake_upstreams.repository(source, files)
-            # Small tiles: what is proven of them does not depend on their size.
-            # And the tests' own files pass for the published ones.
-            unlisted = {name: {**entry, "sha256": ""} for name, entry in spec.weights.items()}
-            specs[spec.name] = dataclasses.replace(spec, commit=commit, max_side_px=64, overlap_px=16, weights=unlisted)
-            checkout.make(spec.name, source.as_uri(), specs[spec.name].commit, source)
-            assert spec.environment is not None
-            fake_environment(spec.environment)
-        points = dict(registry.points("models")) | {n: _Point(n) for n in specs}
-        patch.setattr(registry, "load", lambda kind, name: specs.get(name) or plain(kind, name))
-        patch.setattr(registry, "points", lambda kind: points if kind == "models" else {})
+    # Small tiles: what is proven of them does not depend on their size.
+    with fake_upstreams.installed(folder, max_side_px=64, overlap_px=16):
         yield folder
     assert not left_behind(folder)
-
-
-class _Point:
-    """An entry point of this package, whichever version of it is installed."""
-
-    dist = None
-
-    def __init__(self, name: str) -> None:
-        self.module = {"samsr": "baselines.samsr.spec", "misr-s2": "baselines.misr_s2.spec"}[name]
-        self.value = f"{self.module}:SPEC"
 
 
 def loaded(text: str) -> Model:

@@ -10,16 +10,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from bench import weights
+from bench.cli.experiment import changed
+from bench.cli.plan import command as plan
 from bench.cli.table import command as table
+from bench.configs.experiment import load as load_experiment
 from bench.core import memory
 from bench.core.device import resolve_devices
 from bench.core.errors import RfbenchError
 from bench.executors.crew import Crew, Feeder, Job, Lost, Units
 from bench.executors.processes import Processes
-from bench.models.call import Model
+from bench.models.call import Answer, Model
+from bench.models.ready import lacking
 from bench.predict.execute import predict
 from bench.records.folder import RunFolder
 from bench.reports.cost import costs
@@ -123,6 +130,90 @@ def test_options_of_a_model_stand_before_the_command_s(dataset: Path, mine: str)
 def test_a_wrong_option_of_a_model_is_one_line(mine: str, option: str, said: str) -> None:
     with pytest.raises(RfbenchError, match=said):
         Model(f"{mine}:{option}")
+
+
+@pytest.mark.parametrize(("table", "count"), [("table1", 7), ("table2", 5)])
+def test_the_shipped_tables_with_random_weights(table: str, count: int) -> None:
+    """``--set`` reaches every system, each says what it is, and none needs a file."""
+    words = ("weights=random,size=tiny,steps=2,draws=1", "zoomldm:stride=500")
+    models = [Model(text) for text in changed(load_experiment(table).models(), words)]
+    assert len(models) == count
+    for model in models:
+        assert "random" in model.label and model.spec.unlike_paper == "random weights" and not model.spec.weights
+        assert model.draws == 1 and not model.training_ids
+        assert model.options.get("steps", "2") == "2" and model.options.get("size", "tiny") == "tiny"
+    (zoomldm,) = (model for model in models if model.spec.name == "zoomldm")
+    assert zoomldm.options["stride"] == "500" and zoomldm.asked["draws"] == "1"
+
+
+def test_set_goes_into_the_experiment(tmp_path: Path, mine: str) -> None:
+    """A model of a file too; what no model takes, or no model is called, is one line."""
+    models = changed((mine, "bicubic:label=plain"), ("load=wrong,label=x", "bicubic:label=y", "Mine:draws=2"))
+    assert models == (f"{mine}:load=wrong,label=x,draws=2", "bicubic:label=y")
+    with pytest.raises(RfbenchError, match="unknown option of --set for all models 'weigths'; did you mean weights"):
+        changed(("rareflow", "bicubic"), ("weigths=random",))
+    with pytest.raises(RfbenchError, match="unknown option of --set for bicubic 'weights'"):
+        changed(("rareflow", "bicubic"), ("bicubic:weights=random",))
+    with pytest.raises(RfbenchError, match="unknown model of --set 'rareflaw'; did you mean rareflow"):
+        changed(("rareflow", "bicubic"), ("rareflaw:steps=2",))
+    words = ["--model", "rareflow", "--limit", "1", "--set", "steps=2,weights=random", "--save-config"]
+    done = CliRunner().invoke(plan, [*words, str(tmp_path / "saved.toml")], standalone_mode=False)
+    assert "rareflow-tiny-random" in done.output, done.output
+    assert load_experiment(str(tmp_path / "saved.toml")).models() == ("rareflow:steps=2,weights=random",)
+
+
+def test_random_rareflow_answers_otherwise(dataset: Path) -> None:
+    """It needs no file beside what is embedded, is called so, and gives back what it took."""
+    found = []
+    for text in ("rareflow:steps=1", "rareflow:steps=1,weights=random"):
+        prepared = planned(models=(text,), data=str(dataset), draws=1, limit=1)
+        (model,) = prepared.models
+        model.load()
+        task = prepared.protocol.prepare(prepared.dataset.load(prepared.records[0], prepared.protocol.reads))
+        (answer,) = model.predict([task], run_seed=0, draws=1)
+        assert isinstance(answer, Answer), str(answer)
+        found.append(answer.arrays["samples"])
+        model.close()
+        assert not _holds_networks(model.adapter)
+    assert found[0].shape == found[1].shape and not np.allclose(found[0], found[1], atol=0.01)
+
+
+@pytest.mark.parametrize("system", ["adcsr", "seesr", "zoomldm", "opensr", "satlas", "sen2sr-lite"])
+def test_a_closed_system_holds_no_network(system: str) -> None:
+    model = Model(f"{system}:weights=random,size=tiny")
+    if lacking(model.spec.requires):
+        pytest.skip("its package is not installed")
+    model.load()
+    assert _holds_networks(model.adapter)
+    model.close()
+    assert not _holds_networks(model.adapter)
+
+
+def _holds_networks(thing: Any, depth: int = 4) -> bool:
+    """Whether a network can be reached from an object through what it holds."""
+    if isinstance(thing, torch.nn.Module):
+        return True
+    parts = thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list | tuple) else None
+    parts = getattr(thing, "__dict__", {}).values() if parts is None else parts
+    return depth > 0 and any(_holds_networks(part, depth - 1) for part in parts)
+
+
+def test_a_wrong_file_is_told_before_anything_is_computed(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its tensors' names: nothing was loaded by then, of that model or of any other."""
+    monkeypatch.setenv("RFBENCH_CONVERTED", str(tmp_path / "converted"))
+    (tmp_path / "weights").mkdir()
+    torch.save({"module.body.1.conv_in.bias": torch.ones(3)}, tmp_path / "weights" / "net_params_200.pkl")
+    torch.save({"state_dict": {"decoder.x": torch.ones(3)}}, tmp_path / "weights" / "halfDecoder.ckpt")
+    for path in (tmp_path / "weights").iterdir():
+        weights.record(path, source="a test")
+    monkeypatch.setattr(Model, "load", lambda model: pytest.fail("it was loaded"))
+    prepared = planned(models=("bicubic", "adcsr"), data=str(dataset), weights_dir=tmp_path / "weights")
+    assert [m.label for m in prepared.models] == ["bicubic"]
+    said = prepared.not_ready["adcsr"]
+    assert "missing (" in said and "2 unexpected (" not in said and "1 unexpected (decoder.x)" in said, said
+    assert "of another shape (unet.conv_in.bias 3 for 240)" in said and not (tmp_path / "converted").exists()
 
 
 class _Cuda:
