@@ -110,9 +110,9 @@ def predict(prepared: Prepared, command_line: Sequence[str] = (), cluster: Clust
     return outcome
 
 
-def _pending(batches: Sequence[Sequence[Record]], folder: RunFolder) -> list[Ids]:
-    """The batches that are still to be predicted: those with an image that is uncommitted, that failed, or whose file
-    was damaged.
+def _pending(batches: Sequence[Sequence[Record]], folder: RunFolder) -> tuple[list[Ids], int]:
+    """The batches that are still to be predicted (those with an image that is uncommitted, that failed, or whose file
+    was damaged), and how many images there are in all.
 
     A batch is the unit of commit: with one image missing, all of it is run again.
     """
@@ -130,7 +130,7 @@ def _pending(batches: Sequence[Sequence[Record]], folder: RunFolder) -> list[Ids
             f"{', ...' if len(damaged) > 1 else ''}); they are made again",
             file=sys.stderr,
         )
-    return pending
+    return pending, sum(map(len, batches))
 
 
 class _Run:
@@ -155,9 +155,8 @@ class _Run:
         memory.restart_device_peak(model.device)
         try:
             size = model.batch_size or folder.record().batch_size_found or self._find_batch_size()
-            batches = self.prepared.batches(size)
-            pending = _pending(batches, folder)
-            total, left = sum(map(len, batches)), sum(map(len, pending))
+            pending, total = _pending(self.prepared.batches(size), folder)
+            left = sum(map(len, pending))
             if total > left:
                 print(f"{model.label}: {total - left} of {total} predictions were there", file=sys.stderr)
             if pending:

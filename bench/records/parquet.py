@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.core.files import atomic_path, sha256
 
-_BLOCK = 8192  # rows that are in memory together
+_BLOCK = 4096  # rows that are in memory together
 _KINDS = {"text": "string", "whole": "int64", "number": "float64"}
 """The kinds of a column, and what Arrow calls them."""
 

@@ -1,4 +1,4 @@
-"""README's first command on one core and on two: ``python -m tests.bench.cores [--limit N] [--turns N]``.
+"""README's first command on one core and on two: ``python -m tests.bench.cores [--limit N] [--turns N]``, five minutes.
 
 In turns, so that what else the machine does falls on both; the best of each is told. Other bytes are an error.
 Needs Linux (the cores are chosen by affinity, which the command's processes inherit) and a machine without other work.
@@ -37,7 +37,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, help="images; all 24 unless given")
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=1)
     given = parser.parse_args()
     limit = ["--limit", str(given.limit)] if given.limit else []
     found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}

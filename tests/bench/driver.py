@@ -34,8 +34,8 @@ class Tiny(Dataset):
     name = "tiny"
     count = 1000
     def records(self, split):
-        side = Side(unit="display")
-        return [Record(f"i{i:06d}", f"i{i:06d}", split, sides={"lr": side, "hr": side}) for i in range(self.count)]
+        sides = dict.fromkeys(("lr", "hr"), Side(unit="display"))
+        return [Record(f"i{i:06d}", f"i{i:06d}", split, sides=sides) for i in range(self.count)]
     def load(self, record, parts=()):
         def image(n):
             return Image(np.full((n, n, 3), 0.5, np.float32), "display", ("R", "G", "B"), np.ones((n, n), bool))

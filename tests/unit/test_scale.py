@@ -178,7 +178,7 @@ def test_random_rareflow_answers_otherwise(dataset: Path) -> None:
     assert found[0].shape == found[1].shape and not np.allclose(found[0], found[1], atol=0.01)
 
 
-@pytest.mark.parametrize("system", ["adcsr", "seesr", "zoomldm", "opensr", "satlas", "sen2sr-lite"])
+@pytest.mark.parametrize("system", ["adcsr", "seesr", "zoomldm", "opensr", "satlas-esrgan", "sen2sr-lite"])
 def test_a_closed_system_holds_no_network(system: str) -> None:
     model = Model(f"{system}:weights=random,size=tiny")
     if lacking(model.spec.requires):
