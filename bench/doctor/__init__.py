@@ -25,7 +25,6 @@ def examine(out: Path, weights_dir: Path | None, tell: Callable[[Line], None] = 
         ("rfbench", False, installation.rfbench),
         ("python", True, installation.python),
         ("packages", True, installation.packages),
-        ("torch", True, torch),
         ("threads", False, installation.threads),
         ("data", True, parts.embedded),
         ("models", True, lambda: parts.models(weights_dir)),
@@ -34,6 +33,7 @@ def examine(out: Path, weights_dir: Path | None, tell: Callable[[Line], None] = 
         ("metrics", False, lambda: weights.metrics(weights_dir)),
         ("licences", False, weights.licences),
         ("output", True, lambda: installation.output(out)),
+        ("torch", True, torch),  # last: it takes longer to come than all the others together
     ]
     lines = []
     for subject, needed, probe in probes:

@@ -116,10 +116,10 @@ def test_large_arrays_go_both_ways(guests: Path) -> None:
         ("objects", "ValueError: Object arrays cannot be saved"),
         ("half", "is not whole (it holds 6080 bytes of values), expected float32"),
         ("memory", "out of memory even in tiles of 8 LR px"),
-        ("garbage", "its guest sent b'hello', expected a header of type result; its log ends: "),
-        ("endless", "its guest sent a line without end; its log ends: "),
-        ("hang", "its guest was ended after 4 s answering; its log ends: "),
-        ("die", "its guest was ended by SIGKILL while answering; its log ends: loading cpu float32 | "),
+        ("garbage", "its process sent b'hello', expected a header of type result; its log ends: "),
+        ("endless", "its process sent a line without end; its log ends: "),
+        ("hang", "its process was ended after 4 s answering; its log ends: "),
+        ("die", "its process was ended by SIGKILL while answering; its log ends: loading cpu float32 | "),
     ],
 )
 def test_each_failure_is_one_line(guests: Path, do: str, expected: str) -> None:
@@ -141,7 +141,7 @@ def test_only_the_guilty_image_is_lost(guests: Path, capfd: pytest.CaptureFixtur
     assert isinstance(expected, Answer) and isinstance(found[2], Answer)
     np.testing.assert_array_equal(found[2].arrays["samples"], expected.arrays["samples"])
     restarts = model.adapter.session()["restarts"]
-    assert len(restarts) == 2 and restarts[0].startswith("a, b, c: its guest was ended by SIGKILL")
+    assert len(restarts) == 2 and restarts[0].startswith("a, b, c: its process was ended by SIGKILL")
     assert "about to die" in worker.kept_log("guest-noisy").read_text()
     assert "it is started again (its log: " in capfd.readouterr().err
 
@@ -191,7 +191,7 @@ def test_an_idle_guest_ends_and_comes_back(guests: Path, monkeypatch: pytest.Mon
 
 
 def test_starting_has_a_limit_and_failing_to_load_is_one_line(guests: Path) -> None:
-    with pytest.raises(worker.GuestLost, match=r"^its guest was ended after 1.5 s loading its model; its log ends: "):
+    with pytest.raises(worker.GuestLost, match=r"^its process was ended after 1.5 s loading its model; its log ends: "):
         worker.Worker(launch(Model("guest-noisy:do=slow start"), start_s=1.5), "cpu", "float32")
     with pytest.raises(
         RfbenchError, match=r"guest-noisy: ValueError: the checkpoint has no key 'unet' \(shim.py line \d"
@@ -200,7 +200,7 @@ def test_starting_has_a_limit_and_failing_to_load_is_one_line(guests: Path) -> N
     report = check_model("guest-noisy:do=unloadable")
     assert [line.check for line in report.lines if line.status == "fail"] == ["loaded"]
     nowhere = launch(Model("guest-noisy"), python=guests / "nothing")
-    with pytest.raises(worker.GuestLost, match=r"its guest does not start: .*'rfbench envs build guest-noisy' make"):
+    with pytest.raises(worker.GuestLost, match=r"its process does not start: .*'rfbench envs build guest-noisy' make"):
         worker.Worker(nowhere, "cpu", "float32")
     broken = guests / "broken"
     broken.write_text("#!/bin/sh\necho no numpy here >&2; exit 3\n")

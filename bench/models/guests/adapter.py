@@ -147,7 +147,7 @@ class GuestAdapter(Adapter):
 
     def _spec(self) -> ModelSpec:
         if self.spec is None:
-            raise RfbenchError("a guest's adapter is made by the harness, which gives it its spec")
+            raise RfbenchError("an adapter of a model with an environment is made by rfbench, which gives it its spec")
         return self.spec
 
     def _environment(self) -> Environment:

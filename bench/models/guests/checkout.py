@@ -71,7 +71,7 @@ def make(name: str, upstream: str, commit: str, source: Path | None = None) -> t
         raise RfbenchError(f"model {name}: its spec needs upstream and a whole commit for a checkout; correct the spec")
     folder = place(name, commit)
     if shutil.which("git") is None:
-        raise RfbenchError("git fetches the checkouts of guests and is not installed; install git")
+        raise RfbenchError("git fetches the authors' code and is not installed; install git")
     if source is not None and (not source.is_dir() or _git(source, "rev-parse", "--git-dir") is None):
         raise RfbenchError(
             f"--checkout: {source} is no git clone, expected one of {one_line(upstream, 120)}: 'git clone' it where "

@@ -239,7 +239,7 @@ def find_uv() -> str:
         beside = Path(sys.executable).parent / "uv"
         found = str(beside) if beside.is_file() else None
     if found is None:
-        raise RfbenchError("uv makes the environments of guests and is not installed; pip install 'rfbench[envs]'")
+        raise RfbenchError("uv makes the environments of models and is not installed; pip install 'rfbench[envs]'")
     return found
 
 

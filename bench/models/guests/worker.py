@@ -85,13 +85,13 @@ class Worker:
             If the process cannot be started, ends, or takes longer than ``launch.start_s``.
         """
         if os.name != "posix":
-            raise RfbenchError(f"{launch.name} runs in a guest, which needs Linux or macOS")
+            raise RfbenchError(f"{launch.name} runs in an environment of its own, which needs Linux or macOS")
         self._launch, self._count = launch, 0
         self._deadline = time.monotonic() + launch.start_s
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="rfbench-guest-"))
         except OSError as error:
-            raise RfbenchError(f"cannot make a folder for the guest: {error.strerror}; set TMPDIR to one") from None
+            raise RfbenchError(f"cannot make a folder for its process: {error.strerror}; set TMPDIR to one") from None
         self._lines, self._rest = list[bytes](), bytearray()
         self._start(launch)
         self.hello = self._hear("hello", "starting", launch.start_s)
@@ -133,7 +133,7 @@ class Worker:
                 np.save(self.folder / files[name], values, allow_pickle=False)
             except OSError as error:
                 raise RfbenchError(
-                    f"cannot hand {values.nbytes} bytes to the guest ({error.strerror or one_line(error, 80)}); set "
+                    f"cannot hand {values.nbytes} bytes to its process ({error.strerror or one_line(error, 80)}); set "
                     "TMPDIR to a folder with room"
                 ) from None
         reply = self._ask("upscale", {**header, "arrays": files}, "answering", limit_s)
@@ -182,7 +182,7 @@ class Worker:
         except OSError as error:
             _end(None, ours, self.folder)
             raise GuestLost(
-                f"its guest does not start: {launch.python}: {error.strerror}; 'rfbench envs rm {launch.name}' and "
+                f"its process does not start: {launch.python}: {error.strerror}; 'rfbench envs rm {launch.name}' and "
                 f"'rfbench envs build {launch.name}' make its environment anew"
             ) from None
         finally:
@@ -218,7 +218,7 @@ class Worker:
                 tail = self._tail()
                 self._keep_log()
                 self.close()
-                raise GuestLost(f"its guest was ended after {limit_s:g} s {doing}{tail}", "late")
+                raise GuestLost(f"its process was ended after {limit_s:g} s {doing}{tail}", "late")
             ready = select.select([self._answers], [], [], min(left, _LOOK_EVERY_S))[0]
             part = os.read(self._answers, 2**16) if ready else b""
             if (ready and not part) or (not ready and self._process.poll() is not None):
@@ -256,7 +256,7 @@ class Worker:
         code = self._process.poll()
         if code == 0:
             self.close()
-            return GuestLost("its guest ended by itself", "idle")
+            return GuestLost("its process ended by itself", "idle")
         how = "closed its pipe" if code is None else f"ended with code {code}"
         if code is not None and code < 0:
             names = {s.value: s.name for s in signal.Signals}
@@ -264,13 +264,15 @@ class Worker:
         tail = self._tail()
         self._keep_log()
         self.close()
-        return GuestLost(f"its guest {how} while {doing}{tail}", "killed" if code is not None and code < 0 else "ended")
+        return GuestLost(
+            f"its process {how} while {doing}{tail}", "killed" if code is not None and code < 0 else "ended"
+        )
 
     def _violated(self, what: str) -> GuestLost:
         tail = self._tail()
         self._keep_log()
         self.close()
-        return GuestLost(f"its guest {what}{tail}", "garbled")
+        return GuestLost(f"its process {what}{tail}", "garbled")
 
     def _tail(self) -> str:
         tail = self.log_tail()
@@ -287,7 +289,7 @@ class Worker:
         try:
             file, shape, dtype = str(entry["file"]), tuple(int(n) for n in entry["shape"]), np.dtype(entry["dtype"])
         except (KeyError, TypeError, ValueError):
-            raise GuestFailed(f"the guest describes its array {one_line(name, 40)} as {one_line(entry, 60)}") from None
+            raise GuestFailed(f"its process calls its array {one_line(name, 40)} a {one_line(entry, 60)}") from None
         expected = f"{dtype.name} of {'x'.join(map(str, shape)) or 'one number'}"
         path = self.folder / safe_name(file)
         try:
@@ -300,7 +302,7 @@ class Worker:
         except (OSError, ValueError, EOFError) as error:
             why = error.strerror if isinstance(error, OSError) else one_line(error, 80)
             raise GuestFailed(
-                f"the guest's array {one_line(name, 40)} is not whole ({why}), expected {expected}; is "
+                f"the array {one_line(name, 40)} of its process is not whole ({why}), expected {expected}; is "
                 "the folder that TMPDIR names full?"
             ) from None
         return values

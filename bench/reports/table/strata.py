@@ -135,7 +135,7 @@ def _of_dataset(runs: Sequence[RunFolder], by: str, data: str | None) -> Strata:
             values[record.id] = abs(days.days)
     if not values:
         missing = "mask" if by == "cover" else "dates of both sides"
-        raise RfbenchError(f"--by {by}: found no {missing} in {dataset.name}; choose another stratum")
+        raise RfbenchError(f"--by {by}: found no {missing} in {dataset.name}; give another --by")
     classes = _SHARES if by == "cover" else _DAYS
     what = "mask covers " if by == "cover" else "LR and HR apart: "
     ids = [record.id for record in records]
