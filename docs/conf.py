@@ -28,6 +28,7 @@ html_show_sourcelink = False
 html_show_search_summary = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
+smartquotes = False  # two hyphens are an option
 nb_execution_mode = "off"  # the notebook's outputs are in it; a test runs it
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures say them; types of other projects have no page here
@@ -57,6 +58,7 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: write_pages(HERE))
     for kind in ("txt", "csv"):
         app.add_lexer(kind, TextLexer)
+    app.connect("autodoc-process-docstring", _names_without_types, priority=400)  # before napoleon
     app.connect("source-read", _links_within_the_site)
     app.connect("sphinx-click-process-description", lambda app, context, lines: _as_text(lines))
     app.connect("sphinx-click-process-options", lambda app, context, lines: _as_text(lines))
@@ -68,6 +70,21 @@ def _links_within_the_site(app: Sphinx, name: str, source: list[str]) -> None:
         for there, here in _IN_THE_SITE.items():
             end = "" if there.endswith("/") else ")"
             source[0] = source[0].replace(f"]({there}{end}", f"]({here}{end}")
+
+
+def _names_without_types(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """Our ``name : what it is`` has its type in the signature; for napoleon what follows a colon would be a type."""
+    made: list[str] = []
+    within = False
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        if below.startswith("---"):
+            within = line.strip() in ("Parameters", "Attributes", "Class attributes", "Fields")
+        parted = line.partition(" : ")
+        if within and parted[1] and not line.startswith(" "):
+            made += [parted[0], f"    {parted[2]}"]
+        else:
+            made.append(line)
+    lines[:] = made
 
 
 def _as_text(lines: list[str]) -> None:

@@ -110,7 +110,7 @@ def _system(spec: ModelSpec) -> Iterator[str]:
         + (", a caption" if spec.supports_prompt else ""),
         "gives": "draws" if spec.stochastic else "one image",
         "sides of its input": ", ".join(sides) or "any",
-        "options": ", ".join(f"`{k}={v}`" for k, v in spec.default_options.items()),
+        "options": ", ".join(f"`{k}={v}`" if v else f"`{k}`" for k, v in spec.default_options.items()),
         "options it needs": ", ".join(f"`{k}`" for k in spec.needs_options),
         "runs": "in a process and an environment of its own" if spec.environment is not None else "in this process",
         "status": spec.status,

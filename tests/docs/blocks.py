@@ -50,14 +50,14 @@ def blocks(page: Path) -> list[Block]:
 
 
 def small(words: list[str]) -> list[str]:
-    """A command of a page as it is run here: on few, small images. All else of it stays."""
+    """A command of a page as it is run here: on few, small images, with few draws. All else of it stays."""
     if words[1] not in ("run", "predict"):
         return words
-    given = set(words)
-    more = [] if given & {"--data", "--config"} else ["--data", "tiny"]
-    more += [] if "--limit" in given else ["--limit", "2"]
-    more += [] if "--draws" in given or not any(w.startswith("rareflow") for w in words) else ["--draws", "2"]
-    return [*words, *more, "--workers", "0"]
+    drawn = any(word.startswith("rareflow") for word in words)
+    at_most = {"--limit": "1" if drawn else "2"} | ({"--draws": "2"} if drawn or "--draws" in words else {})
+    kept = [w for i, w in enumerate(words) if w not in at_most and words[i - 1] not in at_most]
+    data = [] if {"--data", "--config"} & set(words) else ["--data", "tiny"]
+    return [*kept, *data, *(part for pair in at_most.items() for part in pair), "--workers", "0"]
 
 
 def furnish(world: Path) -> None:
