@@ -18,7 +18,7 @@ from bench.models import (
     choice,
     randomise,
 )
-from rareflow.card import EMBEDDED, card_identity, read_card, training_ids, verify
+from rareflow.card import EMBEDDED, Card, card_identity, read_card, training_ids, verify
 from rareflow.errors import RareflowError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class RareflowAdapter(Adapter):
             self.card = read_card(self.folder)
 
     def label(self) -> str:
-        return str(self.card.get("label", "rareflow")) + "-random" * self.is_random
+        return self.card.label + "-random" * self.is_random
 
     def specialise(self, spec: ModelSpec) -> ModelSpec:
         """Tiles whose answers are as large as what the checkpoint was trained on: positions beyond were never seen.
@@ -91,13 +91,12 @@ class RareflowAdapter(Adapter):
             spec = dataclasses.replace(spec, unlike_paper=_WITHOUT_BASE)
         if self.is_random:
             spec = dataclasses.replace(spec, unlike_paper="random weights")
-        crop_px = self.card.get("config", {}).get("train", {}).get("control", {}).get("crop_px", 200)
-        return dataclasses.replace(spec, max_out_side_px=crop_px, overlap_px=8)
+        return dataclasses.replace(spec, max_out_side_px=self.card.crop_px, overlap_px=8)
 
     @property
     def on_base(self) -> bool:
         """Whether the checkpoint lies on SD3, by its card."""
-        return bool(self.card.get("base") or self.card.get("config", {}).get("base"))
+        return bool(self.card.base or self.card.config.get("base"))
 
     def identity(self) -> dict[str, Any]:
         found: dict[str, Any] = {"checkpoint": card_identity(self.card)}
@@ -125,7 +124,7 @@ class RareflowAdapter(Adapter):
 
                 check(self.folder, self.options["base"] or None)
             else:  # without an import that takes seconds
-                verify(self.folder, self.card, self.card["files"])
+                verify(self.folder, self.card, self.card.files)
 
     def load(self, device: str, dtype: str) -> None:
         """With a base, no more than where to go: its captions are encoded first, in ``prepare``, so that the text
@@ -192,9 +191,9 @@ class _one_error:
             raise RfbenchError(str(error)) from None
 
 
-def _side(card: dict[str, Any], name: str) -> Side | None:
-    values = card.get("data", {}).get("sides", {}).get(name)
-    if not isinstance(values, dict):
+def _side(card: Card, name: str) -> Side | None:
+    values = card.data.sides.get(name)
+    if values is None:
         return None
     fields = {f.name for f in dataclasses.fields(Side)}
     return Side(**{k: v for k, v in values.items() if k in fields})

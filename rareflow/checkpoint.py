@@ -13,13 +13,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rareflow.captions import Captions, StoredCaptions, TableCaptions
-from rareflow.card import EMBEDDED, FORMAT, file_hash, id_hash, read_card, verify, write_card
+from rareflow.card import (
+    EMBEDDED,
+    Card,
+    ScaleRecord,
+    TrainingIds,
+    file_hash,
+    id_hash,
+    read_card,
+    verify,
+    write_card,
+)
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
 from rareflow.flow import Field
@@ -37,12 +48,11 @@ _SHARED = ("patch_size", "in_channels", "num_attention_heads", "attention_head_d
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def save(
-    folder: Path, model: RareFlow, card: dict[str, Any], training_ids: Iterable[str], inherited: Iterable[str] = ()
-) -> dict[str, Any]:
+def save(folder: Path, model: RareFlow, card: Card, training_ids: Iterable[str], inherited: Iterable[str] = ()) -> Card:
     """Write a checkpoint: weights in ``config.train.store``, the card last, so that a folder with a card is whole.
 
-    ``inherited`` are the hashes of the ids that its prior or start was trained on. Returns the card as written.
+    ``card`` has the account of the training; what the checkpoint itself is comes in here. ``inherited`` are the
+    hashes of the ids that its prior or start was trained on. Returns the card as written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card.json").unlink(missing_ok=True)
@@ -68,15 +78,14 @@ def save(
     hashes = sorted({*(id_hash(i) for i in training_ids), *inherited})
     (folder / "training_ids.json").write_text(json.dumps(hashes) + "\n", encoding="utf-8")
     files["training_ids.json"] = ""
-    card = {
-        "format": FORMAT,
-        "label": f"rareflow-{model.config.name}",
-        "config": model.config.to_dict(),
-        "scale": {"tau": model.scale.tau, "kappa": model.scale.kappa},
-        **card,
-        "training_ids": {"count": len(hashes), "sha256": hashlib.sha256("".join(hashes).encode()).hexdigest()},
-        "files": {name: file_hash(folder / name) for name in sorted(files)},
-    }
+    card = msgspec.structs.replace(
+        card,
+        label=f"rareflow-{model.config.name}",
+        config=model.config.to_dict(),
+        scale=ScaleRecord(model.scale.tau, model.scale.kappa),
+        training_ids=TrainingIds(len(hashes), hashlib.sha256("".join(hashes).encode()).hexdigest()),
+        files={name: file_hash(folder / name) for name in sorted(files)},
+    )
     write_card(folder, card)
     return card
 
@@ -99,7 +108,7 @@ def load(
     """
     folder = EMBEDDED if checkpoint is None else Path(checkpoint)
     card = read_card(folder)
-    with threads(None if card.get("config", {}).get("base") else 1):
+    with threads(None if card.config.get("base") else 1):
         return _load(folder, card, base, device, dtype, captions, prepare)
 
 
@@ -109,34 +118,33 @@ def check(checkpoint: str | Path, base: str | None = None) -> None:
     _checked(Path(checkpoint), read_card(Path(checkpoint)), base)
 
 
-def _checked(folder: Path, card: dict[str, Any], base: str | None) -> tuple[Config, CheckedBase | None]:
+def _checked(folder: Path, card: Card, base: str | None) -> tuple[Config, CheckedBase | None]:
     """The configuration of a checkpoint whose files are right, and its base, if it has one."""
     try:
-        config = Config.from_dict(card.get("config"), f"{folder / 'card.json'}: config")
+        config = Config.from_dict(card.config, f"{folder / 'card.json'}: config")
     except RareflowError as error:
         raise RareflowError(f"{error}; the card was changed, or is of another version: copy it anew") from None
     if base:
         if not config.base:
             raise RareflowError(f"checkpoint {folder}: it has a transformer and a VAE of its own; leave base out")
         config = with_changes(config, {"base": str(base)})
-    verify(folder, card, {*card["files"], *_needed(config)})
+    verify(folder, card, {*card.files, *_needed(config)})
     if not config.base:
         return config, None
     from rareflow.base import check_base
 
     found = check_base(config.base)
-    trained_on = card.get("base", {})
     for part, identity in found.identity.items():
-        if trained_on.get(part) != identity:
+        if card.base.get(part) != identity:
             raise RareflowError(
                 f"checkpoint {folder}: it was trained on another base: the {part} in {config.base} has the "
-                f"identity {identity[:12]}, expected {str(trained_on.get(part))[:12]}; give that base"
+                f"identity {identity[:12]}, expected {str(card.base.get(part))[:12]}; give that base"
             )
     return config, found
 
 
 def _load(
-    folder: Path, card: dict[str, Any], base: str | None, device: str, dtype: str | None,
+    folder: Path, card: Card, base: str | None, device: str, dtype: str | None,
     captions: str | Path | None, prepare: Iterable[str],
 ) -> RareFlow:  # fmt: skip
     config, found = _checked(folder, card, base)
@@ -186,16 +194,10 @@ def _needed(config: Config) -> list[str]:
     return files + ["gates.safetensors"] * config.control.gates + ["text.safetensors"] * (not config.base)
 
 
-def _scale(card: dict[str, Any], config: Config, folder: Path) -> Scale:
-    values = card.get("scale")
-    numbers = [values.get(k) for k in ("tau", "kappa")] if isinstance(values, dict) else []
-    if len(numbers) != 2 or not all(isinstance(n, int | float) and 0 < n < 1e30 for n in numbers):
-        raise RareflowError(
-            f"{folder / 'card.json'}: found the scale {str(values)[:60]!r}, expected tau and kappa above 0; copy the "
-            "checkpoint anew"
-        )
-    tau, kappa = (float(n) for n in numbers if n is not None)
-    return Scale(tau, kappa, config.uncertainty.form)
+def _scale(card: Card, config: Config, folder: Path) -> Scale:
+    if card.scale is None:
+        raise RareflowError(f"{folder / 'card.json'}: found no scale, expected tau and kappa; copy the checkpoint anew")
+    return Scale(card.scale.tau, card.scale.kappa, config.uncertainty.form)
 
 
 def _module(folder: Path, part: str, kind: type, expected: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rareflow.captions import Captions
+from rareflow.card import Card
 from rareflow.config import Config
 from rareflow.errors import RareflowError
 from rareflow.flow import Field, Grid, euler, noise_levels
@@ -60,7 +61,7 @@ class RareFlow:
     captions: Captions
     masks: Masks
     scale: Scale
-    card: dict[str, Any] = dataclasses.field(default_factory=dict)
+    card: Card = dataclasses.field(default_factory=Card)
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     batch: int = 16

@@ -7,9 +7,13 @@ from typing import Any
 
 import msgspec
 
+from bench.configs.experiment import Experiment
 from bench.data.dataset import Manifest
 from bench.records import scores, types
 from bench.reports.gate.rules import RulesFile
+from bench.study.plan import Plan
+from bench.weights.listing import WeightsFile
+from rareflow.card import Card
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "schemas"
@@ -21,6 +25,10 @@ RECORDS: dict[str, Any] = {
     "image-scores": scores.ImageScores,
     "gate-rules": RulesFile,
     "dataset": Manifest,
+    "checkpoint-card": Card,
+    "experiment": Experiment,
+    "weights": list[WeightsFile],
+    "study-plan": Plan,
 }
 
 

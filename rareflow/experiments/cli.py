@@ -94,7 +94,7 @@ def ood(
         raise RfbenchError(str(error)) from None
     document = {
         **found.document,
-        "checkpoint": {"label": model.card.get("label"), "identity": card_identity(model.card)},
+        "checkpoint": {"label": model.card.label, "identity": card_identity(model.card)},
         "data": facts,
         "bank_data": other_facts,
         "scores": found.scores,
@@ -159,7 +159,7 @@ def degraded(
         raise RfbenchError(str(error)) from None
     document = {
         **found,
-        "checkpoint": {"label": model.card.get("label"), "identity": card_identity(model.card)},
+        "checkpoint": {"label": model.card.label, "identity": card_identity(model.card)},
         "data": facts,
         **provenance(plain_command()),
     }

@@ -72,12 +72,12 @@ def start_config(prior: Path) -> Config:
     RareflowError for a checkpoint that went through the paper's stage: its control is no common start.
     """
     card = read_card(prior)
-    if "stages" in card:
+    if card.stages is not None:
         raise RareflowError(
-            f"prior {prior}: found a finished model ({str(card.get('label'))[:40]}), expected a prior: every variant "
+            f"prior {prior}: found a finished model ({card.label[:40]}), expected a prior: every variant "
             f"starts from before the control was trained; give {prior / 'prior'}"
         )
-    config = Config.from_dict(card.get("config"), f"{prior / 'card.json'}: config")
+    config = Config.from_dict(card.config, f"{prior / 'card.json'}: config")
     return with_changes(config, {"name": config.name.removesuffix("-prior"), "control": {"gates": True}})
 
 

@@ -95,8 +95,8 @@ def train(
             )  # fmt: skip
     except RareflowError as error:
         raise RfbenchError(str(error)) from None
-    numbers = ", ".join(f"{k} {v:g}" for k, v in card.get("validation", {}).items())
-    click.echo(f"{out}: {card['label']}; held-out scenes: {numbers}")
+    numbers = ", ".join(f"{k} {v:g}" for k, v in card.validation.items())
+    click.echo(f"{out}: {card.label}; held-out scenes: {numbers}")
     print(f"next: rfbench run --model rareflow:checkpoint={out} --model bicubic --protocol paired", file=sys.stderr)
 
 
@@ -234,18 +234,18 @@ def _table3(runs: Sequence[RunFolder], checkpoints: Mapping[str, Path]) -> Table
     from rareflow.train.ablation import VARIANTS
 
     cards = {name: read_card(path) for name, path in checkpoints.items()}
-    known = {card["label"]: VARIANTS[name].label for name, card in cards.items()}
+    known = {card.label: VARIANTS[name].label for name, card in cards.items()}
     known |= {f"{label}@mean": f"{row} (mean)" for label, row in known.items()}
     table = build_table(runs)
     rows = tuple(dataclasses.replace(row, label=known.get(row.label, row.label)) for row in table.rows)
     footnotes = tuple(
         dataclasses.replace(f, concerns=tuple(known.get(c, c) for c in f.concerns)) for f in table.footnotes
     )
-    steps = max(card["config"]["train"]["control"]["steps"] for card in cards.values())
-    seed = next(iter(cards.values()))["config"]["train"]["seed"]
+    steps = max(card.config["train"]["control"]["steps"] for card in cards.values())
+    seed = next(iter(cards.values())).config["train"]["seed"]
     about = [
         f"{VARIANTS[name].label}: {VARIANTS[name].summary}"
-        + (f" (left out for want of weights: {', '.join(card['left_out'])})" if card.get("left_out") else "")
+        + (f" (left out for want of weights: {', '.join(card.left_out)})" if card.left_out else "")
         for name, card in cards.items()
     ]
     shared = f"all rows: one prior, training seed {seed}, {steps} steps of control"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import msgspec
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
@@ -30,7 +31,7 @@ from rareflow.base import (
     part_identity,
 )
 from rareflow.captions import Captions, StoredCaptions, TableCaptions
-from rareflow.card import read_card, training_ids, write_card
+from rareflow.card import Card, InitialControl, Origin, Stage, TrainingData, read_card, training_ids, write_card
 from rareflow.checkpoint import load, save
 from rareflow.config import Config, with_changes
 from rareflow.errors import RareflowError
@@ -69,7 +70,7 @@ def train(
     config: Config, data: Data, out: Path, *, prior: Path | None = None, start: Path | None = None,
     weights: Path | None = None, cache: Path | None = None, provenance: Mapping[str, Any] | None = None,
     report: Report = lambda *_: None, tick: Tick = lambda *_: None, device: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Card:  # fmt: skip
     """Train a model, or go on where the same call was stopped, and write its checkpoint into ``out``.
 
     Parameters
@@ -180,7 +181,7 @@ def train(
         numbers["prior"] = run_stage(jointly, config.train, work, accelerator, report, board)
         without = with_changes(config, {"name": f"{config.name}-prior", "control": {"gates": False}})
         copy = dataclasses.replace(model, config=without)
-        save(out / "prior", copy, {"data": {"fingerprint": data.fingerprint}}, *seen)
+        save(out / "prior", copy, Card(data=TrainingData(fingerprint=data.fingerprint)), *seen)
     control = given or joint
     if config.control.init == "scratch":
         control = controlnet_fresh(parts.transformer, config.control.layers, seed=config.train.seed)
@@ -212,25 +213,25 @@ def train(
     numbers["control"] = run_stage(last, config.train, work, accelerator, report, board)
     with accelerator.autocast():
         model.scale = last.fill_bank()
-    card = {
+    card = Card(
         **(provenance or {}),
-        "data": {
-            "name": data.name, "description": data.description, "fingerprint": data.fingerprint,
-            "train": len(data.train), "validation": len(data.validation),
-            "scenes": len({c.group for c in data.train}), "sides": {k: dict(v) for k, v in data.sides.items()},
-        },
-        "base": parts.identity if config.base else {},
-        "control": {"from": config.control.init, "identity": control_from} if control_from else {},
-        "prior": _prior_card(prior),
-        "start": _prior_card(start),
-        "left_out": left_out,
-        "parameters": _counts(model),
-        "gates": gates.corners() if gates is not None else {},
-        "bank": {"chips": len(last.bank), **_quantiles(last.mean_v)},
-        "stages": {name: _summary(work / f"{name}.jsonl") | {"validation": n} for name, n in numbers.items()},
-        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
-        "device": accelerator.device.type,
-    }  # fmt: skip
+        data=TrainingData(
+            name=data.name, description=data.description, fingerprint=data.fingerprint, train=len(data.train),
+            validation=len(data.validation), scenes=len({c.group for c in data.train}),
+            sides={k: dict(v) for k, v in data.sides.items()},
+        ),
+        base=parts.identity if config.base else {},
+        control=InitialControl(config.control.init, control_from) if control_from else InitialControl(),
+        prior=_origin(prior),
+        start=_origin(start),
+        left_out=left_out,
+        parameters=_counts(model),
+        gates=gates.corners() if gates is not None else {},
+        bank={"chips": len(last.bank), **_quantiles(last.mean_v)},
+        stages={name: _summary(work / f"{name}.jsonl", n) for name, n in numbers.items()},
+        versions={"torch": str(torch.__version__), "diffusers": diffusers.__version__},
+        device=accelerator.device.type,
+    )  # fmt: skip
     save(out, model, card, *seen)
     if board:
         board.close()
@@ -340,7 +341,8 @@ def _digest(config: Config, data: Data, prior: Path | None, start: Path | None) 
     mine = {
         # a base is known by its content (see _claim), not by how its path was typed
         "config": config.to_dict() | {"base": bool(config.base)}, "data": data.fingerprint,
-        "ids": [c.id for c in data.train], "prior": _prior_card(prior), "start": _prior_card(start),
+        "ids": [c.id for c in data.train],
+        **{k: msgspec.to_builtins(_origin(v)) for k, v in {"prior": prior, "start": start}.items()},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
 
@@ -352,7 +354,7 @@ def _is_done(out: Path, digest: str) -> bool:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if json.loads(path.read_text(encoding="utf-8"))["sha256"] == digest:
                 # the card gets its validation last
-                return (out / "card.json").is_file() and "validation" in read_card(out)
+                return (out / "card.json").is_file() and bool(read_card(out).validation)
             if not any(path.parent.glob("*.pt")) and not any(out.rglob("card.json")):
                 return False  # stopped before a first state, perhaps over what was since corrected
         raise RareflowError(f"{out} holds another training (other data, configuration or prior); give another --out")
@@ -387,23 +389,20 @@ def _claim(out: Path, digest: str, config: Config, found: Mapping[str, Any]) -> 
     temporary.replace(path)
 
 
-def _with_validation(out: Path, config: Config, cache: Cache, device: str) -> dict[str, Any]:
+def _with_validation(out: Path, config: Config, cache: Cache, device: str) -> Card:
     """Read the checkpoint back, rounded as it is stored, and add to its card how that one does."""
     precision = str(_PRECISION[config.train.mixed_precision]).removeprefix("torch.")
     model = load(out, device=device, base=config.base or None, dtype=precision)
     model.config = with_changes(model.config, {"work_scale": 1})  # the cache is enlarged already
     sheet = out / "training" / "pictures" / "final.png"
     numbers = validate(model, cache, config.train.validate_images, config.train.seed, None, sheet)
-    card = read_card(out) | {"validation": {k: round(v, 4) for k, v in numbers.items()}}
+    card = msgspec.structs.replace(read_card(out), validation={k: round(v, 4) for k, v in numbers.items()})
     write_card(out, card)
     return card
 
 
-def _prior_card(prior: Path | None) -> dict[str, Any]:
-    if prior is None:
-        return {}
-    card = read_card(prior)
-    return {"label": card.get("label"), "files": card["files"]}
+def _origin(checkpoint: Path | None) -> Origin:
+    return Origin() if checkpoint is None else read_card(checkpoint).origin
 
 
 def _lpips(config: Config, weights: Path | None, device: torch.device) -> Lpips | None:
@@ -442,14 +441,14 @@ def _quantiles(values: Tensor) -> dict[str, float]:
     return dict(zip(("p5", "p50", "p95"), points.tolist(), strict=True))
 
 
-def _summary(log: Path) -> dict[str, Any]:
-    """Steps, seconds, and the terms of the loss at both ends of a stage: means over its first and last lines."""
+def _summary(log: Path, validation: dict[str, float]) -> Stage:
+    """Steps, and the terms of the loss at both ends of a stage: means over its first and last lines."""
     lines = [line for line in read_log(log) if "validation" not in line]
     if not lines:
-        return {"steps": 0}
+        return Stage(0, validation=validation)
     terms = [k for k in lines[0] if k not in ("step", "seconds", "lr", "grad_norm")]
 
     def mean(part: list[dict[str, Any]]) -> dict[str, float]:
         return {k: round(sum(p.get(k, 0.0) for p in part) / len(part), 5) for k in terms}
 
-    return {"steps": lines[-1]["step"], "first": mean(lines[:10]), "last": mean(lines[-10:])}
+    return Stage(lines[-1]["step"], mean(lines[:10]), mean(lines[-10:]), validation)

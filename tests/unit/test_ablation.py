@@ -130,7 +130,7 @@ def test_variants_share_the_frozen_parts_and_train_the_control(ablation: dict[st
     assert len(set(controls.values())) == 3
     assert controls["text-only"] == part(trained / "prior", f"control/{file}")  # nothing of it trains
     assert [(folder / "gates.safetensors").exists() for folder in ablation.values()] == [False, True, False]
-    labels = [read_card(folder)["label"] for folder in ablation.values()]
+    labels = [read_card(folder).label for folder in ablation.values()]
     assert labels == [f"rareflow-small-{name}" for name in ablation]
 
 

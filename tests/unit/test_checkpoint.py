@@ -14,7 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rareflow.card import card_identity, id_hash, read_card, training_ids, write_card
+from rareflow.card import (
+    Card,
+    ScaleRecord,
+    Stage,
+    TrainingIds,
+    card_identity,
+    id_hash,
+    read_card,
+    training_ids,
+    write_card,
+)
 from rareflow.checkpoint import load, save
 from rareflow.config import Config, load_config, with_changes
 from rareflow.errors import RareflowError
@@ -43,7 +53,7 @@ def sampled(model: RareFlow) -> Result:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
-    save(folder, model(), {"stages": {"control": {"steps": 4}}}, ["b", "a", "b"])
+    save(folder, model(), Card(stages={"control": Stage(4)}), ["b", "a", "b"])
     return folder
 
 
@@ -79,7 +89,7 @@ def test_a_saved_model_gives_the_same_images(saved: Path) -> None:
 )  # fmt: skip
 def test_all_that_a_configuration_changes_comes_back(changes: dict[str, Any], tmp_path: Path) -> None:
     made = model(changes)
-    save(tmp_path / "model", made, {}, [])
+    save(tmp_path / "model", made, Card(), [])
     back = load(tmp_path / "model")
     assert back.config == made.config and back.scale == made.scale
     assert (tmp_path / "model" / "gates.safetensors").exists() == made.config.control.gates
@@ -89,7 +99,7 @@ def test_all_that_a_configuration_changes_comes_back(changes: dict[str, Any], tm
 
 def test_float16_rounds_the_weights_and_never_the_gates(tmp_path: Path) -> None:
     made = model({"train": {"store": "float16"}})
-    save(tmp_path, made, {}, [])
+    save(tmp_path, made, Card(), [])
     parts = {"control": made.field.control, "gates": made.field.gates, "transformer": made.field.transformer,
              "vae": made.codec.vae, "text": made.captions.table}  # type: ignore[attr-defined]  # fmt: skip
     for part, name in WEIGHTS.items():
@@ -117,11 +127,11 @@ def test_a_loaded_model_is_frozen_and_computes_in_the_dtype_asked_for(saved: Pat
 def test_the_card_lists_every_file_and_its_hash(saved: Path) -> None:
     card = read_card(saved)
     files = {p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()} - {"card.json"}
-    assert set(card["files"]) == files and set(WEIGHTS.values()) < files
-    for name, value in card["files"].items():
+    assert set(card.files) == files and set(WEIGHTS.values()) < files
+    for name, value in card.files.items():
         assert hashlib.sha256((saved / name).read_bytes()).hexdigest() == value
-    assert card["stages"] == {"control": {"steps": 4}} and card["scale"] == {"tau": 3e-5, "kappa": 2e-5}
-    assert Config.from_dict(card["config"]) == small_config() and card["label"] == "rareflow-small"
+    assert card.stages == {"control": Stage(4)} and card.scale == ScaleRecord(3e-5, 2e-5)
+    assert Config.from_dict(card.config) == small_config() and card.label == "rareflow-small"
     assert not {p.suffix for p in saved.rglob("*") if p.is_file()} - {".json", ".safetensors"}
 
 
@@ -133,7 +143,7 @@ def test_a_folder_has_no_card_until_it_is_whole(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr("rareflow.checkpoint.write_card", fail)
     with pytest.raises(KeyboardInterrupt):
-        save(folder, model(seed=1), {}, [])
+        save(folder, model(seed=1), Card(), [])
     assert not (folder / "card.json").exists()
     with pytest.raises(RareflowError, match="found no card"):
         load(folder)
@@ -142,8 +152,8 @@ def test_a_folder_has_no_card_until_it_is_whole(folder: Path, monkeypatch: pytes
 def test_training_ids_are_hashes_without_doubles(saved: Path, folder: Path) -> None:
     expected = {hashlib.blake2b(name, digest_size=8).hexdigest() for name in (b"a", b"b")}
     assert training_ids(saved) == expected == {id_hash("a"), id_hash("b")}
-    card = read_card(saved)["training_ids"]
-    assert card == {"count": 2, "sha256": hashlib.sha256("".join(sorted(expected)).encode()).hexdigest()}
+    ids = read_card(saved).training_ids
+    assert ids == TrainingIds(2, hashlib.sha256("".join(sorted(expected)).encode()).hexdigest())
     (folder / "training_ids.json").write_text("[]")
     with pytest.raises(RareflowError, match=r"training_ids\.json has the SHA-256"):
         training_ids(folder)
@@ -210,7 +220,9 @@ def test_a_wrong_hash_in_the_card(folder: Path) -> None:
 @pytest.mark.parametrize("value", [..., None, 5])
 def test_a_file_without_a_hash(folder: Path, name: str, value: object) -> None:
     edit(folder, lambda card: card["files"].pop(name) if value is ... else card["files"].update({name: value}))
-    refused(folder, f"no SHA-256 of {name}")
+    refused(
+        folder, f"no SHA-256 of {name}" if value is ... else "files: found an entry of another kind, expected a text"
+    )
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "control/../../x", "a\0b"])
@@ -354,7 +366,7 @@ def test_a_card_is_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
         with pytest.raises(KeyboardInterrupt):
-            write_card(folder, {"format": 1, "files": {}})
+            write_card(folder, Card())
     assert (folder / "card.json").read_bytes() == before
     assert np.isfinite(sampled(load(folder)).samples).all()
 

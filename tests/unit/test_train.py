@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rareflow.card import id_hash, training_ids
+from rareflow.card import ScaleRecord, id_hash, read_card, training_ids
 from rareflow.checkpoint import load
 from rareflow.config import Config, StageConfig
 from rareflow.errors import RareflowError
@@ -153,7 +153,7 @@ def test_a_finished_training_is_not_done_again(trained: Path, tmp_path: Path) ->
 
     before = {p: p.stat().st_mtime_ns for p in copy.rglob("*")}
     card = train_small(copy, report=never, tick=never)
-    assert card == json.loads((trained / "card.json").read_text())
+    assert card == read_card(trained)
     assert {p: p.stat().st_mtime_ns for p in copy.rglob("*")} == before
 
 
@@ -237,8 +237,8 @@ def test_a_training_from_a_prior_trains_a_control_for_it(
     made = captured(monkeypatch)
     config = small_config(ONE, {"control": {"init": init}, "uncertainty": {"p_do": 0.3}})
     card = train_small(tmp_path / "out", config, prior=trained / "prior")
-    assert list(card["stages"]) == ["control"] and card["prior"]["label"] == "rareflow-small-prior"
-    assert card["prior"]["files"] == json.loads((trained / "prior" / "card.json").read_text())["files"]
+    assert card.stages is not None and list(card.stages) == ["control"] and card.prior.label == "rareflow-small-prior"
+    assert card.prior.files == read_card(trained / "prior").files
     old, new = weights(trained / "prior"), weights(tmp_path / "out")
     assert all(new[name] == old[name] for name in old if not name.startswith("control"))
     # Dropout belongs to this training, whoever named it before.
@@ -296,7 +296,7 @@ def test_a_training_goes_on_from_all_weights_of_a_checkpoint(
         a, b = (state_of(getattr(m.field, part))[0] for m in (mine, theirs))
         assert all(torch.equal(a[k], b[k]) for k in b), part
     assert mine.codec.vae.config.scaling_factor == theirs.codec.vae.config.scaling_factor
-    assert copy["start"]["label"] == "rareflow-small" and "vae" not in copy["stages"]
+    assert copy.start.label == "rareflow-small" and "vae" not in (copy.stages or {})
     # other data: what the start was trained on stays among the ids that it must not be tested on
     other = dataclasses.replace(small_data(), fingerprint="other", train=tuple(chip(i) for i in range(50, 54)))
     further = small_config({"train": {"vae": {"steps": 0}, "prior": {"steps": 3}, "control": {"steps": 1}}})
@@ -347,7 +347,7 @@ def test_chips_of_several_sizes_train_together(tmp_path: Path, monkeypatch: pyte
         data,
     )
     assert masked[0] >= 2 and whole[0] >= 2
-    assert np.isfinite([v for s in card["stages"].values() for v in s["last"].values()]).all()
+    assert np.isfinite([v for s in (card.stages or {}).values() for v in s.last.values()]).all()
 
 
 def test_a_training_without_captions_never_sees_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,14 +368,14 @@ def test_lpips_left_out_is_in_the_card(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="LPIPS is left out of the objective: alexnet") as caught:
         card = train_small(tmp_path / "out", config, weights=tmp_path)
     assert len([w for w in caught if "LPIPS" in str(w.message)]) == 1  # not at every step
-    assert card["left_out"] == ["lpips"] and "lpips" not in card["stages"]["control"]["last"]
-    assert card["config"]["loss"]["lambda_lpips"] == 0.5
+    assert card.left_out == ["lpips"] and card.stages and "lpips" not in card.stages["control"].last
+    assert card.config["loss"]["lambda_lpips"] == 0.5
 
 
 def test_a_training_of_no_steps_is_a_model_all_the_same(tmp_path: Path) -> None:
     card = train_small(tmp_path / "out", small_config({"train": {s: {"steps": 0} for s in STAGES}}))
-    assert all(stage["steps"] == 0 for stage in card["stages"].values())
-    assert card["scale"] == {"tau": 1.0, "kappa": 1.0}  # a new transformer answers nothing, so nothing varies
+    assert card.stages and all(stage.steps == 0 for stage in card.stages.values())
+    assert card.scale == ScaleRecord(1.0, 1.0)  # a new transformer answers nothing, so nothing varies
     assert np.isfinite(load(tmp_path / "out").upscale(pixels(0, 5, 5), (24, 24)).samples).all()
 
 
@@ -411,7 +411,7 @@ def test_a_folder_stopped_before_its_first_state_may_be_corrected(tmp_path: Path
     with pytest.raises(RareflowError, match="chip0: the HR holds 1 values"):
         train_small(tmp_path / "out", small_config(ONE), dataclasses.replace(broken, fingerprint="broken"))
     card = train_small(tmp_path / "out", small_config(ONE))
-    assert card["validation"] and card["data"]["fingerprint"] == small_data().fingerprint
+    assert card.validation and card.data.fingerprint == small_data().fingerprint
 
 
 @pytest.mark.parametrize("control", [{"layers": 5}, {"init": "nowhere"}])
