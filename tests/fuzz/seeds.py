@@ -126,15 +126,15 @@ def _pictures(folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> None:
+    from rareflow.card import Card, Stage, TrainingData
     from rareflow.checkpoint import save
     from rareflow.uncertainty import Scale
     from tests.small_rareflow import small_model
 
     model = small_model()
     model.scale = Scale(3e-5, 2e-5, model.config.uncertainty.form)
-    save(
-        folder, model, {"stages": {"control": {"steps": 4}}, "data": {"sides": {"lr": {"unit": "display"}}}}, ["a", "b"]
-    )
+    card = Card(stages={"control": Stage(4)}, data=TrainingData(sides={"lr": {"unit": "display"}}))
+    save(folder, model, card, ["a", "b"])
 
 
 def _base(folder: Path) -> None:

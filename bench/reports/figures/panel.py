@@ -263,8 +263,9 @@ def _draw_bar(axes: Axes, white: float) -> None:
     axes.set(yticks=[], xticks=[0, white])
     axes.set_xticklabels(["0", f"{white:.2g} or more"], fontsize=TEXT_PT - 1, color=GREY)
     axes.tick_params(axis="x", length=2, width=0.6, pad=1.5, color=GREY)
-    for text, ha in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        text.set_horizontalalignment(ha)
+    first, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     for spine in axes.spines.values():
         spine.set_visible(False)
 
