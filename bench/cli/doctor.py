@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bench.doctor.line import Line
 
 _EPILOG = """\b
 Examples:
@@ -38,8 +43,14 @@ def command(out: Path, weights_dir: Path | None, as_json: bool) -> int:
     from bench import doctor
 
     stdout = sys.stdout
+    width = shutil.get_terminal_size().columns if stdout.isatty() else None
+
+    def tell(line: Line) -> None:
+        if not as_json:
+            print(line.shown(width), file=stdout, flush=True)
+
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints while it is loaded
-        lines = doctor.examine(out, weights_dir, lambda line: None if as_json else print(line, file=stdout, flush=True))
+        lines = doctor.examine(out, weights_dir, tell)
     if as_json:
         import json
 

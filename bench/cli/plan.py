@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,12 +45,14 @@ def command(context: click.Context, /, **options: Any) -> int:
     Exit code 2 where a model or a metric would be left out.
     """
     from bench.reports.render.markdown import to_markdown
+    from bench.reports.render.terminal import printed
 
+    shown = printed if sys.stdout.isatty() else to_markdown
     experiment = experiment_of(context)
     is_lacking = False
     for one in commands_of(context, experiment):
         document, lacks = _planned(one)
-        click.echo(to_markdown(document))
+        click.echo(shown(document))
         is_lacking |= lacks
     return 2 if is_lacking else 0
 

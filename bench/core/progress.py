@@ -50,6 +50,7 @@ class Progress:
         self.total, self.label, self.unit = total, label, unit
         self.counts = dict.fromkeys(steps, done)
         self._start_done, self._started, self._last = done, time.monotonic(), time.monotonic()
+        self._told: dict[str, int] = {}
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         if sys.stderr.isatty():
@@ -73,9 +74,7 @@ class Progress:
         if self._bars:
             self._bars.start()
         else:
-            self.line(
-                f"{self.label}: {self.total} {self.unit}" + (f", {self._start_done} done" if self._start_done else "")
-            )
+            self.line(f"{self.label}: {self._counted}" + (f", {self._start_done} done" if self._start_done else ""))
         return self
 
     def __exit__(
@@ -83,7 +82,7 @@ class Progress:
     ) -> None:
         if self._bars:
             self._bars.stop()
-        elif kind is None:
+        elif kind is None and self._told != self.counts:
             self._plain()
 
     def advance(self, name: str, count: int = 1) -> None:
@@ -102,10 +101,16 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    @property
+    def _counted(self) -> str:
+        unit = self.unit[:-1] if self.total == 1 and self.unit.endswith("s") else self.unit
+        return f"{self.total} {unit}"
+
     def _pace(self, name: str) -> str:
         return pace(self.counts[name] - self._start_done, time.monotonic() - self._started, self.unit)
 
     def _plain(self) -> None:
+        self._told = dict(self.counts)
         last = next(reversed(self.counts))
         texts = [f"{name} {count} of {self.total}" for name, count in self.counts.items()]
         if rate := self._pace(last):

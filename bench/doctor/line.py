@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +26,17 @@ class Line:
     needed: bool = False
 
     def __str__(self) -> str:
-        return f"{self.state:<7}  {self.subject:<9} {self.found}" + (f"; {self.next_step}" if self.next_step else "")
+        return self.shown(None)
+
+    def shown(self, width: int | None) -> str:
+        """The finding in a line, or broken to a terminal's width with what follows below what begins."""
+        text = f"{self.state:<7}  {self.subject:<9} {self.found}" + (f"; {self.next_step}" if self.next_step else "")
+        if width is None:
+            return text
+        # What is to be typed or opened is never broken.
+        return textwrap.fill(
+            text, max(width, 40), subsequent_indent=" " * 19, break_long_words=False, break_on_hyphens=False
+        )
 
 
 Probe = Callable[[], Iterator[Line]]

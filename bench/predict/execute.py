@@ -196,7 +196,7 @@ class _Run:
         if self._tracebacks:
             self.facts["tracebacks"] = self._tracebacks
         most, held = memory.shown(self._peak_bytes), memory.shown(after)
-        print(f"{self.model.label}: closed; at its peak {most} were held, now {held}", file=sys.stderr)
+        print(f"{self.model.label}: done; memory {most} at most, {held} now", file=sys.stderr)
 
     def _captions(self, wanted: Collection[str]) -> tuple[str, ...]:
         """The captions to come, of a model that reads the dataset's."""

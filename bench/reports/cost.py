@@ -114,7 +114,7 @@ def _bytes(sessions: Iterable[Mapping[str, Any]], key: str) -> int | None:
 # --- as it is shown -------------------------------------------------------------------------------------------
 
 _NOTES = (
-    "seconds are those of one process, memory is the most that one held (with a model's guest, where it has one)",
+    "seconds are those of one process, memory is the most that one held (with a model's own process, where it has one)",
     "of metrics, seconds are for one model's image, the reference's side shared among the models scored together",
 )
 

@@ -241,3 +241,11 @@ def test_lists_of_metrics_name_them_as_they_are(capsys: pytest.CaptureFixture[st
         "*" in r["metric"] for r in rows
     )
     assert all(isinstance(r["default"], bool) for r in rows)
+
+
+def test_a_long_finding_is_broken_below_its_beginning_on_a_terminal() -> None:
+    line = Line("weights", "note", "alexnet is missing, and so are seven others of metrics", "rfbench weights ls")
+    assert str(line) == line.shown(None) and "\n" not in str(line)
+    first, *rest = line.shown(60).splitlines()
+    assert first.startswith("note     weights   alexnet") and rest and max(map(len, [first, *rest])) <= 60
+    assert all(part.startswith(" " * 19) and part[19] != " " for part in rest)

@@ -42,5 +42,10 @@ def test_a_plain_line_tells_speed_and_time_left(
         "bicubic: 10 images, 2 done",
         "bicubic: predict 2 of 10",
         "bicubic: predict 6 of 10, 10 s an image, 40 s left",
-        "bicubic: predict 6 of 10, 10 s an image, 40 s left",
-    ]
+    ]  # and not the last one twice
+
+
+def test_one_image_is_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(1, 0, "bicubic", ("predict",)):
+        pass
+    assert capsys.readouterr().err.splitlines() == ["bicubic: 1 image", "bicubic: predict 0 of 1"]

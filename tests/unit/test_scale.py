@@ -104,7 +104,7 @@ def test_a_model_that_cannot_be_loaded_costs_itself_alone(
     assert "expected 32x3x3x3" in outcome.left_out["a"] and "out of memory while loading" in outcome.left_out["b"]
     host = RunFolder(tmp_path / "out" / "a").sessions()[-1]
     assert "expected 32x3x3x3" in host["error"]
-    assert "c: closed; at its peak" in capsys.readouterr().err
+    assert "c: done; memory " in capsys.readouterr().err
 
 
 def test_options_of_a_model_stand_before_the_command_s(dataset: Path, mine: str) -> None:
