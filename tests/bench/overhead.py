@@ -2,9 +2,10 @@
 
 The peer is a plain loop over the same pairs, already in memory: the same model call, the same metrics, one after the
 other in one process. The run reads files, checks, stores predictions and rows, and scores in another process while it
-predicts. Start-up (imports, first calls) is taken out on both sides by the difference of a long and a short run. Wall
-time is what a user waits. Since overlap hides work, the processor time of all processes is printed as well; it counts
-too much where two cores are two threads of one, since each then does less in a second.
+predicts; it writes no page, which 'tests.bench.report' measures. Start-up (imports, first calls) is taken out on both
+sides by the difference of a long and a short run. Wall time is what a user waits. Since overlap hides work, the
+processor time of all processes is printed as well; it counts too much where two cores are two threads of one, since
+each then does less in a second.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def loop(data: Path, count: int, site: Path) -> tuple[float, float]:
 def run(data: Path, count: int, site: Path, out: Path) -> tuple[float, float]:
     """The harness: seconds of wall and of processor (all processes) for ``count`` pairs, start-up included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    words = ["run", "--model", "sleeper", "--data", str(data), "--limit", str(count), "--out", str(out)]
+    words = ["run", "--model", "sleeper", "--data", str(data), "--limit", str(count), "--out", str(out), "--no-report"]
     wall, _ = run_and_watch([*words, "--workers", str(WORKERS)], {"PYTHONPATH": str(site)}, every_s=1.0)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -115,6 +115,18 @@ def test_a_file_of_another_model_is_one_line(upstreams: Path) -> None:
             found.load("cpu", "float32")
 
 
+def test_a_wrong_file_of_a_guest_is_told_before_anything_runs(upstreams: Path, tmp_path: Path) -> None:
+    """What its networks hold its own code alone knows: the guest is asked, and is gone again."""
+    torch = pytest.importorskip("torch")
+    for name in Model("samsr").spec.weights:
+        torch.save({"bias": torch.ones(3)}, tmp_path / name)
+        weights.record(tmp_path / name, source="a test")
+    model = Model("samsr", weights_dir=tmp_path)
+    with pytest.raises(Unavailable, match=r"^model samsr: .*SamSR_v1.pth is the file of another model or version"):
+        model.check_ready()
+    assert not left_behind(upstreams)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "list", "no tensors"])
 def test_a_broken_file_of_samsr_is_one_line(upstreams: Path, tmp_path: Path, damage: str) -> None:
     torch = pytest.importorskip("torch")

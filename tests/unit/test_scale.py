@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bench.models.ready import lacking
 from bench.predict.execute import predict
 from bench.records.folder import RunFolder
 from bench.reports.cost import costs
+from rareflow.card import EMBEDDED
 from tests.e2e.test_run import tree
 from tests.runs import planned, run
 
@@ -214,6 +216,15 @@ def test_a_wrong_file_is_told_before_anything_is_computed(
     said = prepared.not_ready["adcsr"]
     assert "missing (" in said and "2 unexpected (" not in said and "1 unexpected (decoder.x)" in said, said
     assert "of another shape (unet.conv_in.bias 3 for 240)" in said and not (tmp_path / "converted").exists()
+
+
+def test_a_damaged_checkpoint_of_rareflow_is_told_as_early(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED, tmp_path / "mine")
+    with (tmp_path / "mine" / "text.safetensors").open("ab") as file:
+        file.write(b"x")
+    prepared = planned(models=("bicubic", f"rareflow:checkpoint={tmp_path / 'mine'}"), data=str(dataset))
+    (said,) = prepared.not_ready.values()
+    assert "text.safetensors has the SHA-256" in said and "truncated or was changed" in said
 
 
 class _Cuda:

@@ -30,7 +30,7 @@ _WHERE = {
     "bench.core.resample": ("resize",),
     "bench.data.dataset": ("Dataset", "FolderDataset", "Pair", "Record", "Side"),
     "bench.metrics.base": ("Estimate", "Features", "Metric", "Reference", "Score", "SetScore", "Setting"),
-    "bench.models.checkpoint": ("check_state", "converted", "load_state", "read_state"),
+    "bench.models.checkpoint": ("check_state", "converted", "converted_state", "load_state", "read_state"),
     "bench.models.guests.adapter": ("GuestAdapter",),
     "bench.models.guests.environment": ("Environment",),
     "bench.models.published": ("Published",),
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from bench.core.resample import resize
     from bench.data.dataset import Dataset, FolderDataset, Pair, Record, Side
     from bench.metrics.base import Estimate, Features, Metric, Reference, Score, SetScore, Setting
-    from bench.models.checkpoint import check_state, converted, load_state, read_state
+    from bench.models.checkpoint import check_state, converted, converted_state, load_state, read_state
     from bench.models.guests.adapter import GuestAdapter
     from bench.models.guests.environment import Environment
     from bench.models.published import Published
@@ -67,8 +67,9 @@ __all__ = [
     "RGB", "Adapter", "Array", "Batch", "Bicubic4x", "Dataset", "Environment", "Estimate", "Features", "FolderDataset",
     "GuestAdapter", "Image", "Mask", "Metric", "ModelSpec", "NotComparable", "Pair", "Paired", "Prediction", "Protocol",
     "Published", "Reason", "Record", "Reference", "RfbenchError", "Run", "Runs", "Score", "SetScore", "Setting",
-    "Side", "Task", "Unavailable", "__version__", "check_state", "converted", "load_dataset", "load_state", "metrics",
-    "read_run", "read_runs", "read_state", "register_model", "resize", "run", "score", "score_runs", "sha256",
+    "Side", "Task", "Unavailable", "__version__", "check_state", "converted", "converted_state", "load_dataset",
+    "load_state", "metrics", "read_run", "read_runs", "read_state", "register_model", "resize",
+    "run", "score", "score_runs", "sha256",
 ]  # fmt: skip
 
 
