@@ -69,9 +69,10 @@ def once(of: Path, count: int, command: Command) -> None:
 
 def same(what: str, one: Path, other: Path) -> None:
     """End with an error where two folders of runs differ."""
-    a, b = ({p.name: tree(p) for p in sorted(of.iterdir())} for of in (one, other))
+    a, b = ({f"{p.name}/{file}": data for p in of.iterdir() for file, data in tree(p).items()} for of in (one, other))
     if a != b:
-        sys.exit(f"{what}: other bytes than the local run")
+        names = sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+        sys.exit(f"{what}: other bytes than the local run in {', '.join(names[:5])} ({len(names)} files)")
     print(f"{what}: the bytes of the local run", flush=True)
 
 
