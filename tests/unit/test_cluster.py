@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.cli import cli
 from bench.core.errors import RfbenchError
 from bench.executors.cluster import Cluster
 from bench.executors.crew import Feeder, Job, Lost, Units
@@ -184,3 +185,13 @@ def test_what_is_refused_is_one_line(ray: _Ray) -> None:
 def test_what_a_unit_raises_is_told(ray: _Ray) -> None:
     _, error = work(Cluster(actors=1), ["fails"])
     assert isinstance(error, RfbenchError) and str(error) == "a predicting actor failed: no such image"
+
+
+@pytest.mark.parametrize("words", [("run", "--model", "bicubic"), ("score", "some-run")])
+def test_options_of_a_cluster_go_with_one(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of predicting and of scoring alike."""
+    with pytest.raises(RfbenchError, match="--actors goes with --executor ray; give that, or leave it out"):
+        cli.main([*words, "--actors", "2"], standalone_mode=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RfbenchError, match=r"the package ray is not installed; pip install 'rfbench\[ray\]'"):
+        cli.main([*words, "--executor", "ray"], standalone_mode=False)
