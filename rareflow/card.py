@@ -119,14 +119,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         part: Any = self.config
-        for name in ("train", "control"):
-            part = part.get(name, {})
+        for name, key in (("config.train", "train"), ("config.train.control", "control")):
+            part = part.get(key, {})
             if not isinstance(part, dict):
-                raise ValueError(f"config: {name}: found {str(part)[:40]!r}, expected an object")
+                raise ValueError(f"{name}: found {str(part)[:40]!r}, expected an object")
         crop_px = part.get("crop_px", 200)
         if not isinstance(crop_px, int) or crop_px < 1:
             raise ValueError(
-                f"config: train.control.crop_px: found {str(crop_px)[:40]!r}, expected a whole number of 1 or more"
+                f"config.train.control.crop_px: found {str(crop_px)[:40]!r}, expected a whole number of 1 or more"
             )
 
     @property

@@ -276,7 +276,7 @@ def test_a_card_that_is_none(folder: Path, content: bytes, says: str) -> None:
 )  # fmt: skip
 def test_a_scale_that_is_none(folder: Path, scale: object) -> None:
     edit(folder, lambda card: card.update(scale=scale))
-    refused(folder, "expected tau and kappa above 0")
+    refused(folder, "found no scale" if scale is None else "card.json: scale")
 
 
 @pytest.mark.parametrize(
