@@ -56,14 +56,15 @@ def small(words: list[str]) -> list[str]:
     drawn = any(word.startswith("rareflow") for word in words)
     at_most = {"--limit": "1" if drawn else "2"} | ({"--draws": "2"} if drawn or "--draws" in words else {})
     kept = [w for i, w in enumerate(words) if w not in at_most and words[i - 1] not in at_most]
-    data = [] if {"--data", "--config"} & set(words) else ["--data", "tiny"]
+    fitted = "bicubic-affine" in words  # it comes fitted for the embedded scenes alone
+    data = [] if fitted or {"--data", "--config"} & set(words) else ["--data", "tiny"]
     return [*kept, *data, *(part for pair in at_most.items() for part in pair), "--workers", "0"]
 
 
 def furnish(world: Path) -> None:
     """What the pages take for granted: images, folders and a model under the names that their blocks use."""
     world.mkdir()
-    write_dataset(world / "tiny", count=6)
+    write_dataset(world / "tiny", count=6, hr_px=(100, 100))  # NIQE wants 96 px
     shutil.copytree(world / "tiny", world / "my-dataset")
     for i in range(2):
         hr = picture(i, 60, 60, 4)
