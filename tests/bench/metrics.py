@@ -12,6 +12,7 @@ With ``--device cuda`` only ours is measured, MANIQA included, and held against 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -32,6 +33,7 @@ from PIL import Image as Picture
 
 from bench.core import provenance
 from bench.executors.processes import usual_workers
+from bench.metrics import kernels
 from bench.metrics.base import Estimate, Features, Metric, Reference, SetScore, Setting
 from bench.metrics.scorer import ItemScores, Scorer, default_set, metric_class
 from bench.score.pool import Scoring
@@ -42,7 +44,7 @@ random_weights.use()  # in the scoring processes, which import this module
 
 MODELS = 4
 WITHOUT = ("maniqa_koniq", "nll", "ece")  # minutes an image on a processor; no library call, no distribution here
-PARTS = ("set", "backbones", "distances", "memory", "maniqa")
+PARTS = ("set", "backbones", "distances", "memory", "counts", "maniqa")
 PIXELWISE = ("psnr_rgb", "ssim_rgb", "sam_rgb", "de00")
 FREE = (*PIXELWISE, "fsim", "niqe")
 """What needs no weights of the set: all that a newcomer's first table has, but for what is of a distribution."""
@@ -291,6 +293,84 @@ def distances() -> _Lines:
     return lines
 
 
+def counts(names: Sequence[str], setting: Setting) -> _Lines:
+    """Of each metric the kernels, products and transfers for the first model's image and for a further one's."""
+    columns = [f"{what}{when}" for what in ("kernels", "GFLOP", "up, MB", "down") for when in (", first", ", further")]
+    lines = [f"| metric | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    with tempfile.TemporaryDirectory() as name:
+        make_images(Path(name), 1, 512)
+        warm, sides = (read(Path(name), 0, 2) for _ in range(2))
+    for name in names:
+        metric = metric_class(name)(setting)
+        _one(metric, warm[1]["model0"]["sample"], warm[0])  # loads its network; tables of a size are made once
+        warm[0].cache.clear()
+        reference, estimates = dataclasses.replace(sides[0], cache={}), sides[1]
+        found = [_Counted.of(functools.partial(_one, metric, estimates[m]["sample"], reference)) for m in _names(2)]
+        pairs = [(f"{c.kernels}", f"{c.flops / 1e9:.3g}", f"{c.up / 1e6:.1f}", f"{c.down}") for c in found]
+        lines.append(f"| {name} | " + " | ".join(f"{a} | {b}" for a, b in zip(*pairs, strict=True)) + " |")
+        for of_model in estimates.values():
+            of_model["sample"].cache.clear()
+    return lines
+
+
+@dataclasses.dataclass
+class _Counted:
+    """What some work would have a device do; ``up`` in bytes, ``down`` the arrays and numbers that are read back."""
+
+    kernels: int = 0
+    flops: int = 0
+    up: int = 0
+    down: int = 0
+
+    @classmethod
+    def of(cls, work: Callable[[], object]) -> _Counted:
+        """Do it, and count."""
+        from unittest import mock
+
+        import torch
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counted = cls()
+
+        class Kernels(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                counted.kernels += not func.is_view and func._schema.name not in _NO_KERNELS
+                return func(*args, **(kwargs or {}))
+
+        make, from_numpy, cpu, number = torch.tensor, torch.from_numpy, torch.Tensor.cpu, torch.Tensor.__float__
+
+        def up(made: torch.Tensor) -> torch.Tensor:
+            counted.up += made.numel() * made.element_size()
+            return made
+
+        def down(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            counted.down += 1
+            return cpu(tensor, *args, **kwargs)
+
+        def read_back(tensor: torch.Tensor) -> float:
+            counted.down += 1
+            return number(tensor)
+
+        products = FlopCounterMode(display=False)
+        with (
+            mock.patch.object(torch, "tensor", lambda *args, **kwargs: up(make(*args, **kwargs))),
+            mock.patch.object(torch, "from_numpy", lambda array: up(from_numpy(array))),
+            mock.patch.object(torch.Tensor, "cpu", down),
+            mock.patch.object(torch.Tensor, "__float__", read_back),
+            mock.patch.object(kernels, "_PIECE", sys.maxsize),  # pieces and single channels are for a processor's cache
+            mock.patch.object(kernels, "_planes", lambda image: (image,)),
+            products,
+            Kernels(),
+        ):
+            work()
+        counted.flops = products.get_total_flops()
+        return counted
+
+
+_NO_KERNELS = ("aten::_local_scalar_dense", "aten::detach", "aten::empty", "aten::empty_like", "aten::lift_fresh")
+
+
 def memory() -> _Lines:
     """Peak memory of FID and KID at three numbers of images, each in a process of its own."""
     lines = ["| images | peak, MB |", "|---|---|"]
@@ -326,11 +406,19 @@ def on_processor(given: argparse.Namespace, folder: Path, setting: Setting) -> _
         lines += ["", "## From features to FID and KID", "", _DISTANCES, "", *distances()]
     if "memory" in wanted:
         lines += ["", "## Memory of FID and KID", "", _MEMORY, "", *memory()]
+    if "counts" in wanted:
+        lines += ["", "## What a GPU would do, counted", "", _COUNTS, "", *counts(names, setting)]
     if "maniqa" in wanted:
         lines += ["", "## MANIQA", "", *(f"- {line}" for line in maniqa(setting, pyiqa_too=True))]
     return lines
 
 
+_COUNTS = (
+    "No GPU was at hand: these are operations counted on a processor at 512x512 px, not times. Kernels are torch's "
+    "operations that compute (a GPU launches some thousand a hundredth of a second, so few of them bound nothing); "
+    "GFLOP are those of convolutions and matrix products; up and down are arrays that would cross to the device and "
+    "back, where what is read waits for all kernels before it. In a run PSNR, SSIM, SAM and ΔE00 share one crossing."
+)
 _BACKBONES = "Both images of a pair through torchvision's or torch-fidelity's network and nothing else; one thread."
 _MEMORY = (
     "A process that reads the features of one image at a time from their files. Up to 2,048 images FID holds them all, "
@@ -383,7 +471,13 @@ def _set_tables(
             f"{100 * one / first:.0f} % | {more:.1f} | {100 * (one + 3 * more) / four:.0f} % |"
         )
     lines.append(f"| FID's distance step | {step_ms:.1f} | {100 * step_ms / library['all']:.0f} % | | | | |")
-    return [*lines, "", *_pixelwise(per_call, parts, workers), "", *limit(per_call, parts, ours["all"], workers)]
+    return [
+        *lines,
+        "",
+        *_pixelwise(per_call, parts, workers),
+        "",
+        *limit(per_call, parts, ours["all"], workers, library["all"]),
+    ]
 
 
 def _pixelwise(per_call: Mapping[str, float], parts: Mapping[str, Sequence[float]], workers: int) -> _Lines:
@@ -405,10 +499,10 @@ CONVOLUTIONS = ("dists", "fid_tf")
 
 
 def limit(
-    per_call: Mapping[str, float], parts: Mapping[str, Sequence[float]], ours: Mapping[int, float], workers: int
-) -> _Lines:
+    per_call: Mapping[str, float], parts: Mapping[str, Sequence[float]], ours: Mapping[int, float], workers: int,
+    library: float,
+) -> _Lines:  # fmt: skip
     """How near to the goals of the whole set any program can come that does the same convolutions."""
-    library = sum(per_call.values())
     said = []
     for k, goal in GOALS["all"].items():
         least = sum(parts[m][0] + (k - 1) * parts[m][1] for m in CONVOLUTIONS) / workers
