@@ -180,3 +180,10 @@ def test_where_no_name_begins_so_a_path_is_completed() -> None:
     shell = ShellComplete(cli, {}, "rfbench", "_RFBENCH_COMPLETE")
     assert [item.type for item in shell.get_completions(["run", "--data"], "./my")] == ["dir"]
     assert [item.type for item in shell.get_completions(["run", "--model"], "my/mo")] == ["file"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ls", "protocols"], ["table", "results/golden/bicubic"]], ids=" ".join)
+def test_what_is_piped_has_no_escapes(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    done = CliRunner().invoke(cli, words, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"}, color=True)
+    assert done.exit_code == 0 and "\x1b" not in done.stdout

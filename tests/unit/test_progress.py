@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+
 import pytest
 
 from bench.core import progress
@@ -49,3 +53,23 @@ def test_one_image_is_singular(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(1, 0, "bicubic", ("predict",)):
         pass
     assert capsys.readouterr().err.splitlines() == ["bicubic: 1 image", "bicubic: predict 0 of 1"]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_bars_have_colours_unless_no_color_is_set(is_wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not is_wanted:
+        monkeypatch.setenv("NO_COLOR", "1")
+    with Progress(2, 0, "bicubic", ("predict",)) as bar:
+        bar.advance("predict", 2)
+    codes = {int(code) for codes in re.findall(r"\x1b\[([0-9;]+)m", terminal.getvalue()) for code in codes.split(";")}
+    assert "bicubic: predict" in terminal.getvalue() and "2/2" in terminal.getvalue()
+    assert any(code >= 30 for code in codes) == is_wanted
