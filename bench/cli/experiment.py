@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FIELDS = {"models": "model"}
 """What an option's value is called in a file, where that is not the option's name."""
 _ONCE = (
-    "fresh", "report", "shard", "executor", "address", "actors", "gpus_per_model", "allow_mixed", "config",
+    "fresh", "report", "form", "shard", "executor", "address", "actors", "gpus_per_model", "allow_mixed", "config",
     "save_config", "changes",
 )  # fmt: skip
 """Options of one call, which no experiment has."""

@@ -52,8 +52,14 @@ Examples:
     show_default=True,
     help="Also write a page to look at, report/index.html beside the run folders.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    help="Of the table; 'rfbench table' has more of it.  [default: text on a terminal, else markdown]",
+)
 @click.pass_context
-def command(context: click.Context, /, report: bool, **given: Any) -> int:
+def command(context: click.Context, /, report: bool, form: str | None, **given: Any) -> int:
     """Run models on a dataset under a protocol, score them, print the table, and write a report to look at.
 
     It is 'rfbench predict' and 'rfbench score' in one: what is there already is not computed again, so the same command
@@ -65,8 +71,8 @@ def command(context: click.Context, /, report: bool, **given: Any) -> int:
     folders, codes = list[Path](), list[int]()
     commands = [*commands_of(context, experiment)]
     for number, options in enumerate(commands, 1):
-        options.pop("report")
-        found, code = _run(**options)
+        del options["report"], options["form"]
+        found, code = _run(form, **options)
         if report and found:
             _report(found, "report" if len(commands) == 1 else f"report-{number}")
         folders += [path for path in found if path not in folders]
@@ -77,17 +83,18 @@ def command(context: click.Context, /, report: bool, **given: Any) -> int:
 
 
 def _run(
-    metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool, **options: Any
-) -> tuple[list[Path], int]:
+    form: str | None, metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool,
+    **options: Any,
+) -> tuple[list[Path], int]:  # fmt: skip
     """One command: models on one dataset under one protocol; the run folders, and the exit code."""
     from bench.predict.plan import Request
 
     with executor(options) as cluster:
-        return _run_on(cluster, Request(workers=workers, strict=strict, **options), metrics, exact_libraries)
+        return _run_on(cluster, Request(workers=workers, strict=strict, **options), metrics, exact_libraries, form)
 
 
 def _run_on(
-    cluster: Cluster | None, request: Request, metrics: tuple[str, ...] | None, exact_libraries: bool
+    cluster: Cluster | None, request: Request, metrics: tuple[str, ...] | None, exact_libraries: bool, form: str | None
 ) -> tuple[list[Path], int]:
     from bench.core.device import resolve_device
     from bench.metrics.base import Setting
@@ -123,7 +130,7 @@ def _run_on(
             print(f"part {request.shard[0]} of {request.shard[1]}: {shown_path(folder.path)}", file=sys.stderr)
         say_failed(outcome.failed)
         return [], outcome.exit_code
-    click.echo(for_stdout(build_table(outcome.folders, outcome.names), [f.path for f in outcome.folders]))
+    click.echo(for_stdout(build_table(outcome.folders, outcome.names), [f.path for f in outcome.folders], form))
     for folder in outcome.folders:
         print(f"run folder: {shown_path(folder.path)}", file=sys.stderr)
     say_failed(outcome.failed)

@@ -176,18 +176,15 @@ def _score_runs(
 
     from bench.records.run import find_runs
     from bench.reports.table.build import build_table
-    from bench.reports.table.shape import without_empty
-    from bench.reports.table.write import WRITERS, document_of
+    from bench.reports.table.shape import for_stdout
+    from bench.reports.table.write import WRITERS
     from bench.score.execute import score
 
     outcome = score(find_runs(runs), dataclasses.replace(scoring, data=data), sys.argv, cluster)
     say_skipped(outcome.skipped, outcome.lacking_weights)
     table = build_table(outcome.folders, outcome.names)
-    if form == "text":
-        text = _text(document_of(without_empty(table, [folder.path for folder in outcome.folders])), save)
-    else:
-        text = WRITERS[form](table)
-    _deliver(text, save)
+    to_stdout = for_stdout(table, [folder.path for folder in outcome.folders], form)
+    _deliver(to_stdout if save is None else WRITERS[form](table), save)
     failed = outcome.failed + outcome.broken
     say_failed(failed)
     return 1 if failed else 0

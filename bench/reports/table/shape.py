@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.core.errors import NotComparable, one_line
 from bench.reports.document import Cell, Column, Document, Footnote, Grid, Row, Section, grouped
-from bench.reports.render import markdown, terminal
+from bench.reports.render import terminal
 from bench.reports.table.build import Table
-from bench.reports.table.write import about, counted, document_of
+from bench.reports.table.write import WRITERS, about, counted, document_of
 
 
 def without_empty(table: Table, folders: Sequence[Path] = ()) -> Table:
@@ -156,10 +156,14 @@ def parts(tables: Sequence[Table]) -> dict[str, Table]:
     return {", ".join(a[key] for key in chosen): table for a, table in zip(aspects, tables, strict=True)}
 
 
-def for_stdout(table: Table, folders: Sequence[Path] = ()) -> str:
-    """A table as it goes to stdout: on a terminal without empty columns, else Markdown."""
-    if not sys.stdout.isatty():
-        return markdown.to_markdown(document_of(table))
+def for_stdout(table: Table, folders: Sequence[Path] = (), form: str | None = None) -> str:
+    """A table as it goes to stdout, in one of the forms of ``WRITERS``; None for text on a terminal, else Markdown.
+
+    Text is without empty columns.
+    """
+    form = form or ("text" if sys.stdout.isatty() else "markdown")
+    if form != "text":
+        return WRITERS[form](table)
     return terminal.printed(document_of(without_empty(table, folders)))
 
 
