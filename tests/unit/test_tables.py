@@ -153,6 +153,8 @@ def test_fid_says_of_how_many_images_it_is_and_kid_stands_beside_it(four: list[R
     for written in (to_markdown(table), to_latex(table)):
         assert "FID is of 24 images and biased upwards" in written and "KID beside it is not biased" in written
     assert any("FID is of 24 images" in note for note in json.loads(to_json(table))["notes"])
+    newer = build_table([fake(tmp_path, "e", {"fd_dinov2": 512.0, "cmmd": 0.4})]).notes
+    assert any(n.startswith("FD-DINOv2 is of 24 images") and n.endswith("CMMD beside it is not biased") for n in newer)
     many = build_table([fake(tmp_path, "c", values, n={"fid_tf": 20_000})])
     assert any(note.startswith("FID is of 20000 images: compare") for note in many.notes)
     nothing = build_table([fake(tmp_path, "d", values | {"fid_tf": None})])

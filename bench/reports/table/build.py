@@ -398,15 +398,17 @@ def _notes(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _on_fid(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
-    """Of how many images FID is, without which it means nothing, and that KID lacks its bias."""
+    """Of how many images a Frechet distance is, without which it means nothing, and what lacks its bias."""
     names = [column.metric for column in columns]
-    if "fid_tf" not in names:
-        return
-    counts = sorted({c.n for row in rows if (c := row.cells[names.index("fid_tf")]).value is not None})
-    if counts:
-        few = " and biased upwards for so few" if counts[0] < _ENOUGH_FOR_FID else ""
-        kid = "KID beside it is not biased" if "kid_tf" in names else "KID (kid_tf) is not biased"
-        yield f"FID is of {' or '.join(map(str, counts))} images{few}: compare it at equal numbers only; {kid}"
+    for name, said, unbiased, other in (("fid_tf", "FID", "kid_tf", "KID"), ("fd_dinov2", "FD-DINOv2", "cmmd", "CMMD")):
+        if name not in names:
+            continue
+        counts = sorted({c.n for row in rows if (c := row.cells[names.index(name)]).value is not None})
+        if counts:
+            few = " and biased upwards for so few" if counts[0] < _ENOUGH_FOR_FID else ""
+            beside = f"{other} beside it is not biased" if unbiased in names else f"{other} ({unbiased}) is not biased"
+            images = f"{' or '.join(map(str, counts))} images"
+            yield f"{said} is of {images}{few}: compare it at equal numbers only; {beside}"
 
 
 def _software(found: Sequence[Software]) -> str:
