@@ -23,12 +23,12 @@ exclude_patterns = ["made.py"]
 html_theme = "furo"
 html_title = "rfbench"
 html_theme_options = {"source_edit_link": ""}
+html_static_path, html_css_files = ["static"], ["site.css"]
 html_show_sourcelink = False
 # A page opened from a folder may not read its neighbours, which is what these summaries would do.
 html_show_search_summary = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
-smartquotes = False  # two hyphens are an option
 nb_execution_mode = "off"  # the notebook's outputs are in it; a test runs it
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures say them; types of other projects have no page here
@@ -51,6 +51,7 @@ _IN_THE_SITE = {
     "../bench/metrics": "made/metrics/index.md",
     "../baselines": "made/systems/index.md",
 }
+_OPTION = re.compile(r"(?<![^\s('\"/\[])(--[a-z][\w-]*)(?![^\s).,;:'\"/\]])")
 _HELP_MARKUP = re.compile(r"([\\*`|_])")
 
 
@@ -97,7 +98,8 @@ def _as_text(lines: list[str]) -> None:
         elif line.startswith("| "):  # lines that are to stay as they are
             made += [*(() if made and made[-1].startswith("    ") else ("", "::", "")), f"    {line[2:]}"]
         else:
-            made.append(indent + _HELP_MARKUP.sub(r"\\\1", line.lstrip()))
+            # An option is code, or its two hyphens would become a dash.
+            made.append(indent + _OPTION.sub(r"``\1``", _HELP_MARKUP.sub(r"\\\1", line.lstrip())))
     lines[:] = [*made, ""]
 
 

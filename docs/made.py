@@ -144,9 +144,12 @@ def _formats(schemas: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _format(name: str, schema: dict[str, Any]) -> Iterator[str]:
-    record = schema["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    # Of a record the schema is a reference; of a list or a table of records it is its own.
+    record = schema["$defs"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
     says = record.get("description", "").split("\n\nAttributes")[0].replace("``", "`")
-    yield from (f"# {name}", "", _prose(says), "", "| key | is | needed |", "|---|---|---|")
+    yield from (f"# {name}", "", _prose(says or f"{_kind(record)}."))
+    if record.get("properties"):
+        yield from ("", "| key | is | needed |", "|---|---|---|")
     required = set(record.get("required", ()))
     for key, value in record.get("properties", {}).items():
         yield f"| `{key}` | {_kind(value)} | {'yes' if key in required else ''} |"
@@ -189,9 +192,11 @@ def _text(lines: Iterator[str] | list[str]) -> bytes:
 
 
 def _prose(text: str) -> str:
-    """A text of a docstring: what is between back quotes is code, all else is meant as it stands."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(p if i % 2 else re.sub(r"(?<!^)([*_<$|])", r"\\\1", p) for i, p in enumerate(parts))
+    """A text of a docstring: commands, options and what is between back quotes are code, all else is as it stands."""
+    text = re.sub(r"'(rfbench [^'`]+)'", r"`\1`", text)
+    parts = re.split(r"(`[^`]*`|(?<![\w-])--[a-z][\w-]*)", text)
+    shown = [f"`{p}`" if i % 2 and p.startswith("--") else p for i, p in enumerate(parts)]
+    return "".join(p if i % 2 else re.sub(r"(?<!^)([*_<$|])", r"\\\1", p) for i, p in enumerate(shown))
 
 
 def _cell(text: str) -> str:
