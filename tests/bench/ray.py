@@ -80,6 +80,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--model", default="rareflow:steps=4,label=model", help="with label=model")
     given = parser.parse_args()
     from ray.cluster_utils import Cluster
@@ -108,13 +109,13 @@ def _all(given: argparse.Namespace, place: Path, nodes: Any) -> None:
 
     timed("local, one process", "local", "--workers", "0")
     other = nodes.add_node(num_cpus=2)
-    for actors in (1, 2, 4):
+    for actors in given.actors:
         timed(f"{actors} actors", f"actors{actors}", *there, "--actors", str(actors))
         same(f"{actors} actors", local, place / f"actors{actors}")
 
     scored = place / "scored"
     shutil.copytree(local, scored)
-    for made in ("scores", "summary.json", "host.json"):
+    for made in ("scores", "summary.json"):
         path = scored / "model" / made
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     Command("score", str(scored), "--metrics", "psnr_rgb,logspec_l1", *there, "--actors", "2").done()
