@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import platform
 import socket
 import sys
 import time
@@ -21,10 +22,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.core.errors import RfbenchError, Unavailable, one_line
-from bench.executors.crew import Crew, Job, Key, Lost, Result
+from bench.executors.crew import CannotBegin, Crew, Job, Key, Lost, Result
 
 _TRIES = 3
 _BEGIN_S = 300.0  # for a process to start on every node
+_OTHERS_S = 60.0  # for the others once one is there
 _ANSWER_S = 10.0  # for a cluster to take a connection
 
 
@@ -84,7 +86,12 @@ def cluster(address: str, *, actors: int = 0, gpus_each: float = 0.0, allow_mixe
         raise Unavailable("the package ray is not installed; pip install 'rfbench[ray]' installs it") from None
     # Nothing is told to anybody, and no page is served. Actors stand back for others no more than this process does.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_DEDUP_LOGS="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+        RAY_IGNORE_UNHANDLED_ERRORS="1",
+    )
     _look_for(address)
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": actors or None} if address == "local" else {}
     try:
@@ -150,7 +157,10 @@ class _Worker:
 
         if not self._is_built:
             torch.set_num_threads(1)
-            self._state, self._is_built = self._job.begin(), True
+            try:
+                self._state, self._is_built = self._job.begin(), True
+            except CannotBegin as error:
+                raise CannotBegin(f"on {platform.node()}: {error}") from None
         return function(self._state, *arguments)
 
 
@@ -238,20 +248,34 @@ class Actors(Crew[Key, Result]):
         self._starting[actor.device.remote()] = next(self._numbers), actor
 
     def _wait_for_all(self) -> None:
-        """Until each actor says what it computes on; RfbenchError where the cluster has no room for all of them."""
+        """Until each actor says what it computes on, or has had its time while another is there: it joins when it can.
+
+        Raises
+        ------
+        RfbenchError
+            Where none can begin.
+        """
         import ray
 
-        ends = time.monotonic() + _BEGIN_S
+        ends, failed = time.monotonic() + _BEGIN_S, 0
         while self._starting:
             done, _ = ray.wait([*self._starting], num_returns=1, timeout=max(ends - time.monotonic(), 0))
+            if not done and not self._ready:
+                raise RfbenchError("the cluster has no room for an actor; wait for it")
             if not done:
-                raise RfbenchError(
-                    f"the cluster has no room for {self.size} actors; give fewer --actors, or wait for it"
+                self._note(
+                    f"{len(self._ready)} of {self.size} {self._what} actors have room; the others join when they do"
                 )
+                return
             try:
                 self._begun(done[0])
-            except Lost as error:
-                raise RfbenchError(f"{error}; rfbench has to be installed on every node") from None
+                ends = min(ends, time.monotonic() + _OTHERS_S)
+            except Lost as error:  # perhaps with a node that is gone since
+                failed += 1
+                if failed >= _TRIES:
+                    raise RfbenchError(f"{error}; rfbench has to be installed on every node") from None
+                self._note(f"{error}; another one is started")
+                self._start()
 
     def _begun(self, reference: Any) -> None:
         """An actor has begun: units are given to it. RfbenchError for a GPU of another kind, whose last digits

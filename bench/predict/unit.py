@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ def predictor(recipe: Recipe, device: str | None = None) -> Predictor:
         raise RfbenchError(f"model {model.label}: its code, options or weights are other ones in another process")
     records = sorted(dataset.records(recipe.split), key=lambda r: r.id)[: recipe.limit]
     if recipe.fingerprint and dataset.fingerprint(records) != recipe.fingerprint:
-        raise RfbenchError(f"{recipe.data} holds other data on {platform.node()}; bring the same files to every node")
+        raise RfbenchError(f"{recipe.data} holds other data than those of the run; bring the same files to every node")
     peak = memory.Peak()
     memory.restart_device_peak(recipe.device)
     model.load()

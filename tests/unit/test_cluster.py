@@ -37,6 +37,7 @@ class _Ray:
     room : how many actors the cluster has room for; those beyond never begin.
     kinds : the device of each actor, in turn.
     ends_on : units that end the actor which has them, once each.
+    dies_early : how many actors are gone before they begin.
     """
 
     exceptions = SimpleNamespace(RayError=_Error, RayActorError=_Died, RayTaskError=_Task)
@@ -44,6 +45,7 @@ class _Ray:
     def __init__(self) -> None:
         self.room, self.kinds, self.ends_on = 99, itertools.cycle(["a processor"]), set[Any]()
         self.alive: list[_Actor] = []
+        self.dies_early = 0
         self.started = 0
 
     def cluster_resources(self) -> dict[str, float]:
@@ -71,6 +73,9 @@ class _Actor:
         ray.started += 1
         ray.alive.append(self)
         self.device = SimpleNamespace(remote=lambda: _Call(self, lambda: self.kind))
+        if ray.dies_early:
+            ray.dies_early -= 1
+            self.end()
         self.work = SimpleNamespace(remote=lambda work, arguments: _Call(self, lambda: self._do(*arguments)))
 
     def end(self) -> None:
@@ -176,10 +181,25 @@ def test_what_is_refused_is_one_line(ray: _Ray) -> None:
         Cluster(actors=2).crew(Job(dict, ()), "predicting")
     assert not ray.alive
     Cluster(actors=2, allow_mixed=True).crew(Job(dict, ()), "predicting").close(finish=True)
-    ray.room = 1
-    with pytest.raises(RfbenchError, match="the cluster has no room for 2 actors; give fewer --actors"):
+    ray.room = 0
+    with pytest.raises(RfbenchError, match="the cluster has no room for an actor"):
         Cluster(actors=2).crew(Job(dict, ()), "predicting")
     assert not ray.alive
+
+
+def test_who_has_no_room_or_dies_early_stops_nobody(ray: _Ray) -> None:
+    """Three are asked for, as before a node was lost: one is on that node, one has no room."""
+    cluster, ray.room = Cluster(actors=3), 2
+    ray.dies_early = 1
+    found, error = work(cluster, ["a", "b", "c"])
+    assert error is None and found == {u: f"{u} is done" for u in "abc"}
+    assert [event.partition(" (")[0] for event in cluster.events] == [
+        "a predicting actor cannot begin",
+        "2 of 3 predicting actors have room; the others join when they do",
+    ]
+    ray.dies_early = 3
+    with pytest.raises(RfbenchError, match=r"cannot begin \(the node is gone\); rfbench has to be installed on every"):
+        cluster.crew(Job(dict, ()), "predicting")
 
 
 def test_what_a_unit_raises_is_told(ray: _Ray) -> None:
