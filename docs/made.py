@@ -22,6 +22,8 @@ from bench.reports.metric_page import facts, metric_page
 
 ROOT = Path(__file__).resolve().parents[1]
 _OF_THIS_MACHINE = ("here",)
+# Their lists lead to the cards, not the contents beside every page: those are laid out for each, a third of a build.
+_CARD = b"---\norphan: true\n---\n\n"
 
 
 def write_pages(docs: Path) -> None:
@@ -52,7 +54,7 @@ def _ours(kind: registry.Kind) -> list[str]:
 def _metrics() -> Iterator[tuple[str, bytes]]:
     pages = [metric_page(built(name, Setting())) for name in _ours("metrics")]
     for page in pages:
-        yield f"metrics/{page['name']}.md", _text(_metric(page))
+        yield f"metrics/{page['name']}.md", _CARD + _text(_metric(page))
     yield "metrics/index.md", _text(_metric_list(pages))
 
 
@@ -68,7 +70,6 @@ def _metric_list(pages: list[dict[str, Any]]) -> Iterator[str]:
             default = "yes" if page["default"] else ""
             link = f"[`{page['name']}`]({page['name']}.md)"
             yield f"| {link} | {_cell(page['summary'])} | {arrows[page['direction']]} | {default} |"
-    yield from ("", "```{toctree}", ":hidden:", "", *(page["name"] for page in pages), "```")
 
 
 def _metric(page: dict[str, Any]) -> Iterator[str]:
@@ -89,12 +90,11 @@ def _metric(page: dict[str, Any]) -> Iterator[str]:
 def _systems() -> Iterator[tuple[str, bytes]]:
     specs: list[ModelSpec] = [registry.load("models", name) for name in _ours("models")]
     for spec in specs:
-        yield f"systems/{spec.name}.md", _text(_system(spec))
+        yield f"systems/{spec.name}.md", _CARD + _text(_system(spec))
     rows = [f"| [`{s.name}`]({s.name}.md) | {_cell(s.summary)} | {s.status} |" for s in specs]
     lines = [
         "# Cards of the systems", "", "`rfbench ls models` says what each lacks on your machine.", "",
-        "| system | is | status |", "|---|---|---|", *rows, "",
-        "```{toctree}", ":hidden:", "", *(s.name for s in specs), "```",
+        "| system | is | status |", "|---|---|---|", *rows,
     ]  # fmt: skip
     yield "systems/index.md", _text(lines)
 
