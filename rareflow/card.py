@@ -177,14 +177,16 @@ def _said(value: Any, error: msgspec.ValidationError) -> str:
     place, many, _ = place.rstrip("`").partition("[")
     names = place.split(".")[1:]
     where = f"{'.'.join(names)}: " if names else ""
-    expected = re.match(r"Expected `([a-z]+)", text)
-    if expected is None or expected[1] not in _KINDS:
+    expected = re.match(r"Expected `([^`]+)`( [<>]=? \S+)?", text)
+    kinds = expected[1].split(" | ") if expected is not None else []
+    if expected is None or not {*kinds} <= {*_KINDS}:
         return " ".join(f"{where}{text}".split())[:200]
+    wanted = " or ".join(_KINDS[kind] for kind in kinds if kind != "int" or "float" not in kinds) + (expected[2] or "")
     if many:
-        return f"{where}found an entry of another kind, expected {_KINDS[expected[1]]} in each"
+        return f"{where}found an entry of another kind, expected {wanted} in each"
     for name in names:
         value = value[name]
-    return f"{where}found {str(value)[:40]!r}, expected {_KINDS[expected[1]]}"
+    return f"{where}found {str(value)[:40]!r}, expected {wanted}"
 
 
 def write_card(folder: Path, card: Card) -> None:

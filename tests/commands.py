@@ -9,6 +9,7 @@ itself does (its time, its encodings, its threads) is tested with a plain ``subp
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -159,10 +160,9 @@ def _fork_server(path: bytes, words: list[str], kept: list[int]) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        first = 3
-        for handle in [*sorted(kept), os.sysconf("SC_OPEN_MAX")]:
-            os.closerange(first, handle)
-            first = handle + 1
+        for handle in {int(at.name) for at in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *kept}:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(handle)
         multiprocessing.forkserver.main(*kept, preload=())
     finally:
         os._exit(0)

@@ -66,7 +66,7 @@ def prepare() -> None:
 
 def leave() -> NoReturn:
     """Tell the one line, end what runs below this process, and this process."""
-    from bench.core.process import descendants
+    from bench.core.process import descendants, forget_socket
 
     code = 128 + (_Seen.number or signal.SIGINT) if _Seen.code is None else _Seen.code
     if not _lock.acquire(timeout=1.0):  # another thread is leaving, and does not come to its end
@@ -89,6 +89,7 @@ def leave() -> NoReturn:
             if not below:
                 break
             time.sleep(0.02)
+        forget_socket()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(code)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import multiprocessing
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from multiprocessing.context import BaseContext
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
 
 _MARK = re.compile(r"([0-9]{1,10})-([0-9a-f]{6})")
 
@@ -78,13 +81,50 @@ def context(*modules: str) -> BaseContext:
 
     The process that asks is never forked itself: its threads, locks and CUDA would not survive that. There is one such
     parent in a command, with the modules of whoever asks first. Where a fork is no safe thing at all (macOS, Windows),
-    each process starts from nothing.
+    or the parent's socket has no place (no temporary folder, or one with a path of a hundred letters), each process
+    starts from nothing.
     """
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
+    import multiprocessing
+
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return _forks_of_one(modules)
+    return multiprocessing.get_context("spawn")
+
+
+def _forks_of_one(modules: Sequence[str]) -> BaseContext:
+    import multiprocessing
+    from multiprocessing import forkserver
+
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload([*modules])
+    # It finds modules where this process does, and not first in the current folder; libraries in C count their threads
+    # as they are imported.
+    own = {
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path), "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+    }  # fmt: skip
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        with shielded():
+            forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     return made
+
+
+def forget_socket() -> None:
+    """Remove the folder of that parent's socket, before an end that leaves Python no time to do it."""
+    if "multiprocessing.forkserver" in sys.modules:
+        import multiprocessing.util
+
+        with contextlib.suppress(OSError):
+            shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
 
 
 def descendants(of: int) -> list[int]:

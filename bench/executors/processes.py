@@ -101,7 +101,7 @@ def _begin(environment: dict[str, str], job: Job, shares: Any) -> None:
 
 def one_thread() -> None:
     """Before torch is imported: one thread, so that processes do not spin on each other's cores, and sums in torch,
-    which depend on the number of threads, are the same in all of them."""
+    which depend on the number of threads, are the same in all. A fork has torch already, and this from its parent."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -119,8 +120,9 @@ def test_a_killed_scoring_process_is_one_line_and_the_run_goes_on(tmp_path: Path
     while not list((tmp_path / "out").glob("*/scoring/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     for child in psutil.Process(process.pid).children(recursive=True):
-        if child.ppid() != process.pid:  # a fork of the command's own parent of forks
-            child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.ppid() != process.pid:  # a fork of the command's own parent of forks
+                child.kill()
     assert process.wait() == 2 and "a scoring process was ended from outside" in process.stderr, process.stderr
     assert "Traceback" not in process.stderr
     again = start(data, tmp_path / "out", site, 1)

@@ -270,13 +270,22 @@ def test_a_card_that_is_none(folder: Path, content: bytes, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "scale",
-    [{"tau": float("nan"), "kappa": 1e-6}, {"tau": 1e-6, "kappa": float("inf")}, {"tau": 0.0, "kappa": 1.0}, {}, None,
-     {"tau": "1\n2", "kappa": 1.0}, {"tau": -1.0, "kappa": 1.0}, {"tau": 10**400, "kappa": 1.0}, [1.0, 2.0]],
-)  # fmt: skip
-def test_a_scale_that_is_none(folder: Path, scale: object) -> None:
+    ("scale", "says"),
+    [
+        ({"tau": float("nan"), "kappa": 1e-6}, "scale.tau: found 'nan', expected a number > 0.0"),
+        ({"tau": 1e-6, "kappa": float("inf")}, "scale.kappa: found 'inf', expected a number < 1e+30"),
+        ({"tau": 0.0, "kappa": 1.0}, "scale.tau: found '0.0', expected a number > 0.0"),
+        ({"tau": -1.0, "kappa": 1.0}, "scale.tau: found '-1.0', expected a number > 0.0"),
+        ({"tau": 10**400, "kappa": 1.0}, "scale.tau: Number out of range"),
+        ({"tau": "1\n2", "kappa": 1.0}, "scale.tau: found '1\\n2', expected a number"),
+        ({}, "scale: Object missing required field `tau`"),
+        ([1.0, 2.0], "scale: found '[1.0, 2.0]', expected an object or null"),
+        (None, "found no scale, expected tau and kappa"),
+    ],
+)
+def test_a_scale_that_is_none(folder: Path, scale: object, says: str) -> None:
     edit(folder, lambda card: card.update(scale=scale))
-    refused(folder, "found no scale" if scale is None else "card.json: scale")
+    refused(folder, says)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bench.metrics import scorer
 from bench.metrics.base import Metric, Reference, Setting
 from bench.metrics.scorer import Scorer, built, chosen, default_set, distributions, metric_class
 from bench.metrics.software import Software
+from tests.commands import CODE
 
 Register = Callable[[type[Metric]], None]
 
@@ -158,19 +160,24 @@ def loud(scorer):
     warnings.warn_explicit("of a library", UserWarning, "/site-packages/pyiqa/archs/x.py", 1)
     os.write(1, b"printed")
     return 1
+
+if __name__ == "__main__":
+    import loud_library
+    from bench.metrics.base import Setting
+    from bench.metrics.scorer import metric_class
+    from bench.score.pool import Scoring
+
+    identities = {"psnr_rgb": metric_class("psnr_rgb")(Setting()).identity()}
+    with Scoring(identities, Setting(), 1) as pool:
+        print([*pool.submit("a", loud_library.loud), *pool.drain()])
 """
 
 
-def test_a_scoring_process_keeps_libraries_to_itself(
-    capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench.score.pool import Scoring
-
+def test_a_scoring_process_keeps_libraries_to_itself(tmp_path: Path) -> None:
     (tmp_path / "loud_library.py").write_text(LOUD)
-    monkeypatch.syspath_prepend(tmp_path)  # where the scoring process finds it, too
-    identities = {"psnr_rgb": metric_class("psnr_rgb")(Setting()).identity()}
-    with Scoring[str, int](identities, Setting(), 1) as pool:
-        done = [*pool.submit("a", importlib.import_module("loud_library").loud), *pool.drain()]
-    said = capfd.readouterr()
-    assert done == [("a", 1)] and said.out == "" and "of a library" not in said.err
-    assert "printed" in said.err
+    seen = os.pathsep.join([str(tmp_path), str(CODE)])
+    said = subprocess.run(
+        [sys.executable, tmp_path / "loud_library.py"], capture_output=True, text=True, check=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": seen},
+    )  # fmt: skip
+    assert said.stdout == "[('a', 1)]\n" and "of a library" not in said.stderr and "printed" in said.stderr

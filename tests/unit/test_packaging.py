@@ -149,7 +149,10 @@ def test_the_wheel_works_beside_a_folder_called_bench(built: Path, tmp_path: Pat
     # What rfbench requires comes from where it lies already.
     (site / "base.pth").write_text(f"{Path(click.__file__).parents[1]}\n")
     script = environment / "bin" / "rfbench"
-    script.write_text(f"#!{environment}/bin/python\nimport sys\nfrom bench.cli import main\nsys.exit(main())\n")
+    script.write_text(  # as an installer writes it
+        f"#!{environment}/bin/python\nimport sys\nfrom bench.cli import main\n"
+        "if __name__ == '__main__':\n    sys.exit(main())\n"
+    )
     script.chmod(0o755)
     mine = tmp_path / "mine"
     (mine / "bench").mkdir(parents=True)
@@ -157,6 +160,18 @@ def test_the_wheel_works_beside_a_folder_called_bench(built: Path, tmp_path: Pat
     done = subprocess.run([script, "ls", "models"], cwd=mine, env=_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("bicubic ")]
+    # Processes that compute come from the same place, and where their parent's socket has no room, too.
+    far = tmp_path / ("a" * 60) / ("b" * 60)
+    far.mkdir(parents=True)
+    words = ["run", "--model", "bicubic", "--limit", "2", "--metrics", "psnr_rgb", "--workers", "2", "--no-report"]
+    tables = set()
+    for more in ({}, {"TMPDIR": str(far)}):
+        words += ["--out", str(tmp_path / f"runs{len(more)}")]
+        done = subprocess.run([script, *words], cwd=mine, env=_environment() | more, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        tables.add(done.stdout.partition("\n\n")[0])
+    assert len(tables) == 1
+    assert not [p for p in far.iterdir() if p.name.startswith("pymp-")]
     where = "import bench, rfbench; print(bench.__file__, rfbench.__version__)"
     done = subprocess.run(
         [environment / "bin" / "python", "-P", "-c", where],
