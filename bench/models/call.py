@@ -190,7 +190,7 @@ class Model:
 
     def check_ready(self) -> None:
         """Unavailable, with the command that helps, unless the packages and files that the model needs are here and
-        right: with the hashes that are known, and the tensors that the model has."""
+        right: with the hashes that are known, and the tensors that the model has as far as its adapter can tell."""
         self._check_packages()
         with contained(f"model {self.label}", Unavailable):
             self.adapter.check()

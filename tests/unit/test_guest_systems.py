@@ -27,6 +27,7 @@ from bench.data.dataset import Pair, Record, Side
 from bench.data.readers import Series
 from bench.models.call import Answer, Model
 from bench.models.guests import checkout, guest
+from bench.models.guests.adapter import GuestAdapter
 from bench.models.guests.adapter import header as guest_header
 from bench.models.ready import missing, next_step
 from bench.models.spec import Batch, Prediction
@@ -115,15 +116,18 @@ def test_a_file_of_another_model_is_one_line(upstreams: Path) -> None:
             found.load("cpu", "float32")
 
 
-def test_a_wrong_file_of_a_guest_is_told_before_anything_runs(upstreams: Path, tmp_path: Path) -> None:
-    """What its networks hold its own code alone knows: the guest is asked, and is gone again."""
+def test_a_wrong_file_of_a_guest_is_told_when_it_loads(upstreams: Path, tmp_path: Path) -> None:
+    """What its networks hold its own code alone knows, and no plan starts it; the guest is gone again."""
     torch = pytest.importorskip("torch")
     for name in Model("samsr").spec.weights:
         torch.save({"bias": torch.ones(3)}, tmp_path / name)
         weights.record(tmp_path / name, source="a test")
     model = Model("samsr", weights_dir=tmp_path)
-    with pytest.raises(Unavailable, match=r"^model samsr: .*SamSR_v1.pth is the file of another model or version"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuestAdapter, "load", lambda *given: pytest.fail("it was loaded"))
         model.check_ready()
+    with pytest.raises(RfbenchError, match=r"^model samsr: .*SamSR_v1.pth is the file of another model or version"):
+        model.load()
     assert not left_behind(upstreams)
 
 

@@ -49,12 +49,6 @@ class GuestAdapter(Adapter):
                 raise RfbenchError(f"needs the option {name}; write --model {self._spec().name}:{name}=...")
         self._launch(load=False)
 
-    def check_weights(self) -> None:
-        """The guest loads once and is closed: what its files must hold only its own code knows."""
-        if self.weights():
-            self.load("cpu", self._spec().dtypes[0])
-            self.close()
-
     def identity(self) -> dict[str, Any]:
         asked = self._environment()
         return {
