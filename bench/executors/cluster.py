@@ -40,7 +40,7 @@ class Cluster:
     gpus_each : GPUs of an actor, perhaps a part of one; 0 on processors.
     allow_mixed : whether GPUs of several kinds may work on one run.
     events : what went wrong with the last crew and was mended, for ``host.json``.
-    nodes : the kinds of device that its actors have, with how many have each.
+    nodes : the kinds of device that its actors have had, with how many have each now.
     """
 
     actors: int = 0
@@ -127,6 +127,10 @@ def _no_cluster(address: str, why: str) -> RfbenchError:
     )
 
 
+class _OtherKind(RfbenchError):
+    """An actor was ended, since its device is of another kind than those of the others."""
+
+
 class _Worker:
     """In an actor: makes the state once, and works on units."""
 
@@ -166,12 +170,12 @@ class _Worker:
 
 @dataclass
 class _Given:
-    """A unit that did not come back yet; ``actor`` is who has it in hand."""
+    """A unit that did not come back yet; ``actor`` is who has it, and ``lost`` how many were lost at work on it."""
 
     key: Any
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
-    tries: int = 1
+    lost: int = 0
     actor: int = -1
 
 
@@ -187,6 +191,7 @@ class Actors(Crew[Key, Result]):
         self.size = cluster.count()
         self._numbers = itertools.count()
         self._ready: dict[int, Any] = {}
+        self._kinds: dict[int, str] = {}
         self._starting: dict[Any, tuple[int, Any]] = {}  # by what says that it has begun
         self._given: dict[Any, _Given] = {}
         self._homeless: list[_Given] = []  # while no actor is there to take them
@@ -210,13 +215,14 @@ class Actors(Crew[Key, Result]):
 
         # Where nobody works, those that start have their time; where somebody does, a unit takes as long as it takes.
         limit = None if self._given else _BEGIN_S
-        done, _ = ray.wait([*self._given, *self._starting], num_returns=1, timeout=limit)
+        done, _ = ray.wait([*self._starting, *self._given], num_returns=1, timeout=limit)
         if not done:
             raise Lost(f"all {self._what} actors were lost, and the cluster has no room for another")
         for reference in done:
             if reference in self._starting:
                 self._replaced(reference)
                 continue
+            at_work = self._at_work(self._given[reference].actor)
             given = self._given.pop(reference)
             try:
                 result = ray.get(reference)
@@ -226,7 +232,7 @@ class Actors(Crew[Key, Result]):
                     raise cause from None
                 raise RfbenchError(f"a {self._what} actor failed: {one_line(cause, 200)}") from None
             except ray.exceptions.RayError as error:  # the actor is gone, or its node with the result
-                self._lost(given, error)
+                self._lost(given, at_work, error)
                 continue
             yield given.key, result
 
@@ -253,7 +259,7 @@ class Actors(Crew[Key, Result]):
         Raises
         ------
         RfbenchError
-            Where none can begin.
+            Where none can begin, or they have devices of several kinds.
         """
         import ray
 
@@ -278,8 +284,8 @@ class Actors(Crew[Key, Result]):
                 self._start()
 
     def _begun(self, reference: Any) -> None:
-        """An actor has begun: units are given to it. RfbenchError for a GPU of another kind, whose last digits
-        differ."""
+        """An actor has begun: units are given to it. Lost where it could not; _OtherKind, and it is ended, where the
+        last digits of its device differ."""
         import ray
 
         number, actor = self._starting.pop(reference)
@@ -287,26 +293,29 @@ class Actors(Crew[Key, Result]):
             kind = ray.get(reference)
         except ray.exceptions.RayError as error:
             raise Lost(f"a {self._what} actor cannot begin ({one_line(error, 160)})") from None
-        self._ready[number] = actor
         nodes = self._cluster.nodes
-        nodes[kind] = nodes.get(kind, 0) + 1
-        if len(nodes) > 1 and not self._cluster.allow_mixed:
-            raise RfbenchError(
-                f"the actors have devices of {len(nodes)} kinds ({'; '.join(sorted(nodes)[:3])}), whose last digits "
-                "differ; insist with --allow-mixed"
+        if nodes and kind not in nodes and not self._cluster.allow_mixed:
+            ray.kill(actor, no_restart=True)
+            raise _OtherKind(
+                f"the {self._what} actors have devices of two kinds ({'; '.join(sorted([*nodes, kind]))}), whose "
+                "last digits differ; insist with --allow-mixed"
             )
+        self._ready[number], self._kinds[number] = actor, kind
+        nodes[kind] = nodes.get(kind, 0) + 1
         homeless, self._homeless = self._homeless, []
         for given in homeless:
             self._hand(given)
 
     def _replaced(self, reference: Any) -> None:
-        """One that was started in place of another has begun, or could not."""
+        """One that comes late, perhaps in place of another, has begun or could not; others work for hours by then, and
+        go on without it."""
         try:
             self._begun(reference)
-        except Lost as error:
+        except (Lost, _OtherKind) as error:
             if not (self._ready or self._starting):
                 raise
-            self._note(str(error))
+            late = "; the one that came late is ended" if isinstance(error, _OtherKind) else ""
+            self._note(f"{error}{late}")
 
     def _hand(self, given: _Given) -> None:
         """To the actor with the least before it."""
@@ -317,18 +326,29 @@ class Actors(Crew[Key, Result]):
         given.actor = min(self._ready, key=lambda number: (busy[number], number))
         self._given[self._ready[given.actor].work.remote(given.work, given.arguments)] = given
 
-    def _lost(self, given: _Given, error: Exception) -> None:
-        """An actor is gone: another one is started, and this unit goes to whoever is there."""
+    def _at_work(self, actor: int) -> _Given:
+        """The unit that an actor works on: the first that it was given, those behind it wait."""
+        return next(given for given in self._given.values() if given.actor == actor)
+
+    def _lost(self, given: _Given, at_work: _Given, error: Exception) -> None:
+        """A unit's actor is gone, or its result: the unit goes to whoever is there, and another actor is started.
+
+        Of the units that an actor had, each comes here; the loss counts once, and for the one that it worked on.
+        """
         import ray
 
-        line = f"a {self._what} actor was lost with {one_line(given.key, 60)} in hand ({one_line(error, 100)})"
-        if given.tries >= _TRIES:
-            raise Lost(f"{line}, the third one; see what this image does to a node")
-        self._note(f"{line}; another one does it")
-        # Where a result was lost with its node, the actor's next unit tells of the actor.
-        if isinstance(error, ray.exceptions.RayActorError) and self._ready.pop(given.actor, None) is not None:
+        is_actor = isinstance(error, ray.exceptions.RayActorError)
+        if not is_actor:  # a result was lost with its node; the actor's next unit tells of the actor
+            at_work = given
+        if not is_actor or self._ready.pop(given.actor, None) is not None:
+            at_work.lost += 1
+            line = f"a {self._what} actor was lost with {one_line(at_work.key, 60)} in hand ({one_line(error, 100)})"
+            if at_work.lost >= _TRIES:
+                raise Lost(f"{line}, the third one; see what this image does to a node")
+            self._note(f"{line}; another one does it")
+        if is_actor and (kind := self._kinds.pop(given.actor, None)) is not None:
+            self._cluster.nodes[kind] -= 1
             self._start()
-        given.tries += 1
         self._hand(given)
 
     def _note(self, line: str) -> None:

@@ -38,6 +38,7 @@ class _Ray:
     kinds : the device of each actor, in turn.
     ends_on : units that end the actor which has them, once each.
     dies_early : how many actors are gone before they begin.
+    newest_first : whether of several calls that are done the last one is told first.
     """
 
     exceptions = SimpleNamespace(RayError=_Error, RayActorError=_Died, RayTaskError=_Task)
@@ -47,6 +48,7 @@ class _Ray:
         self.alive: list[_Actor] = []
         self.dies_early = 0
         self.started = 0
+        self.newest_first = False
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 2.0}
@@ -56,7 +58,8 @@ class _Ray:
         return lambda cls: SimpleNamespace(remote=lambda *arguments: _Actor(self))
 
     def wait(self, references: list[Any], num_returns: int, timeout: float | None) -> Any:
-        done = [one for one in references if one.is_possible()][:num_returns]
+        possible = [one for one in references if one.is_possible()]
+        done = (possible[::-1] if self.newest_first else possible)[:num_returns]
         assert done or timeout is not None, "it would wait for ever"
         return done, [one for one in references if one not in done]
 
@@ -165,6 +168,38 @@ def test_a_unit_that_ends_three_actors_ends_the_run(ray: _Ray, monkeypatch: pyte
     assert not found and isinstance(error, Lost) and "the third one; see what this image does to a node" in str(error)
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_lost_actor_counts_once(ray: _Ray, newest_first: bool) -> None:
+    """Not for what waited behind the unit that it worked on, whichever of them is told of first."""
+    cluster = Cluster(actors=1)
+    with cluster.crew(Job(dict, ()), "predicting") as crew:
+        for unit in "abc":
+            crew.give(unit, len, unit)
+        ray.newest_first = newest_first
+        ray.alive[0].end()
+        found = dict[str, str]()
+        while crew.waiting:
+            found.update(crew.take())
+    assert found == {u: f"{u} is done" for u in "abc"} and ray.started == 2
+    assert cluster.events == ["a predicting actor was lost with a in hand (the node is gone); another one does it"]
+
+
+def test_a_unit_behind_one_that_ends_actors_keeps_its_tries(ray: _Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "ends_on", _Times(b=2, a=2))
+    found, error = work(Cluster(actors=1), ["a", "b"])
+    assert error is None and found == {u: f"{u} is done" for u in "ab"} and ray.started == 5
+
+
+class _Times(dict[Any, int]):
+    """What is contained until it was discarded that often."""
+
+    def __contains__(self, one: Any) -> bool:
+        return self.get(one, 0) > 0
+
+    def discard(self, one: Any) -> None:
+        self[one] -= 1
+
+
 class _Always(set[Any]):
     """A set that keeps what is taken from it."""
 
@@ -177,7 +212,7 @@ class _Always(set[Any]):
 
 def test_what_is_refused_is_one_line(ray: _Ray) -> None:
     ray.kinds = itertools.cycle(["GPU A", "GPU B"])
-    with pytest.raises(RfbenchError, match=r"devices of 2 kinds \(GPU A; GPU B\), whose last digits differ; insist"):
+    with pytest.raises(RfbenchError, match=r"devices of two kinds \(GPU A; GPU B\), whose last digits differ; insist"):
         Cluster(actors=2).crew(Job(dict, ()), "predicting")
     assert not ray.alive
     Cluster(actors=2, allow_mixed=True).crew(Job(dict, ()), "predicting").close(finish=True)
@@ -185,6 +220,26 @@ def test_what_is_refused_is_one_line(ray: _Ray) -> None:
     with pytest.raises(RfbenchError, match="the cluster has no room for an actor"):
         Cluster(actors=2).crew(Job(dict, ()), "predicting")
     assert not ray.alive
+
+
+@pytest.mark.parametrize("allow_mixed", [False, True])
+def test_a_late_actor_of_another_kind_costs_no_run(ray: _Ray, allow_mixed: bool) -> None:
+    """It is ended, or counted where kinds may be mixed; the lost one counts no more."""
+    cluster = Cluster(actors=2, allow_mixed=allow_mixed)
+    ray.kinds, ray.ends_on = iter(["GPU A", "GPU A", "GPU B"]), {"c"}
+    found, error = work(cluster, [*"abcdef"])
+    assert error is None and found == {u: f"{u} is done" for u in "abcdef"}
+    assert cluster.nodes == ({"GPU A": 1, "GPU B": 1} if allow_mixed else {"GPU A": 1})
+    late = [event for event in cluster.events if "insist with --allow-mixed; the one that came late is ended" in event]
+    assert len(late) == (not allow_mixed) and not ray.alive
+
+
+def test_with_only_another_kind_left_the_work_ends(ray: _Ray) -> None:
+    cluster = Cluster(actors=1)
+    ray.kinds, ray.ends_on = iter(["GPU A", "GPU B"]), {"b"}
+    _, error = work(cluster, ["a", "b"])
+    assert isinstance(error, RfbenchError) and "devices of two kinds (GPU A; GPU B)" in str(error)
+    assert cluster.nodes == {"GPU A": 0} and not ray.alive
 
 
 def test_who_has_no_room_or_dies_early_stops_nobody(ray: _Ray) -> None:
