@@ -84,16 +84,17 @@ class Predictions:
         Until then a power cut may leave files empty: a record that cannot be read counts as absent, and a prediction
         is used only where it has the hash of its record, so such images are predicted again.
         """
-        found, self._unsettled = self._unsettled, []
         if self._settling is not None:
-            self._settling.result()
+            self._settling.result()  # raises at each call where that lot is not on the disk
             self._settling = None
-        if wait or not found:
+        found = [*self._unsettled]
+        if wait:
             to_disk(found)
-        else:
+        elif found:
             thread = ThreadPoolExecutor(1, thread_name_prefix="settle")
             self._settling = thread.submit(to_disk, found)
             thread.shutdown(wait=False)
+        del self._unsettled[: len(found)]  # what could not be had on the disk stays to be
 
     def item(self, image_id: str) -> ItemRecord | None:
         """What was committed of an image, or None; a broken record counts as absent."""
