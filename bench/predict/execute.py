@@ -164,6 +164,8 @@ class _Run:
         finally:
             if self._is_loaded:
                 self._close()
+            if self._tracebacks:
+                self.facts["tracebacks"] = self._tracebacks
             folder.predictions.settle()
         if self.prepared.request.shard is None and (pending or not folder.predictions.is_complete):
             folder.predictions.finish(r.id for r in self.prepared.records)
@@ -193,8 +195,6 @@ class _Run:
             "closed_host_bytes": after,
             "retreats": [*self._retreats],
         }
-        if self._tracebacks:
-            self.facts["tracebacks"] = self._tracebacks
         most, held = memory.shown(self._peak_bytes), memory.shown(after)
         print(f"{self.model.label}: done; memory {most} at most, {held} now", file=sys.stderr)
 

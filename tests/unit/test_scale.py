@@ -24,6 +24,7 @@ from bench.configs.experiment import load as load_experiment
 from bench.core import memory
 from bench.core.device import resolve_devices
 from bench.core.errors import RfbenchError
+from bench.executors.cluster import Cluster
 from bench.executors.crew import Crew, Feeder, Job, Lost, Units
 from bench.executors.processes import Processes
 from bench.models.call import Answer, Model
@@ -302,6 +303,43 @@ def test_several_gpus_are_different_ones_of_one_kind(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torch.cuda.get_device_name", lambda name: f"GPU {name}")
     with pytest.raises(RfbenchError, match=said):
         resolve_devices(names)
+
+
+class _Here(Crew[Any, Any]):
+    """Of a cluster, though all is done in this process."""
+
+    size = 1
+
+    def __init__(self, job: Job) -> None:
+        self._state, self._given = job.begin(), list[tuple[Any, Callable[..., Any], tuple[Any, ...]]]()
+
+    @property
+    def waiting(self) -> list[Any]:
+        return [key for key, _, _ in self._given]
+
+    def give(self, key: Any, work: Callable[..., Any], *arguments: Any) -> None:
+        self._given.append((key, work, arguments))
+
+    def take(self) -> Iterator[tuple[Any, Any]]:
+        key, work, arguments = self._given.pop(0)
+        yield key, work(self._state, *arguments)
+
+    def close(self, *, finish: bool) -> None:
+        pass
+
+
+def test_failed_images_have_their_tracebacks_from_a_cluster_too(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        MINE.replace("        noise = ", '        raise ValueError("no")\n        noise = ')
+    )
+    monkeypatch.setattr(Cluster, "crew", lambda cluster, job, what: _Here(job))
+    for cluster, name in ((None, "here"), (Cluster(), "there")):
+        request: dict[str, Any] = dict(models=(f"{tmp_path / 'mine.py'}:Mine",), data=str(dataset), limit=2)
+        predict(planned(**request, device="cpu", workers=0, out=tmp_path / name), cluster=cluster)
+        found = RunFolder(tmp_path / name / "mine").sessions()[-1]["tracebacks"]
+        assert len(found) == 2 and all('raise ValueError("no")' in text for text in found)
 
 
 # --- a crew, without processes --------------------------------------------------------------------------------
