@@ -75,12 +75,14 @@ def experiment_of(context: click.Context) -> Experiment:
 
 
 def changed(models: tuple[str, ...], changes: tuple[str, ...]) -> tuple[str, ...]:
-    """The models with the options of ``--set``; RfbenchError for a name that no model has, or an option that none
-    takes."""
-    from bench.core.errors import unknown
+    """The models with the options of ``--set``; RfbenchError without models, for a name that none has, or for an option
+    that none takes."""
+    from bench.core.errors import RfbenchError, unknown
     from bench.core.options import split_spec
     from bench.models.call import name_of, options_of, with_options
 
+    if not models:
+        raise RfbenchError("--set: no model was named; give --model NAME")
     for text in changes:
         named, colon, _ = text.partition("=")[0].rpartition(":")
         _, options = split_spec(f"set:{text.removeprefix(named + colon)}")

@@ -83,14 +83,13 @@ def command(context: click.Context, /, report: bool, form: str | None, **given: 
 
 
 def _run(
-    form: str | None, metrics: tuple[str, ...] | None, exact_libraries: bool, workers: int | None, strict: bool,
-    **options: Any,
+    form: str | None, metrics: tuple[str, ...] | None, exact_libraries: bool, strict: bool, **options: Any
 ) -> tuple[list[Path], int]:  # fmt: skip
     """One command: models on one dataset under one protocol; the run folders, and the exit code."""
     from bench.predict.plan import Request
 
     with executor(options) as cluster:
-        return _run_on(cluster, Request(workers=workers, strict=strict, **options), metrics, exact_libraries, form)
+        return _run_on(cluster, Request(strict=strict, **options), metrics, exact_libraries, form)
 
 
 def _run_on(

@@ -177,6 +177,10 @@ def executor(options: dict[str, Any]) -> Iterator[Cluster | None]:
         raise RfbenchError(
             f"--device: found '{options['device']}' with --executor ray, where --gpus-per-model says what models run on"
         )
+    if options["workers"] is not None:
+        raise RfbenchError(
+            f"--workers: found {options['workers']} with --executor ray, where --actors says how many there are"
+        )
     with cluster(
         of_ray["address"] or "auto", actors=of_ray["actors"] or 0, gpus_each=gpus, allow_mixed=of_ray["allow_mixed"]
     ) as found:

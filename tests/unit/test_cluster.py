@@ -267,6 +267,8 @@ def test_options_of_a_cluster_go_with_one(words: tuple[str, ...], monkeypatch: p
     """Of predicting and of scoring alike."""
     with pytest.raises(RfbenchError, match="--actors goes with --executor ray; give that, or leave it out"):
         cli.main([*words, "--actors", "2"], standalone_mode=False)
+    with pytest.raises(RfbenchError, match="--workers: found 2 with --executor ray, where --actors says how many"):
+        cli.main([*words, "--executor", "ray", "--workers", "2"], standalone_mode=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RfbenchError, match=r"the package ray is not installed; pip install 'rfbench\[ray\]'"):
         cli.main([*words, "--executor", "ray"], standalone_mode=False)

@@ -159,6 +159,8 @@ def test_set_goes_into_the_experiment(tmp_path: Path, mine: str) -> None:
         changed(("rareflow", "bicubic"), ("bicubic:weights=random",))
     with pytest.raises(RfbenchError, match="unknown model of --set 'rareflaw'; did you mean rareflow"):
         changed(("rareflow", "bicubic"), ("rareflaw:steps=2",))
+    with pytest.raises(RfbenchError, match=r"^--set: no model was named; give --model NAME$"):
+        changed((), ("steps=2",))
     words = ["--model", "rareflow", "--limit", "1", "--set", "steps=2,weights=random", "--save-config"]
     done = CliRunner().invoke(plan, [*words, str(tmp_path / "saved.toml")], standalone_mode=False)
     assert "rareflow-tiny-random" in done.output, done.output
