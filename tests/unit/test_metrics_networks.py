@@ -28,7 +28,7 @@ from bench.metrics.niqe import Niqe
 from bench.metrics.perceptual import Dists, LpipsAlex, LpipsVgg
 from bench.metrics.realism import FidTf, KidTf, ManiqaKoniq
 from bench.metrics.scorer import metric_class
-from bench.weights import listing
+from bench.weights import listing, search
 from tests.reference import random_weights
 from tests.reference.random_weights import KONIQ, accepted, narrow_maniqa
 from tests.reference.random_weights import state as random_state
@@ -389,10 +389,12 @@ def test_a_file_of_another_network_is_a_reason(name: str, tmp_path: Path, monkey
     assert f"{file} does not fit its network" in str(found.reason)
 
 
-def test_the_hash_that_was_recorded_is_in_the_identity(tmp_path: Path) -> None:
+def test_the_hash_that_was_recorded_is_in_the_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its publisher gives none: what was fetched first decides, and another file is another identity."""
     from bench.metrics.modern import DINOV2_FILE, FdDinov2
 
+    # This machine's own weights folders may hold the file, recorded.
+    monkeypatch.setattr(search, "folders", lambda weights_dir: [tmp_path])
     setting = Setting(weights_dir=tmp_path)
     assert "|w:unrecorded|" in FdDinov2(setting).identity()
     (tmp_path / DINOV2_FILE).write_bytes(b"tensors")
