@@ -1,4 +1,4 @@
-"""SYNAPSE Flash and Pro as models of the harness."""
+"""SYNAPSE Flash and Pro as models of rfbench."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Synapse(Published):
     its author; with random weights the network's own error scale). ``synapse_support`` is its map of what the
     measurement determines (2), between (1), and what the network made up (0); ``fact:synapse_consistency`` how far the
     answer, seen through the model of the sensor, lies from the LR: the worst band's root mean square, in units of the
-    sensor's noise.
+    sensor's noise. An image without a valid pixel where the sensor's kernels lie wholly within has no such number.
     """
 
     kind: ClassVar[str]
@@ -70,7 +70,7 @@ class Synapse(Published):
             mean=np.stack([_last(r.image) for r in results]),
             std=np.stack([_last(self._deviation(r)) for r in results]),
             maps={"synapse_support": np.stack([r.support.astype(np.float32) for r in results])},
-            facts=tuple({"synapse_consistency": max(r.consistency.values())} for r in results),
+            facts=tuple(_facts(r) for r in results),
         )
 
     def _one(self, image: Array) -> Any:
@@ -91,6 +91,11 @@ class Synapse(Published):
         """float32 (4, 5h, 5w) in R G B NIR, reflectance."""
         error = result.confidence if self.is_random else result.uncertainty()
         return (error * _DEVIATION).astype(np.float32)
+
+
+def _facts(result: Any) -> dict[str, float]:
+    worst = float(np.max([*result.consistency.values()]))  # not a number where one is none
+    return {"synapse_consistency": worst} if math.isfinite(worst) else {}
 
 
 def _last(values: Array) -> Array:

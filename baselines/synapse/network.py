@@ -13,7 +13,7 @@ from synapse_sr.models.forward import S2Forward
 from synapse_sr.pretrained import registry
 from torch import Tensor
 
-from bench.models import load_state, randomise
+from bench.models import RfbenchError, load_state, randomise
 
 BANDS = pro.INPUT_BANDS
 SCALE = 5
@@ -39,12 +39,31 @@ def network(kind: str, *, is_tiny: bool = False) -> SynapseFlashX5 | pro.Synapse
 
 
 def published(kind: str, state: dict[str, Tensor], file: str, device: str) -> Any:
-    """The package's model with the tensors of a published file, and the calibration that the package has of it."""
-    kernels = state.pop(_KERNELS, torch.zeros(0))
+    """The package's model with the tensors of a published file, and the calibration that the package has of it.
+
+    Raises
+    ------
+    RfbenchError
+        One line, if the file lacks tensors of the network or the sensor's kernels, or has them in another shape.
+    """
+    kernels = _kernels(state, file)
     prefix = "model."
     net = network(kind)  # not on the meta device, where the package's Pro cannot be made
     load_state(net, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, file)
     return assembled(kind, net, kernels, device, registry.manifest(_name_of(file)))
+
+
+def _kernels(state: dict[str, Tensor], file: str) -> Tensor:
+    """The sensor's kernels, taken out of a file's tensors: one a band, square, with a cell in the middle."""
+    found = state.pop(_KERNELS, None)
+    shape = () if found is None else tuple(found.shape)
+    if found is None or len(shape) != 4 or shape[:2] != (4, 1) or shape[2] != shape[3] or shape[2] % 2 == 0:
+        said = f"no {_KERNELS}" if found is None else f"{_KERNELS} of {'x'.join(map(str, shape)) or 'one number'}"
+        raise RfbenchError(
+            f"{file}: found {said}, expected the sensor's kernels, 4x1xNxN with N odd; it is the checkpoint of another "
+            "model or version"
+        )
+    return found
 
 
 def random(kind: str, name: str, device: str, *, is_tiny: bool) -> Any:

@@ -101,4 +101,29 @@ def test_pro_answers_and_its_file_must_be_complete(tmp_path: Path) -> None:
     with pytest.raises(RfbenchError, match="1 missing"):
         state = {f"model.{k}": torch.zeros(v.shape) for k, v in network.network("flash").state_dict().items()}
         state.pop("model.conv_cat.bias")
+        state["operator.weight"] = network.gaussian_kernels()
         network.published("flash", state, FLASH_FILE, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "found"),
+    [
+        (None, "no operator.weight"),
+        (torch.zeros(4, 1, 89, 87), "operator.weight of 4x1x89x87"),
+        (torch.zeros(3, 1, 89, 89), "operator.weight of 3x1x89x89"),
+        (torch.zeros(4, 1, 88, 88), "operator.weight of 4x1x88x88"),
+    ],
+)
+def test_a_file_without_the_sensor_is_no_checkpoint(kernels: torch.Tensor | None, found: str) -> None:
+    """Said when weights are looked at, not at the first image."""
+    state = {f"model.{k}": v for k, v in network.network("flash").state_dict().items()}
+    with pytest.raises(RfbenchError, match=f"{FLASH_FILE}: found {found}, expected the sensor's kernels"):
+        network.published("flash", state | ({} if kernels is None else {"operator.weight": kernels}), FLASH_FILE, "cpu")
+
+
+def test_without_a_valid_pixel_there_is_an_answer_and_no_consistency(model: Model) -> None:
+    asked = task(Paired(), LR_PX, bands=BANDS)
+    assert answer(model, asked).facts.keys() == {"synapse_consistency"}
+    asked.input.values[:] = 0
+    found = answer(model, asked)
+    assert found.facts == {} and np.isfinite(found.arrays["mean"]).all()
