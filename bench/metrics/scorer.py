@@ -92,6 +92,12 @@ def groups() -> tuple[str, ...]:
     return ("default", "all", "registered", *families())
 
 
+def words() -> list[str]:
+    """All that ``--metrics`` takes but for what other packages' networks are called (``pyiqa:NAME``): groups, the
+    metrics of each registered segmenter, and metrics."""
+    return [*groups(), *(FAMILY + name for name in registry.names("segmenters")), *registry.names("metrics")]
+
+
 def are_metrics(name: str) -> bool:
     """Whether ``--metrics`` takes a word: a metric, or several by one name."""
     return (

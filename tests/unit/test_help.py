@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 from bench.cli import cli
 from bench.cli.help import examples
 from bench.cli.listing import show
+from bench.core.registry import names
 
 Words = tuple[str, ...]
 
@@ -160,6 +163,9 @@ def test_the_last_column_gives_way_first(monkeypatch, capsys) -> None:
     [
         (["run", "--model"], "bi", ["bicubic", "bicubic-affine", "bilinear"]),
         (["run", "--metrics"], "ssim_rgb,psnr_", ["ssim_rgb,psnr_rgb", "ssim_rgb,psnr_y"]),
+        (["run", "--metrics"], "modern,re", ["modern,registered", "modern,recall_dinov2"]),
+        (["run", "--metrics"], "opensr", ["opensr", *(n for n in names("metrics") if n.startswith("opensr_"))]),
+        (["run", "--metrics"], "task:", ["task:slumps-tiny"]),
         (["run", "--protocol"], "p", ["paired"]),
         (["run", "--data"], "sc", ["scenes"]),
         (["predict", "--model"], "lan", ["lanczos"]),
@@ -174,6 +180,19 @@ def test_the_last_column_gives_way_first(monkeypatch, capsys) -> None:
 def test_names_are_completed(words: list[str], incomplete: str, expected: list[str]) -> None:
     shell = ShellComplete(cli, {}, "rfbench", "_RFBENCH_COMPLETE")
     assert [item.value for item in shell.get_completions(words, incomplete)] == expected
+
+
+def test_metrics_are_completed_without_torch() -> None:
+    """A shell asks at every press of the key, in a new process."""
+    code = """
+import sys
+from click.shell_completion import ShellComplete
+from bench.cli import cli
+found = ShellComplete(cli, {}, "rfbench", "").get_completions(["run", "--metrics"], "")
+print({item.value for item in found} >= {"all", "opensr", "psnr_rgb"}, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"], done.stderr
 
 
 def test_where_no_name_begins_so_a_path_is_completed() -> None:
