@@ -37,9 +37,6 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Class attributes", "params_style"), ("Fields", "params_style")]
-nitpicky = True
-# What these name lies in other projects, or in modules that are no part of what `import rfbench` promises.
-nitpick_ignore_regex = [("py:.*", r".*")]
 
 # Where a page of the sources links to what a forge shows, and what the site has in its place.
 _IN_THE_SITE = {
