@@ -1,4 +1,4 @@
-"""RareFlow as a model of the harness."""
+"""RareFlow as a model of rfbench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdcSR as a model of the harness."""
+"""AdcSR as a model of rfbench."""
 
 from __future__ import annotations
 

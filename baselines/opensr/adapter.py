@@ -1,4 +1,4 @@
-"""OpenSR as a model of the harness."""
+"""OpenSR as a model of rfbench."""
 
 from __future__ import annotations
 

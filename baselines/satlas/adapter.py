@@ -1,4 +1,4 @@
-"""Satlas's ESRGAN as a model of the harness."""
+"""Satlas's ESRGAN as a model of rfbench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SeeSR as a model of the harness: files, prompts, and the way from an LR in [0, 1] to the task's grid."""
+"""SeeSR as a model of rfbench: files, prompts, and the way from an LR in [0, 1] to the task's grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SEN2SRLite as a model of the harness."""
+"""SEN2SRLite as a model of rfbench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ZoomLDM as a model of the harness: patches of 256x256 px, sampled together and held to the LR."""
+"""ZoomLDM as a model of rfbench: patches of 256x256 px, sampled together and held to the LR."""
 
 from __future__ import annotations
 

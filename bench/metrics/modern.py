@@ -31,8 +31,8 @@ _SIGMA, _SCALE = 10.0, 1000.0
 
 _BY_DINOV2 = (
     "DINOv2 learned from photographs without labels, so it is less bound to kinds of objects than Inception, and "
-    "follows what people call real better; it has seen few satellite images, and sees 16x16 patches of an image "
-    "that was brought to 224 px: detail finer than that is lost on it."
+    "follows what people call real better; it has seen few satellite images, and sees an image that was "
+    "brought to 224 px as 16 x 16 patches of 14 px: detail finer than that is lost on it."
 )
 _SCALE_OF = "'rfbench check metric {name}' prints its floor and its ceiling on this machine."
 
@@ -67,7 +67,7 @@ def _dinov2(path: Path, setting: Setting) -> torch.nn.Module:
 
 
 class FdDinov2(_Dinov2):
-    """Frechet distance between the predictions and the references of a set in DINOv2's features; 0 for equal Gaussians.
+    """Fréchet distance between the predictions and the references of a set in DINOv2's features; 0 for equal Gaussians.
 
     The distance of ``fid_tf`` with the class token of DINOv2 ViT-L/14 (1024 features) instead of Inception's pool.
     Images are resized to 224x224 as torch-fidelity does (bilinearly, as TensorFlow 1 did, without antialiasing).
@@ -75,7 +75,7 @@ class FdDinov2(_Dinov2):
     Source: G. Stein et al., NeurIPS 2023, arXiv:2306.04675; features: torch-fidelity 0.4, ``dinov2-vit-l-14``.
 
     Traps: the paper's code resizes bicubically with antialiasing, so its values are others. Of hundreds where FID is of
-    tens: the two have no common scale. Biased upwards for few images, as every Frechet distance.
+    tens: the two have no common scale. Biased upwards for few images, as every Fréchet distance.
     """
 
     name = "fd_dinov2"
@@ -84,7 +84,7 @@ class FdDinov2(_Dinov2):
     direction = "down"
     family = ("modern", 10)
     parameters = ("dinov2-vit-l-14", "cls", "tf1resize", "cov-unbiased")
-    summary = "Frechet distance in DINOv2's features"
+    summary = "Fréchet distance in DINOv2's features"
     equation = "|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))"
     bounds = (0.0, math.inf)
     perfect = 0.0

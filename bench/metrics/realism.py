@@ -55,7 +55,7 @@ def _inception(path: Path, setting: Setting) -> torch.nn.Module:
 
 
 class FidTf(_Inception):
-    """Frechet inception distance between the predictions and the references of a set; 0 for equal Gaussians.
+    """Fréchet inception distance between the predictions and the references of a set; 0 for equal Gaussians.
 
     ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` with the means and unbiased covariances of the features of
     torch-fidelity's ``inception-v3-compat`` (the resizing and weights of the original TensorFlow code). The
@@ -73,7 +73,7 @@ class FidTf(_Inception):
     decimals = 2
     default = 6
     parameters = ("inception-v3-compat", "2048", "tf1resize", "cov-unbiased")
-    summary = "Frechet inception distance, TensorFlow-compatible"
+    summary = "Fréchet inception distance, TensorFlow-compatible"
     equation = "|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))"
     bounds = (0.0, math.inf)
     perfect = 0.0

@@ -141,7 +141,7 @@ def _explained(column: Column | None, crop_px: int | None, shown: Inset | None, 
         better = {"up": ", more is better", "down": ", less is better"}.get(column.direction, "")
         parts.append(f"below the models: {column.title}{unit} of the whole image{better}")
     if maps:
-        parts.append("deviation: root mean square over colours (black 0, white 1)")
+        parts.append("deviation: root mean square over colours, in units where a black image is 0 and a white one 1")
     if crop_px is not None:
         parts.append(f"the middle {crop_px} px")
     if shown is not None:

@@ -398,7 +398,7 @@ def _notes(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _on_fid(columns: Sequence[Column], rows: Sequence[Row]) -> Iterable[str]:
-    """Of how many images a Frechet distance is, without which it means nothing, and what lacks its bias."""
+    """Of how many images a Fréchet distance is, without which it means nothing, and what lacks its bias."""
     names = [column.metric for column in columns]
     for name, said, unbiased, other in (("fid_tf", "FID", "kid_tf", "KID"), ("fd_dinov2", "FD-DINOv2", "cmmd", "CMMD")):
         if name not in names:
