@@ -1,1 +1,1 @@
-"""SEN2SRLite: a small convolutional network whose answer keeps the low frequencies of Sentinel-2."""
+"""SEN2SR and SEN2SRLite: networks whose answer keeps the low frequencies of Sentinel-2."""

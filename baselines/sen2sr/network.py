@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 SCALE = 4
 BANDS = 4
-WINDOW_PX = 128  # the side of an LR, for which the mask is made
 FULL, SMALL = (24, 6), (8, 2)
 """Features and blocks of the published network and of a small one."""
 

@@ -21,7 +21,7 @@ from tests.conftest import picture
 
 OURS = ["nearest", "bilinear", "bicubic", "lanczos"]
 MODELS = [
-    *OURS, "hr", "bicubic-affine", "rareflow:steps=1", "adcsr", "opensr", "seesr", "zoomldm", "sen2sr-lite",
+    *OURS, "hr", "bicubic-affine", "rareflow:steps=1", "adcsr", "opensr", "seesr", "zoomldm", "sen2sr", "sen2sr-lite",
     "satlas-esrgan", "synapse-flash", "synapse-pro", "noisy", "four",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""SEN2SRLite: its size, its layers, its constraint, its files, and its answers with random weights."""
+"""SEN2SRLite and SEN2SR: sizes, layers, the scan, the constraint, files, and answers with random weights."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
-from baselines.sen2sr import network
+from baselines.sen2sr import mamba, network
+from baselines.sen2sr.adapter import Sen2sr
 from baselines.sen2sr.network import FULL, SMALL, Merged, Network, constrained, usual_mask
-from baselines.sen2sr.spec import MASK
+from baselines.sen2sr.spec import LARGE_MASK, LARGE_NETWORK, MASK, SEN2SR_LITE
 from baselines.sen2sr.spec import NETWORK as FILE
+from baselines.sen2sr.upstream import plain_scan
 from bench import weights
 from bench.core.errors import RfbenchError
 from bench.models import randomise
@@ -37,12 +39,35 @@ def test_the_published_size_has_upstream_s_names_and_bytes() -> None:
         net = Network(*FULL)
     state = net.state_dict()
     assert len(state) == 20 * 10 + 4  # 20 layers of five convolutions each, and two plain ones
-    stored = 4 * sum(t.numel() for t in state.values())
-    # The published file's size: the tensors, and a header of names.
-    assert stored == 2_289_344 and 2_305_000 < stored + 100 * len(state) + 8 < 2_315_000
+    file = save({k: torch.zeros(t.shape) for k, t in state.items()})
+    assert len(file) == SEN2SR_LITE.weights[FILE]["bytes"]
+    assert len(save({"weights": usual_mask(512)})) == SEN2SR_LITE.weights[MASK]["bytes"]
     assert {"conv_1.sk.weight", "blocks.5.c3_r.conv.1.bias", "conv_2.eval_conv.weight", "upsampler.0.bias"} <= set(
         state
     )
+
+
+def test_the_large_network_has_upstream_s_names() -> None:
+    with torch.device("meta"):
+        state = mamba.Network().state_dict()
+    assert len(state) == 1228 and sum(t.numel() for t in state.values()) == 13_759_444
+    assert {
+        "patch_embed.norm.weight", "layers.5.residual_group.blocks.7.self_attention.A_logs", "upsample.2.bias",
+        "layers.0.residual_group.blocks.0.conv_blk.cab.3.attention.1.weight", "layers.3.conv.weight",
+    } <= set(state)  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [1, 127, 300])
+def test_the_scan_in_chunks_is_the_scan_step_by_step(length: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    n, paths, channels, states = 2, 3, 4, 5
+    u, delta = (torch.randn(n, paths, channels, length, generator=draw, dtype=torch.double) for _ in range(2))
+    b, c = (torch.randn(n, paths, states, length, generator=draw, dtype=torch.double) for _ in range(2))
+    a = -10 * torch.rand(paths, channels, states, generator=draw, dtype=torch.double)
+    found = mamba.selective_scan(u, torch.nn.functional.softplus(delta), a, b, c)
+    none = torch.zeros(paths * channels, dtype=torch.double)
+    expected = plain_scan(u.flatten(1, 2), delta.flatten(1, 2), a.flatten(0, 1), b, c, none, delta_bias=none)
+    torch.testing.assert_close(found.flatten(1, 2), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_the_layer_that_runs_equals_those_that_were_trained() -> None:
@@ -82,14 +107,21 @@ def test_the_constraint_keeps_the_lr_s_frequencies_and_the_answer_s() -> None:
     torch.testing.assert_close(found.mean((2, 3)), lr.mean((2, 3)), atol=1e-3, rtol=0)
 
 
-def write_files(folder: Path, net: Network, mask: torch.Tensor) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / FILE)
-    save_file({"weights": mask}, folder / MASK)
-    for file in (FILE, MASK):
+@pytest.fixture
+def any_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listed files without their published hashes, which no made-up file has."""
+    for file, entry in SEN2SR_LITE.weights.items():
+        monkeypatch.setitem(SEN2SR_LITE.weights, file, entry | {"sha256": ""})
+
+
+def write_files(folder: Path, net: torch.nn.Module, mask: torch.Tensor, files: tuple[str, str] = (FILE, MASK)) -> None:
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / files[0])
+    save_file({"weights": mask}, folder / files[1])
+    for file in files:
         weights.record(folder / file, source="")
 
 
+@pytest.mark.usefixtures("any_hash")
 def test_upstream_s_files_load_completely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "FULL", SMALL)
     original = Network(*SMALL)
@@ -106,6 +138,22 @@ def test_upstream_s_files_load_completely(tmp_path: Path, monkeypatch: pytest.Mo
     assert published.label == "sen2sr-lite" and random.label == "sen2sr-lite-random-tiny"
 
 
+def test_the_large_network_s_files_load_completely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba, "FULL", mamba.SMALL)
+    monkeypatch.setattr("baselines.sen2sr.adapter.WINDOW_PX", 32)
+    random = Model("sen2sr:weights=random,size=tiny")
+    random.load()
+    assert isinstance(random.adapter, Sen2sr) and random.adapter.network is not None
+    write_files(tmp_path, random.adapter.network, usual_mask(128), (LARGE_NETWORK, LARGE_MASK))
+    published = Model("sen2sr", weights_dir=tmp_path)
+    published.load()
+    asked = task(Bicubic4x(), (24, 30))
+    found = [answer(model, asked).arrays["mean"] for model in (published, random)]
+    np.testing.assert_array_equal(*found)
+    assert Model("sen2sr:constraint=no").label == "sen2sr-unconstrained"
+
+
+@pytest.mark.usefixtures("any_hash")
 @pytest.mark.parametrize(
     ("mask", "drop", "message"),
     [
