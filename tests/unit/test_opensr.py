@@ -112,7 +112,7 @@ def test_data_without_nir_are_refused_before_anything_is_computed(
 def test_what_is_missing_is_said_with_the_command_that_gets_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(call, "lacking", lambda requires: [f"the package {requires[0]} is not installed"])
-    with pytest.raises(RfbenchError, match=r"opensr-model==1\.0\.8 is not installed; pip install 'rfbench\[opensr\]'"):
+    with pytest.raises(RfbenchError, match=r"opensr-model==1\.0\.8 is not installed; pip install 'rfbench\[systems\]'"):
         Model("opensr").load()
     monkeypatch.setattr(call, "lacking", lambda requires: [])
     with pytest.raises(RfbenchError, match=r"weights missing: opensr-ldsrs2_v1_0_0\.ckpt \(about 1\.1 GB\)"):
