@@ -89,6 +89,13 @@ def rfbench(
     return subprocess.CompletedProcess(["rfbench", *words], started.wait(), started.stdout, started.stderr)
 
 
+def hears() -> None:
+    """For ``preexec_fn``: what is started hears its signals, also where the suite runs under nohup or in the background
+    of a shell, which have them ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _ask(asked: dict[str, Any]) -> Any:
     global _server
     if _server is None:

@@ -7,7 +7,6 @@ import gc
 import importlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +23,6 @@ from bench.check.pictures import picture
 from bench.core import registry
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# A suite under nohup tests commands that are not: they inherit what is ignored.
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test pulls the plug, so none waits for the disk; test_writes.py counts the calls.
 os.fsync = lambda handle: None  # type: ignore[assignment]

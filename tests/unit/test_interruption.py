@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.commands import hears
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 AROUND = """
@@ -92,7 +94,12 @@ def command(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     )
     script.write_text(body)
     started = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hears,
     )
     assert started.stdout is not None and started.stdout.readline() == "ready\n"
     time.sleep(0.2)

@@ -17,6 +17,7 @@ import pytest
 from bench.core import process
 from bench.core.errors import RfbenchError
 from bench.core.lock import OWNER, Taken, lock
+from tests.commands import hears
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -40,7 +41,9 @@ with lock(Path(sys.argv[1]), "runs"):
 def holder(folder: Path, number: int | None) -> subprocess.Popen[str]:
     """A process that holds the folder; ``number`` is the error of a system without locks."""
     code = ("" if number is None else textwrap.dedent(WITHOUT).format(number=number)) + HOLD
-    started = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, preexec_fn=hears
+    )
     assert started.stdout is not None and started.stdout.readline() == "held\n"
     return started
 
