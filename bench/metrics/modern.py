@@ -101,7 +101,20 @@ class FdDinov2(_Dinov2):
         return SetScore(frechet_distance(*both_sides(features)), details={"images": len(features)})
 
 
-class PrecisionDinov2(_Dinov2):
+class _Covered(_Dinov2):
+    """What precision and recall share."""
+
+    decimals = 3
+    direction = "up"
+    min_images = _NEIGHBOURS + 1
+    parameters = ("dinov2-vit-l-14", "cls", "tf1resize", f"knn{_NEIGHBOURS}")
+    bounds = (0.0, 1.0)
+    perfect = 1.0
+    symmetric = False
+    citation = "kynkaanniemi2019precision stein2023exposing oquab2024dinov2"
+
+
+class PrecisionDinov2(_Covered):
     """The share of predictions that lie among the references in DINOv2's features; 1 where all do.
 
     A prediction counts where it is within the distance of some reference to its third nearest other reference: inside
@@ -116,21 +129,13 @@ class PrecisionDinov2(_Dinov2):
 
     name = "precision_dinov2"
     title = "Precision"
-    decimals = 3
-    direction = "up"
     family = ("modern", 12)
-    min_images = _NEIGHBOURS + 1
-    parameters = ("dinov2-vit-l-14", "cls", "tf1resize", f"knn{_NEIGHBOURS}")
     summary = "Share of predictions among the references (DINOv2)"
     equation = "mean over predictions x of [some reference y has |x - y| <= |y - its 3rd nearest other reference|]"
-    bounds = (0.0, 1.0)
-    perfect = 1.0
-    symmetric = False
     on_satellite = (
         f"{_BY_DINOV2} Low where predictions look like no HR image of the set, whatever the place: it knows nothing of "
         "where things lie. 1 is HR against HR; unrelated photographs are near 0. " + _SCALE_OF.format(name=name)
     )
-    citation = "kynkaanniemi2019precision stein2023exposing oquab2024dinov2"
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The share of predictions that the references cover."""
@@ -138,7 +143,7 @@ class PrecisionDinov2(_Dinov2):
         return SetScore(covered(predictions, references, _NEIGHBOURS), details={"images": len(features)})
 
 
-class RecallDinov2(_Dinov2):
+class RecallDinov2(_Covered):
     """The share of references that lie among the predictions in DINOv2's features; 1 where all do.
 
     ``precision_dinov2`` with both sides exchanged: a reference counts where it is within the distance of some
@@ -152,21 +157,13 @@ class RecallDinov2(_Dinov2):
 
     name = "recall_dinov2"
     title = "Recall"
-    decimals = 3
-    direction = "up"
     family = ("modern", 13)
-    min_images = _NEIGHBOURS + 1
-    parameters = ("dinov2-vit-l-14", "cls", "tf1resize", f"knn{_NEIGHBOURS}")
     summary = "Share of references among the predictions (DINOv2)"
     equation = "mean over references y of [some prediction x has |x - y| <= |x - its 3rd nearest other prediction|]"
-    bounds = (0.0, 1.0)
-    perfect = 1.0
-    symmetric = False
     on_satellite = (
         f"{_BY_DINOV2} Low where the predictions lack kinds of ground that the HR images have. 1 is HR against HR; "
         "unrelated photographs are near 0. " + _SCALE_OF.format(name=name)
     )
-    citation = "kynkaanniemi2019precision stein2023exposing oquab2024dinov2"
 
     def reduce(self, features: Sequence[Features]) -> SetScore:
         """The share of references that the predictions cover."""

@@ -210,7 +210,8 @@ def _computed_by(about: dict[str, Any]) -> str:
 def _file(file: dict[str, Any]) -> str:
     if "error" in file:
         return f"{file['file']}: {file['error']}"
-    return f"{file['file']}, {weights.megabytes(file['bytes'])}, sha256 {file['sha256'][:16]}, {file['licence']}"
+    known = f"sha256 {file['sha256'][:16]}" if file["sha256"] else "without a published hash"
+    return f"{file['file']}, {weights.megabytes(file['bytes'])}, {known}, {file['licence']}"
 
 
 def _work(work: dict[str, str]) -> str:

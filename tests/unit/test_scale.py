@@ -187,7 +187,7 @@ def test_random_rareflow_answers_otherwise(dataset: Path) -> None:
 def test_a_closed_system_holds_no_network(system: str) -> None:
     model = Model(f"{system}:weights=random,size=tiny")
     if lacking(model.spec.requires):
-        pytest.skip("its package is not installed")
+        pytest.skip("needs the package of this system (pip install 'rfbench[systems]')")
     model.load()
     assert _holds_networks(model.adapter)
     model.close()
