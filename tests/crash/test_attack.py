@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def test_what_an_interrupted_import_says_is_true(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_commands_work_on_a_machine_with(name: str, tmp_path: Path) -> None:
-    if "temporary" in name and Path(sys.executable).is_relative_to(tempfile.gettempdir()):
+    if "temporary" in name and any(Path(sys.executable).is_relative_to(d) for d in ("/tmp", "/var/tmp", "/usr/tmp")):
         pytest.skip("Python itself lies in the temporary folder, which is taken away")
     found = environments.attack(name, tmp_path / "work", READ)
     if found is None:
