@@ -60,7 +60,7 @@ Examples:
 @click.option(
     "--by",
     metavar="STRATUM",
-    help="A part for each stratum: scene, date-gap, cover (of the mask), shift, fact:NAME, or FILE.csv:COLUMN.",
+    help="A part for each stratum: scene, region, date-gap, cover (of the mask), shift, fact:NAME, or FILE.csv:COLUMN.",
 )
 @click.option(
     "--data",

@@ -41,12 +41,12 @@ FORMAT = 1
 SIDES = ("lr", "hr", "pan")
 FILES = ("lr", "hr", "pan", "mask", "series")
 _CORRECT = "correct dataset.json"
-TEXTS = ("id", "scene_id", "split", "caption", "lr_date", "hr_date", "licence")
+TEXTS = ("id", "scene_id", "split", "region", "caption", "lr_date", "hr_date", "licence")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of the manifest: names and texts only, no pixels."""
+    """One row of the manifest: names and texts only, no pixels. ``region`` is what tables may be divided by."""
 
     id: str
     scene_id: str
@@ -55,6 +55,7 @@ class Record:
     lr_date: str = ""
     hr_date: str = ""
     licence: str = ""
+    region: str = ""
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sides: Mapping[str, Side] = dataclasses.field(default_factory=dict)
 
@@ -268,11 +269,13 @@ class FolderDataset(Dataset):
         return found
 
     def fingerprint_of(self, hashed: Iterable[tuple[Record, Mapping[str, str | None]]]) -> str:
-        """The fingerprint of records whose files' hashes are known."""
+        """The fingerprint of records whose files' hashes are known. The region is not in it: it moves no number."""
         rows = [
             dataclasses.asdict(r) | {"files": dict(h), "sides": {k: side.hashed() for k, side in r.sides.items()}}
             for r, h in sorted(hashed, key=lambda pair: pair[0].id)
         ]
+        for row in rows:
+            del row["region"]
         return digest({"format": FORMAT, "name": self.name, "rows": rows})
 
 

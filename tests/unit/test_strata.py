@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from bench.cli.table import command
 from bench.core.errors import RfbenchError
@@ -91,3 +93,31 @@ def test_masks_and_dates_of_the_embedded_scenes(tmp_path: Path) -> None:
     assert sum(t.images for t in parts.values()) == 6 and all(label.startswith("mask covers ") for label in parts)
     _, parts = by_stratum(runs, "date-gap")
     assert sum(t.images for t in parts.values()) == 6 and all(label.startswith("LR and HR apart: ") for label in parts)
+
+
+def test_regions_are_a_column_of_the_manifest_and_move_no_number(tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(1), tmp_path / "data"
+    folder.mkdir()
+    side = {"unit": "display", "bands": "R G B"}
+    (folder / "dataset.json").write_text(json.dumps({"format": 1, "name": "places", "lr": side, "hr": side}))
+    for i in range(4):
+        hr = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(hr).save(folder / f"hr{i}.png")
+        Image.fromarray(hr[::2, ::2]).save(folder / f"lr{i}.png")
+
+    def write(*regions: str) -> None:
+        rows = [f"i{i},{region},lr{i}.png,hr{i}.png" for i, region in enumerate(regions)]
+        (folder / "pairs.csv").write_text("\n".join(["id,region,lr,hr", *rows]) + "\n")
+
+    write("Peel", "Banks", "", "Peel")
+    runs = run_models(
+        models=("nearest",), data=str(folder), metrics=("psnr_rgb",), device="cpu", workers=0, out=tmp_path / "out"
+    ).folders
+    _, parts = by_stratum(runs, "region")
+    assert {label: t.images for label, t in parts.items()} == {"Banks": 1, "Peel": 2, "not known": 1}
+    write("Peel", "Banks", "Banks", "Peel")
+    _, parts = by_stratum(runs, "region")
+    assert {label: t.images for label, t in parts.items()} == {"Banks": 2, "Peel": 2}
+    write("", "", "", "")
+    with pytest.raises(RfbenchError, match="places names no regions, expected a column 'region'"):
+        by_stratum(runs, "region")

@@ -39,7 +39,8 @@ _SIDE_COLUMNS = tuple(
     for field in ("unit", "bands", "scale", "offset", "normalisation", "gamma", "gsd_m", "nodata", "sensor")
 )
 _COLUMNS = (
-    "id", "scene_id", "split", "lr", "hr", "pan", "mask", "series", "caption", "lr_date", "hr_date", "licence",
+    "id", "scene_id", "split", "region", "lr", "hr", "pan", "mask", "series", "caption", "lr_date", "hr_date",
+    "licence",
     *_SIDE_COLUMNS,
 )  # fmt: skip
 

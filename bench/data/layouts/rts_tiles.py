@@ -46,7 +46,7 @@ def import_mapping(job: Import, *, hr_gsd_m: float | None = None) -> int:
             region = rows.get(tile, {}).get("RegionName", "")
             row = _mapping_row(builder, tile, path, job.source / "labels" / path.name, facts)
             if row:
-                own = {"hr_gsd_m": hr_gsd_m} if hr_gsd_m else {}
+                own = {"region": region} | ({"hr_gsd_m": hr_gsd_m} if hr_gsd_m else {})
                 builder.add(row | {"scene_id": region or tile, "split": split_of.get(region, job.split)} | own)
         for fact, n in sorted(facts.items()):
             job.note(f"{n} tiles {fact}")

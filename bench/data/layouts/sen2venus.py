@@ -87,7 +87,8 @@ def _scene(
         stem = f"{prefix}_{i:04d}"
         sides = (("lr", lr), ("hr", hr))
         written = {side: builder.write(np.moveaxis(values[i], 0, 2), bands, side, stem) for side, values in sides}
-        builder.add({"id": stem, "scene_id": prefix, "split": split, "lr_date": date, "hr_date": date, **written})
+        builder.add({"id": stem, "scene_id": prefix, "split": split, "region": site.name} | written
+                    | {"lr_date": date, "hr_date": date})  # fmt: skip
 
 
 def _tensor(path: Path) -> np.ndarray:

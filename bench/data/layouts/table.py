@@ -25,7 +25,7 @@ _VOICE = Voice(
 )
 _BRIGHTEST, _DARKEST_COUNT = 2.0, 100.0  # medians of reflectance 0 to 1, and of reflectance x 10000
 FILES = ("lr", "hr", "pan", "mask", "series")
-TEXTS = ("id", "scene_id", "split", "caption", "licence")
+TEXTS = ("id", "scene_id", "split", "region", "caption", "licence")
 # The CSV's spelling of a side's field -> ours. Both orders of words are understood.
 SIDES = {
     f"{a}_{b}": f"{side}_{field}"

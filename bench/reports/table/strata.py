@@ -43,10 +43,10 @@ def by_stratum(runs: Sequence[RunFolder], by: str, metrics: Sequence[str] | None
 
     Parameters
     ----------
-    by : ``scene``; ``date-gap`` (days between LR and HR); ``cover`` (the share of the mask); ``shift`` (what metrics
+    by : ``scene``; ``region`` (the manifest's column of this name); ``date-gap`` (days between LR and HR); ``cover`` (the share of the mask); ``shift`` (what metrics
         ``NAME_reg`` took out); ``fact:NAME`` (what a model or a metric says of an image, in thirds);
-        ``FILE.csv:COLUMN`` (a file with the columns id and COLUMN, such as a region).
-    data : the dataset, for ``date-gap`` and ``cover``; None for where the run found it.
+        ``FILE.csv:COLUMN`` (a file with the columns id and COLUMN).
+    data : the dataset, for ``region``, ``date-gap`` and ``cover``; None for where the run found it.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def _strata(runs: Sequence[RunFolder], by: str, data: str | None, scenes: Mappin
     kind, colon, name = by.partition(":")
     if by == "scene":
         return _named(scenes)
-    if by in ("date-gap", "cover"):
+    if by in ("region", "date-gap", "cover"):
         return _of_dataset(runs, by, data)
     if by == "shift" or (kind == "fact" and colon):
         names = ("reg_shift_row_px", "reg_shift_col_px") if by == "shift" else (name,)
@@ -107,7 +107,7 @@ def _strata(runs: Sequence[RunFolder], by: str, data: str | None, scenes: Mappin
     path, colon, name = by.rpartition(":")
     if colon and path.endswith(".csv"):
         return _of_file(Path(path), name, list(scenes))
-    raise unknown("stratum", by, ("scene", "date-gap", "cover", "shift", "fact:NAME", "FILE.csv:COLUMN"))
+    raise unknown("stratum", by, ("scene", "region", "date-gap", "cover", "shift", "fact:NAME", "FILE.csv:COLUMN"))
 
 
 def _named(labels: Mapping[str, str]) -> Strata:
@@ -124,6 +124,13 @@ def _of_dataset(runs: Sequence[RunFolder], by: str, data: str | None) -> Strata:
     if run is None:
         raise RfbenchError(f"--by {by}: these pictures were held against a folder, expected runs on a dataset")
     dataset, records = dataset_of(run, data)
+    if by == "region":
+        if not any(record.region for record in records):
+            raise RfbenchError(
+                f"--by region: {dataset.name} names no regions, expected a column 'region' in its manifest; add it, or "
+                "give --by FILE.csv:COLUMN"
+            )
+        return _named({record.id: record.region or _UNKNOWN for record in records})
     values: dict[str, float] = {}
     for record in records:
         if by == "cover":
