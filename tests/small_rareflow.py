@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from rareflow.train.cache import Cache
 from rareflow.train.chips import Chip, Data
 from rareflow.train.run import train
 from rareflow.uncertainty import Scale
+from tests.conftest import write_rows
 
 STAGES = ("vae", "prior", "control")
 _STAGE = {"steps": 4, "batch": 2, "crop_px": 108, "warmup": 1, "lr": 1e-2}  # so high that few steps are seen
@@ -193,3 +195,35 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 def state_of(*modules: nn.Module | None) -> list[dict[str, Tensor]]:
     """Copies of the states of modules."""
     return [{k: v.clone() for k, v in m.state_dict().items()} for m in modules if m is not None]
+
+
+def write_pairs(folder: Path, count: int) -> Path:
+    """A dataset folder of display values with both splits."""
+    rows = []
+    for side in ("lr", "hr"):
+        (folder / side).mkdir(parents=True)
+    for i in range(count):
+        split = "validation" if i == 0 else "train"
+        for side, image in zip(("lr", "hr"), chip(i).load(), strict=True):
+            np.save(folder / side / f"{i}.npy", (image * 255).round().astype(np.uint8))
+        rows.append({"id": f"chip{i}", "scene_id": f"scene{i}", "split": split, "lr": f"lr/{i}.npy",
+                     "hr": f"hr/{i}.npy", "caption": f"number{i}"})  # fmt: skip
+    write_rows(folder, rows)
+    side = {"unit": "display", "scale": 255, "bands": "R G B"}
+    (folder / "dataset.json").write_text(
+        json.dumps({"format": 1, "name": "noise", "licence": "CC0", "lr": side, "hr": side})
+    )
+    return folder
+
+
+def write_config(path: Path, config: Config) -> Path:
+    """A configuration as TOML, every field of it (JSON's values are TOML's here)."""
+
+    def lines(values: dict[str, Any], prefix: str) -> list[str]:
+        plain = [f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None and not isinstance(v, dict)]
+        tables = [line for k, v in values.items() if isinstance(v, dict) for line in lines(v, f"{prefix}{k}.")]
+        return ([f"[{prefix[:-1]}]"] if prefix else []) + plain + tables
+
+    path.write_text("\n".join(lines(config.to_dict(), "")) + "\n")
+    assert load_config(str(path)) == config
+    return path

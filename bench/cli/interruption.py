@@ -43,6 +43,7 @@ class _Seen:
     count = 0
     line = ""
     told = False
+    watching = 0  # the process that has a thread for it: commands called one after another in one share it
     code: int | None = None
 
 
@@ -52,11 +53,14 @@ _lock = threading.RLock()  # a signal may come while the main thread is leaving
 def prepare() -> None:
     """Take over the signals of this process, except those that it was started to ignore (``nohup``)."""
     watched = [n for n in _WATCHED if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in watched:
+        signal.signal(number, _on_signal)
+    if _Seen.watching == os.getpid():
+        return
+    _Seen.watching = os.getpid()
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in watched:
-        signal.signal(number, _on_signal)
     threading.Thread(target=_watch, args=(reading, watched), name="interruption", daemon=True).start()
     # What a process that is ended leaves of multiprocessing's, its own helper removes; nobody needs to read of it.
     quiet = "ignore:resource_tracker"

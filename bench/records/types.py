@@ -7,7 +7,7 @@ file is one line. Parts that a plugin fills as it likes (a spec's fields, a prot
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ FORMAT = 2
 
 Json = dict[str, Any]
 Estimate = Literal["sample", "mean"]
+Decimals = Annotated[int, msgspec.Meta(ge=0, le=12)]
 
 
 class DataRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -132,7 +133,7 @@ class MetricRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     unit: str
     direction: str
     group: str
-    decimals: int | None = None
+    decimals: Decimals | None = None
     package: str = ""
     citation: str = ""
     licence: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.core.device import resolve_device
@@ -18,6 +18,7 @@ from bench.records.run import differences
 from bench.records.types import ItemRecord
 from bench.score import execute
 
+_GONE = ".gone"  # ends the hidden name of parts whose run is whole, while they are removed
 _PART = re.compile(r"([1-9][0-9]{0,5})-of-([1-9][0-9]{0,5})")
 
 
@@ -26,7 +27,8 @@ def merge(
 ) -> list[RunFolder]:
     """Make whole runs of all parts in some folders, and write their summaries; returns the runs.
 
-    Nothing is predicted, and no metric computed that the parts have. An interrupted call is repeated.
+    Nothing is predicted, and no metric computed that the parts have. An interrupted call is repeated, and so may be a
+    finished one: runs that are whole stay as they are.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def merge(
     RfbenchError
         A part is missing, or not finished, or of another plan.
     """
-    found = list(_found(places))
+    found, done = _found(places)
     whole = [(place, _parts(place)) for place in found]
     runs = [_merged(place, parts) for place, parts in whole]
     asked = [_asked(parts) for _, parts in whole]
@@ -50,16 +52,33 @@ def merge(
         execute.score(same, request, command_line)
     if not keep:
         for place in found:
-            shutil.rmtree(place)
-    return runs
+            _remove(place)
+    return [*done, *runs]
 
 
-def _found(places: Sequence[Path]) -> Iterator[Path]:
-    for place in places:
-        inside = [place] if place.name.endswith(SHARDS) else sorted(place.glob(f"*{SHARDS}"))
-        if not inside:
+def _remove(place: Path) -> None:
+    """Remove all parts of a run, or none: what a kill leaves has a name that no command reads."""
+    away = place.with_name(f".{place.name}{_GONE}")
+    place.rename(away)
+    shutil.rmtree(away)
+
+
+def _found(places: Sequence[Path]) -> tuple[list[Path], list[RunFolder]]:
+    """The folders of parts in some places, and the runs of places in which nothing is left to merge."""
+    found: list[Path] = []
+    done: list[RunFolder] = []
+    for place in (one.absolute() for one in places):
+        is_one = place.name.endswith(SHARDS)
+        for left in (place.parent if is_one else place).glob(f".*{SHARDS}{_GONE}"):
+            shutil.rmtree(left)
+        inside = [place] if is_one and place.is_dir() else [] if is_one else sorted(place.glob(f"*{SHARDS}"))
+        runs = [place.with_name(place.name.removesuffix(SHARDS))] if is_one else sorted(place.glob("*"))
+        whole = [run for run in map(RunFolder, runs) if run.is_run]
+        if not inside and not whole:
             raise RfbenchError(f"{place} holds no parts of runs (NAME{SHARDS}); give the --out that --shard had")
-        yield from (one.absolute() for one in inside)
+        found += inside
+        done += [] if inside else whole
+    return found, done
 
 
 def _parts(place: Path) -> list[RunFolder]:

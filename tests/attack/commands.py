@@ -16,8 +16,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 from tests.conftest import ROOT, write_dataset
+from tests.small_rareflow import small_config, write_config, write_pairs
 
-VARYING = {"host.json"}
+VARYING = ("host.json", "training/*.jsonl", "tensorboard/*")
 """Files that may differ between two equal commands."""
 LIMIT_S = 300.0
 
@@ -68,7 +69,7 @@ def fresh(command: Command, work: Path) -> Path:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder, but for those that may differ."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in VARYING)
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not any(map(p.match, VARYING)))
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
@@ -97,25 +98,49 @@ def commands(material: Path) -> dict[str, Command]:
         _pictures(material / "hr", 0.0)
         _pictures(material / "sr", 0.02)
         _raster(material / "scene.tif")
+        write_pairs(material / "chips", 5)
+        write_config(material / "small.toml", small_config({"train": {"save_every": 1}}))
+    training = ["--config", str(material / "small.toml"), "--data", str(material / "chips"), "--threads", "1"]
     metrics, model = ["--metrics", "psnr_rgb,ssim_rgb"], ["--model", "bicubic"]
     run = ["run", "--model", "bicubic", "--model", "nearest", "--data", str(data), *metrics, "--batch-size", "2"]
     golden = ["--against", "golden", "--update", "--reason", "an attack"]
+    parts = [*run, "--workers", "0", "--out", str(material / "parts")]
+
+    def once(folder: str, *commands: list[str]) -> None:
+        if not (material / folder).is_dir():
+            for words in commands:
+                words = [sys.executable, "-m", "bench.cli", *words]
+                subprocess.run(words, check=True, env=clean_environ(), capture_output=True)
 
     def lay_runs(work: Path) -> None:
-        if not (material / "runs").is_dir():
-            words = [*run, "--workers", "0", "--out", str(material / "runs")]
-            words = [sys.executable, "-m", "bench.cli", *words]
-            subprocess.run(words, check=True, env=clean_environ(), capture_output=True)
+        once("runs", [*run, "--workers", "0", "--out", str(material / "runs")])
+
+    def lay_own_runs(work: Path) -> None:
+        lay_runs(work)
+        shutil.copytree(material / "runs", work / "runs")
 
     def lay_golden(work: Path) -> None:
         lay_runs(work)
         shutil.copytree(material / "runs", work / "golden", ignore=shutil.ignore_patterns("host.json"))
 
+    def lay_parts(work: Path) -> None:
+        once("parts", [*parts, "--shard", "1/2"], [*parts, "--shard", "2/2"])
+        shutil.copytree(material / "parts", work / "parts")
+
     known = (
         Command("run", lambda work: [*run, "--workers", "1", "--out", str(work / "out")]),
         Command("run, alone", lambda work: [*run, "--workers", "0", "--out", str(work / "out")]),
-        Command("score", lambda work: ["score", "--pred", str(material / "sr"), "--ref", str(material / "hr"), *metrics,
-                                       "--format", "csv", "--out", str(work / "scores.csv")]),
+        Command("predict", lambda work: ["predict", *run[1:5], "--data", str(data), "--out", str(work / "out")]),
+        Command("score", lambda work: ["score", str(work / "runs"), "--metrics", "psnr_rgb,sam_rgb,niqe"],
+                begin=lay_own_runs),
+        Command("score --pred", lambda work: ["score", "--pred", str(material / "sr"), "--ref", str(material / "hr"),
+                                              *metrics, "--out", str(work / "s"), "--save", str(work / "s.csv")]),
+        Command("merge", lambda work: ["merge", str(work / "parts")], begin=lay_parts),
+        Command("report", lambda work: ["report", str(material / "runs"), "--out", str(work / "page")],
+                begin=lay_runs),
+        Command("export", lambda work: ["export", str(material / "runs"), "--out", str(work / "pictures")],
+                begin=lay_runs),
+        Command("train", lambda work: ["train", *training, "--out", str(work / "trained")]),
         Command("upscale", lambda work: ["upscale", str(material / "scene.tif"), str(work / "x4.tif"), *model]),
         Command("data scenes", lambda work: ["data", "scenes", str(work / "scenes"), "--count", "4", "--size", "100"],
                 may_refuse=True),

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rareflow.config import Config, load_config
 from rareflow.errors import RareflowError
 from rareflow.train.cli import read_data
 from rareflow.train.loop import read_state
 from tests.commands import start
-from tests.conftest import write_rows
-from tests.small_rareflow import STAGES, chip, small_config, train_small, weights
+from tests.small_rareflow import STAGES, small_config, train_small, weights, write_config, write_pairs
 
 TWO = {"train": {stage: {"steps": 2} for stage in STAGES} | {"save_every": 1}}
 
@@ -60,38 +56,6 @@ def test_a_kill_at_every_rename_loses_nothing(tmp_path: Path, monkeypatch: pytes
     for card in ("card.json", "prior/card.json"):
         assert (out / card).read_text() == (tmp_path / "whole" / card).read_text()
     assert not list(out.rglob("*.tmp"))  # what the kills left was overwritten and renamed
-
-
-def write_pairs(folder: Path, count: int) -> Path:
-    """A dataset folder of display values with both splits."""
-    rows = []
-    for side in ("lr", "hr"):
-        (folder / side).mkdir(parents=True)
-    for i in range(count):
-        split = "validation" if i == 0 else "train"
-        for side, image in zip(("lr", "hr"), chip(i).load(), strict=True):
-            np.save(folder / side / f"{i}.npy", (image * 255).round().astype(np.uint8))
-        rows.append({"id": f"chip{i}", "scene_id": f"scene{i}", "split": split, "lr": f"lr/{i}.npy",
-                     "hr": f"hr/{i}.npy", "caption": f"number{i}"})  # fmt: skip
-    write_rows(folder, rows)
-    side = {"unit": "display", "scale": 255, "bands": "R G B"}
-    (folder / "dataset.json").write_text(
-        json.dumps({"format": 1, "name": "noise", "licence": "CC0", "lr": side, "hr": side})
-    )
-    return folder
-
-
-def write_config(path: Path, config: Config) -> Path:
-    """A configuration as TOML, every field of it (JSON's values are TOML's here)."""
-
-    def lines(values: dict[str, Any], prefix: str) -> list[str]:
-        plain = [f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None and not isinstance(v, dict)]
-        tables = [line for k, v in values.items() if isinstance(v, dict) for line in lines(v, f"{prefix}{k}.")]
-        return ([f"[{prefix[:-1]}]"] if prefix else []) + plain + tables
-
-    path.write_text("\n".join(lines(config.to_dict(), "")) + "\n")
-    assert load_config(str(path)) == config
-    return path
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX signal")

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SECONDS = 10.0  # of computing; on a machine that does other things too, _PATIENCE times as long by the clock
+SECONDS = 5.0  # of computing; on a machine that does other things too, _PATIENCE times as long by the clock
 _PATIENCE = 6
-BYTES = 2 * 1000**3
+BYTES = 1500 * 1000**2
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # event -> which of its arguments are paths that change, and which is the folder's descriptor, if any
 _CHANGES = {
@@ -142,7 +142,7 @@ def watched(*allowed: Path) -> Iterator[list[str]]:
 
 
 def limit_memory() -> None:
-    """Let this process take at most 2 GB of addresses beyond those it has: what asks for more gets a MemoryError."""
+    """Let this process take at most 1.5 GB of addresses beyond those it has: what asks for more gets a MemoryError."""
     most = _status("VmSize") + BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 

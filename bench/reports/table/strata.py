@@ -43,9 +43,9 @@ def by_stratum(runs: Sequence[RunFolder], by: str, metrics: Sequence[str] | None
 
     Parameters
     ----------
-    by : ``scene``; ``region`` (the manifest's column of this name); ``date-gap`` (days between LR and HR); ``cover`` (the share of the mask); ``shift`` (what metrics
-        ``NAME_reg`` took out); ``fact:NAME`` (what a model or a metric says of an image, in thirds);
-        ``FILE.csv:COLUMN`` (a file with the columns id and COLUMN).
+    by : ``scene``; ``region`` (the manifest's column of this name); ``date-gap`` (days between LR and HR); ``cover``
+        (the share of the mask); ``shift`` (what metrics ``NAME_reg`` took out); ``fact:NAME`` (what a model or a metric
+        says of an image, in thirds); ``FILE.csv:COLUMN`` (a file with the columns id and COLUMN).
     data : the dataset, for ``region``, ``date-gap`` and ``cover``; None for where the run found it.
 
     Raises
