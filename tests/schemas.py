@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from bench.configs.experiment import Experiment
+from bench.data.captions import CaptionCard
 from bench.data.dataset import Manifest
 from bench.records import scores, types
 from bench.reports.gate.rules import RulesFile
@@ -26,6 +27,7 @@ RECORDS: dict[str, Any] = {
     "gate-rules": RulesFile,
     "dataset": Manifest,
     "checkpoint-card": Card,
+    "caption-card": CaptionCard,
     "experiment": Experiment,
     "weights": list[WeightsFile],
     "study-plan": Plan,

@@ -28,7 +28,19 @@ from bench.core.files import digest, safe_name, sweep_temporary, write_bytes, wr
 from bench.core.lock import lock
 from bench.core.progress import Progress
 from bench.core.texts import read_json
-from bench.data.captions import FORMAT, check_name, csv_of, folder_of
+from bench.core.typed import decode, encode
+from bench.data.captions import (
+    Attempt,
+    CaptionCard,
+    CaptionJob,
+    CaptionPictures,
+    CaptionPrompt,
+    CaptionRules,
+    Tokens,
+    check_name,
+    csv_of,
+    folder_of,
+)
 from bench.data.dataset import Dataset, Record
 from bench.records.run import differences
 
@@ -124,22 +136,18 @@ def _records(job: Job) -> list[Record]:
 
 
 def _identity(job: Job) -> dict[str, Any]:
-    """All that decides the captions, as far as it is known before the first answer."""
+    """The fields of a ``CaptionJob``."""
+    prompt = CaptionPrompt(**dataclasses.asdict(job.prompt), sha256=job.prompt.sha256)
+    pictures = CaptionPictures(source=job.source, stretch=job.stretch, mask=job.mask, side_px=job.side_px)
     return {
-        "format": FORMAT,
-        "name": job.name,
-        "dataset": job.dataset.name,
-        "split": job.split,
-        "captioner": job.captioner.identity(),
-        "prompt": dataclasses.asdict(job.prompt) | {"sha256": job.prompt.sha256},
-        "pictures": {"source": job.source, "stretch": job.stretch, "mask": job.mask, "side_px": job.side_px},
-        "rules": job.rules.identity(),
+        "name": job.name, "dataset": job.dataset.name, "split": job.split, "captioner": job.captioner.identity(),
+        "prompt": prompt, "pictures": pictures, "rules": CaptionRules(**job.rules.identity()),
         "attempts": job.attempts,
     }  # fmt: skip
 
 
 def _begin(job: Job, work: Path) -> None:
-    mine, path = _identity(job), work / "job.json"
+    mine, path = encode(CaptionJob(**_identity(job))), work / "job.json"
     if not path.is_file():
         write_json(path, mine)
         return
@@ -230,15 +238,16 @@ def _collect(job: Job, records: Sequence[Record], done: dict[str, dict[str, Any]
 def _freeze(job: Job, path: Path, done: dict[str, dict[str, Any]], outcome: Outcome) -> None:
     """The card first, the CSV last: with it the captions are frozen, and a card alone is written again."""
     data = csv_of(outcome.captions, outcome.reasons)
-    card = _identity(job) | {
-        "csv_sha256": hashlib.sha256(data).hexdigest(),
-        "images_sha256": digest([[i, done[i]["pictures_sha256"]] for i in sorted(done)]),
-        "models_reported": list(outcome.models),
-        "captioned": len(outcome.captions),
-        "without": outcome.reasons,
-        "tokens": {"in": outcome.tokens[0], "out": outcome.tokens[1]},
-        "software": provenance.software(),
-        "answers": {i: done[i]["attempts"] for i in sorted(done)},
-    }
-    write_json(path.with_suffix(".json"), card)
+    card = CaptionCard(
+        **_identity(job),
+        csv_sha256=hashlib.sha256(data).hexdigest(),
+        images_sha256=digest([[i, done[i]["pictures_sha256"]] for i in sorted(done)]),
+        models_reported=list(outcome.models),
+        captioned=len(outcome.captions),
+        without=outcome.reasons,
+        tokens=Tokens(*outcome.tokens),
+        software=provenance.software(),
+        answers={i: decode(done[i]["attempts"], list[Attempt], f"the answers for {i}") for i in sorted(done)},
+    )
+    write_json(path.with_suffix(".json"), encode(card))
     write_bytes(path, data)

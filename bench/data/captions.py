@@ -15,18 +15,96 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from bench.core.errors import ItemError, RfbenchError, one_line, unknown
 from bench.core.files import digest, sha256
-from bench.core.texts import read_json, read_text
+from bench.core.texts import read_text
+from bench.core.typed import decode_file
 from bench.data.dataset import FILES, Dataset, FolderDataset, Pair, Record
 
 OWN, TEMPLATE, NONE, SHUFFLED = "dataset", "template", "none", "shuffled"
 RESERVED = (OWN, TEMPLATE, NONE, SHUFFLED)
-FORMAT = 1
 JOIN = "+captions:"
 """Ends the images' fingerprint and begins that of captions which are not the dataset's own."""
+
+
+class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"read": "in", "written": "out"}):
+    """How many tokens all answers took; nobody counted those of an endpoint that does not tell."""
+
+    read: int
+    written: int
+
+
+class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One answer for one image, as it came; ``failures`` are the rules that it broke."""
+
+    answer: str
+    failures: list[str]
+    tokens_in: int | None
+    tokens_out: int | None
+    model: str
+
+
+class CaptionPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was asked: the texts, where they come from, and the hash of both."""
+
+    name: str
+    system: str
+    ask: str
+    sha256: str
+
+
+class CaptionPictures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was shown: which side, how it was stretched, how the mask was drawn, and the longest side in pixels."""
+
+    source: str
+    stretch: str
+    mask: str
+    side_px: int
+
+
+class CaptionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an answer had to keep: the clauses, and the reason of each that was left out."""
+
+    revision: int
+    clauses: list[str]
+    left_out: dict[str, str]
+
+
+class CaptionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that decides captions, as far as it is known before the first answer.
+
+    ``captioner`` is what a kind of model says of itself: its name, hashes of its files, its decoding.
+    """
+
+    format: Literal[1] = 1
+    name: str
+    dataset: str
+    split: str
+    captioner: dict[str, Any]
+    prompt: CaptionPrompt
+    pictures: CaptionPictures
+    rules: CaptionRules
+    attempts: int
+
+
+class CaptionCard(CaptionJob, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``captions/NAME.json``: how the captions of the CSV with this hash were made, with every answer.
+
+    ``without`` has the reasons of images that got none; ``images_sha256`` stands for all pictures that were shown.
+    """
+
+    csv_sha256: str
+    images_sha256: str
+    models_reported: list[str]
+    captioned: int
+    without: dict[str, str]
+    tokens: Tokens
+    software: dict[str, Any]
+    answers: dict[str, list[Attempt]]
 
 
 def check_name(name: str) -> str:
@@ -53,7 +131,7 @@ class Captions:
     name: str
     texts: Mapping[str, str]
     reasons: Mapping[str, str]
-    card: Mapping[str, Any]
+    card: CaptionCard
 
 
 def captions_of(dataset: Dataset, name: str) -> Captions:
@@ -67,8 +145,10 @@ def captions_of(dataset: Dataset, name: str) -> Captions:
         known = sorted(p.stem for p in folder.glob("*.csv")) if folder.is_dir() else []
         hint = f"'rfbench caption' writes such a file into {folder}"
         raise unknown("captions", name, [*known, *RESERVED], hint=hint)
-    card = read_json(path.with_suffix(".json"))
-    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("csv_sha256") != sha256(path):
+    card = decode_file(
+        path.with_suffix(".json"), CaptionCard, remedy="restore it, or write captions under another name"
+    )
+    if card.csv_sha256 != sha256(path):
         raise RfbenchError(
             f"{path} is not the file that its card {path.with_suffix('.json').name} was written for; captions are "
             "frozen: restore both, or write others under another name"

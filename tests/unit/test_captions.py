@@ -363,7 +363,7 @@ def test_a_local_model_captions_the_scenes(scenes: Path, tmp_path: Path) -> None
         assert result.return_value == 0, result.output + str(result.exception)
     found, of_lr = (captions_of(FolderDataset(scenes), name) for name in ("vlm", "vlm-lr"))
     assert len(found.texts) + len(found.reasons) == 24 and found.texts and found.texts != of_lr.texts
-    assert {"weights_sha256", "chat_template_sha256", "files_sha256"} <= found.card["captioner"].keys()
+    assert {"weights_sha256", "chat_template_sha256", "files_sha256"} <= found.card.captioner.keys()
     assert str(tmp_path) not in (scenes / "captions/vlm.json").read_text()
     again = run(*words, "--name", "again")
     assert again.return_value == 0
