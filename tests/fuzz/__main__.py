@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -13,13 +14,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.conftest import ROOT
+from tests.fuzz import trace
 from tests.fuzz.case import Case
 from tests.fuzz.guard import SECONDS
 
 _EVERY = 500  # inputs after which a line says how far it is
 _SILENCE_S = 12 * SECONDS  # without a new line: a library in C hangs, and its process is ended
 _KEPT_OF_A_KIND = 40
+_OURS = ("rfbench-fuzz-", "rfbench-", "pymp-")  # temporary folders: of inputs, of decoders' processes, of their sockets
 
 
 def main() -> int:
@@ -31,6 +36,7 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("fuzz-findings"), help="where findings go (default fuzz-findings)"
     )
+    parser.add_argument("--strace", action="store_true", help="watch files and connections by strace too")
     parser.add_argument("--replay", type=Path, nargs="+", help="run these kept inputs instead, and print what comes")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -66,6 +72,7 @@ def _work(options: argparse.Namespace, first: int) -> int:
     for seed in ("dataset", "run", "pictures", "weights", "study", *seeds.layouts()):
         seeds.tree(seed)
     guard.limit_memory()
+    trace.begin()
     for index in range(first, len(wanted)):
         target, number = wanted[index]
         print(json.dumps({"at": index}), flush=True)
@@ -91,11 +98,11 @@ def _supervise(options: argparse.Namespace) -> int:
     """Keep a worker alive until all is done; an input at which it dies or falls silent is a finding."""
     wanted = plan(options.count, options.only)
     results: dict[int, dict[str, Any]] = {}
-    started, at = time.perf_counter(), 0
+    started, at, calls = time.perf_counter(), 0, list[str]()
     kinds: Counter[str] = Counter()
     while at < len(wanted):
         current = at
-        for line in _lines(options, at):
+        for line in _lines(options, at, calls):
             if "at" in line:
                 current = line["at"]
                 continue
@@ -120,11 +127,17 @@ def _supervise(options: argparse.Namespace) -> int:
             _keep(options, wanted[current], line, kinds)
             at = current + 1
     _report(wanted, results, time.perf_counter() - started)
-    return int(any(r["outcome"] not in ("ok", "refused") for r in results.values()))
+    if options.strace:
+        print(f"by strace: {len(calls)} changes of other files or connections")
+        print("\n".join(calls[:_KEPT_OF_A_KIND]), file=sys.stderr)
+    return int(bool(calls) or any(r["outcome"] not in ("ok", "refused") for r in results.values()))
 
 
-def _lines(options: argparse.Namespace, first: int) -> Any:
-    """The lines of a worker that begins at input ``first``, until it ends, dies or falls silent."""
+def _lines(options: argparse.Namespace, first: int, calls: list[str]) -> Any:
+    """The lines of a worker that begins at input ``first``, until it ends, dies or falls silent.
+
+    What it and its children asked the system for and must not goes into ``calls``.
+    """
     import select
 
     words = ["--count", str(options.count), "--seed", str(options.seed), "--worker", str(first)]
@@ -133,9 +146,10 @@ def _lines(options: argparse.Namespace, first: int) -> Any:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     # -P keeps the working directory out of the path, where an input could put a module; the tests are found by name.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH", "")]))
-    with tempfile.TemporaryFile() as noise:
+    with tempfile.TemporaryDirectory(prefix="rfbench-strace-") as place, tempfile.TemporaryFile() as noise:
+        log = Path(place, "calls")
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tests.fuzz", *words],
+            [*(trace.words(log) if options.strace else ()), sys.executable, "-P", "-m", "tests.fuzz", *words],
             stdout=subprocess.PIPE,
             stderr=noise,
             stdin=subprocess.DEVNULL,
@@ -152,8 +166,12 @@ def _lines(options: argparse.Namespace, first: int) -> Any:
             for text in whole:
                 if text.startswith(b"{"):
                     yield json.loads(text)
-        worker.kill()
+        for process in (*psutil.Process(worker.pid).children(recursive=True), worker):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         worker.wait()
+        if options.strace:
+            calls += trace.forbidden(log, tuple(f"{tempfile.gettempdir()}/{name}" for name in _OURS))
         noise.seek(0)
         said = noise.read().decode(errors="replace").strip()
         if said and worker.returncode:
@@ -184,7 +202,7 @@ def _report(wanted: list[tuple[str, int]], results: dict[int, dict[str, Any]], s
         rows.setdefault(name, Counter())[kind] += 1
         slowest[name] = max(slowest.get(name, 0), line["seconds"])
         peak[name] = max(peak.get(name, 0), line["peak"])
-    titles = ("target", "inputs", "accepted", "refused", "findings", "slowest (computing)", "peak memory")
+    titles = ("target", "inputs", "accepted", "refused", "findings", "slowest (computing)", "most memory taken")
     print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
     every: Counter[str] = sum(rows.values(), Counter())
     for name, of in [*sorted(rows.items()), ("all", every)]:

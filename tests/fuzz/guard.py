@@ -20,7 +20,8 @@ from typing import Any
 
 SECONDS = 5.0  # of computing; on a machine that does other things too, _PATIENCE times as long by the clock
 _PATIENCE = 6
-BYTES = 1500 * 1000**2
+BYTES = 1500 * 1000**2  # of addresses
+RESIDENT_BYTES = 1000 * 1000**2  # beside the 0.5 GB of a command that reads: 1.5 GB in all
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # event -> which of its arguments are paths that change, and which is the folder's descriptor, if any
 _CHANGES = {

@@ -44,10 +44,10 @@ class Observation:
         return self.outcome not in ("ok", "refused")
 
 
-def observe(case: Case, most_bytes: int = guard.BYTES) -> Observation:
+def observe(case: Case, most_bytes: int = guard.RESIDENT_BYTES) -> Observation:
     """Lay the input out in a folder of its own, run its target, look what is left, remove it.
 
-    ``most_bytes`` is what the whole process may have in memory, its libraries included.
+    ``most_bytes`` of memory may come to what the process, with its libraries, held before.
     """
     here = Path.cwd()
     root = Path(tempfile.mkdtemp(prefix="rfbench-fuzz-"))
@@ -61,13 +61,14 @@ def observe(case: Case, most_bytes: int = guard.BYTES) -> Observation:
             rehash(folder)
         before = _state(folder)
         os.chdir(work)
+        held = guard.resident_bytes()
         guard.reset_peak()
         started = time.process_time()
         with guard.watched(out, scratch) as seen, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome, detail = _run(case, folder, out)
         seconds = time.process_time() - started
-        peak = guard.peak_bytes()
+        peak = guard.peak_bytes() - held
     finally:
         os.chdir(here)
         tempfile.tempdir = elsewhere
@@ -82,7 +83,7 @@ def observe(case: Case, most_bytes: int = guard.BYTES) -> Observation:
             changed or f"left {left} in the working directory or among the temporary files",
         )
     elif peak > most_bytes:
-        outcome, detail = "memory", f"{peak / 1e9:.2f} GB resident; {detail}"
+        outcome, detail = "memory", f"{peak / 1e9:.2f} GB taken; {detail}"
     elif seconds > guard.SECONDS:
         outcome, detail = "hang", f"{seconds:.1f} s; {detail}"
     return Observation(outcome, detail.replace(str(root), "ROOT"), seconds, peak)
