@@ -19,6 +19,7 @@ _EPILOG = """\b
 Examples:
   rfbench envs ls
   rfbench envs build samsr
+  rfbench envs build samsr --device cpu                    # torch without CUDA, some GB less
   rfbench envs build samsr --checkout /media/stick/SAMSR   # without network
   rfbench envs rm samsr
   rfbench envs rm --unused
@@ -48,7 +49,7 @@ def ls(wide: bool, as_json: bool) -> None:
     from bench.weights import megabytes
 
     here = {b.key: b for b in environment.built()}
-    rows = [_row(spec, here) for spec in _guests().values()]
+    rows = [row for spec in _guests().values() for row in _rows(spec, here)]
     used = {row["environment"] for row in rows}
     rows += [
         {"model": None, "environment": b.key, "state": "unused", "python": b.python, "bytes": b.bytes,
@@ -67,22 +68,34 @@ def ls(wide: bool, as_json: bool) -> None:
         for r in rows
     ]  # fmt: skip
     show(headings, shown, ("model", "environment", "state", "size", "checkout"), wide=wide)
-    missing = [r["model"] for r in rows if r["model"] and (r["state"] != "built" or "missing" in (r["checkout"] or ""))]
+    missing = [
+        r["model"] for r in rows if r["model"] and (r["state"] == "missing" or "missing" in (r["checkout"] or ""))
+    ]
     if missing:
         print(f"next: rfbench envs build {' '.join(missing)}", file=sys.stderr)
 
 
-def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
+def _rows(spec: ModelSpec, here: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each variant of a model's environment that is here; where none is, one that says so."""
     from bench.core.errors import RfbenchError, one_line
-    from bench.models.guests import checkout
+    from bench.models.guests import environment
 
     asked = spec.environment
     assert asked is not None
     try:
-        key = asked.key()
+        keys = {variant: asked.key(variant) for variant in environment.VARIANTS}
     except RfbenchError as error:
-        key = f"broken: {one_line(error, 80)}"
-    found = here.get(key)
+        keys = {"": f"broken: {one_line(error, 80)}"}
+    found = {variant: key for variant, key in keys.items() if key in here} or {"": keys[""]}
+    return [_row(spec, variant, key, here.get(key)) for variant, key in found.items()]
+
+
+def _row(spec: ModelSpec, variant: str, key: str, found: Any) -> dict[str, Any]:
+    from bench.core.errors import RfbenchError
+    from bench.models.guests import checkout
+
+    asked = spec.environment
+    assert asked is not None
     state = None
     if asked.checkout:
         try:
@@ -94,7 +107,7 @@ def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": spec.name,
         "environment": key,
-        "state": "built" if found else "missing",
+        "state": ("built for cpu" if variant else "built") if found else "missing",
         "python": found.python if found else asked.python_version,
         "bytes": found.bytes if found else None,
         "packages": list(found.packages) if found else None,
@@ -114,7 +127,15 @@ def _row(spec: ModelSpec, here: dict[str, Any]) -> dict[str, Any]:
     metavar="DIR",
     help="A clone of upstream that you have, for a machine without network; one MODEL only.",
 )
-def build(names: tuple[str, ...], every: bool, source: Path | None) -> int:
+@click.option(
+    "--device",
+    type=click.Choice(["cuda", "cpu"]),
+    default="cuda",
+    show_default=True,
+    help="Where the model will run: cuda is the requirements as they are, which processors take too; cpu has torch's "
+    "build for processors, from PyTorch's own index.",
+)
+def build(names: tuple[str, ...], every: bool, source: Path | None, device: str) -> int:
     """Make a model's environment, and fetch its upstream.
 
     The checkout is at the commit that the model's spec names. What is here already stays. A command that was
@@ -131,7 +152,7 @@ def build(names: tuple[str, ...], every: bool, source: Path | None) -> int:
     failed = 0
     for spec in specs:
         try:
-            _build(spec, source)
+            _build(spec, source, device)
         except RfbenchError as error:
             if len(specs) == 1:
                 raise
@@ -140,7 +161,7 @@ def build(names: tuple[str, ...], every: bool, source: Path | None) -> int:
     return 2 if failed else 0
 
 
-def _build(spec: ModelSpec, source: Path | None) -> None:
+def _build(spec: ModelSpec, source: Path | None, device: str) -> None:
     from bench.core.errors import one_line
     from bench.core.licences import restriction
     from bench.models.guests import checkout, environment
@@ -155,10 +176,12 @@ def _build(spec: ModelSpec, source: Path | None) -> None:
         folder, is_new = checkout.make(spec.name, spec.upstream, spec.commit, source)
         text = f"at {spec.commit[:12]}, {megabytes(environment.folder_bytes(folder))} in {folder}"
         click.echo(f"{spec.name}: checkout {'made' if is_new else 'is here'}, {text}")
-    if environment.find(asked) is None:
-        count = sum(1 for line in asked.requirements_text().splitlines() if line.strip() and line.lstrip()[0] != "#")
+    variant = environment.CPU if device == "cpu" else ""
+    if asked.key(variant) not in {b.key for b in environment.built()}:
+        lines = asked.requirements_text(variant).splitlines()
+        count = sum(1 for line in lines if line.strip() and line.lstrip()[0] != "#")
         print(f"{spec.name}: uv installs {count} requirements; this may take minutes", file=sys.stderr)
-    built, is_new = environment.build(spec.name, asked)
+    built, is_new = environment.build(spec.name, asked, variant)
     text = f"Python {built.python}, {len(built.packages)} packages, {megabytes(built.bytes)} in {built.path}"
     click.echo(f"{spec.name}: environment {'made' if is_new else 'is here'}, {text}")
 
@@ -178,37 +201,41 @@ def rm(names: tuple[str, ...], unused: bool) -> None:
     if not names and not unused:
         raise RfbenchError("nothing is named; give models, environments, or --unused")
     guests, here = _guests(), {b.key: b for b in environment.built()}
-    keys = {name: _key(spec) for name, spec in guests.items()}
+    keys = {name: _keys(spec) for name, spec in guests.items()}
     for name in names:
         if name not in guests and name not in here:
             hint = "'rfbench envs ls' lists them"
             raise unknown("model with an environment, or environment,", name, [*guests, *here], hint=hint)
-    gone = [key for key in here if key in names or (unused and key not in keys.values())]
+    used = {key for of_model in keys.values() for key in of_model}
+    gone = [key for key in here if key in names or (unused and key not in used)]
     for name in (n for n in names if n in guests):
         folder = checkout.place(name, guests[name].commit)
         if folder.is_dir():
             environment.remove(folder)
             click.echo(f"{name}: checkout removed")
-        elif keys[name] not in here:
+        elif not here.keys() & keys[name]:
             print(f"{name}: nothing of it is here", file=sys.stderr)
-        sharing = [other for other, key in keys.items() if key == keys[name] and other not in names]
-        if sharing and keys[name] in here:
-            click.echo(f"{name}: environment {keys[name]} stays, since {', '.join(sharing)} needs it")
-        elif keys[name] in here:
-            gone.append(keys[name])
+        for key in (k for k in keys[name] if k in here):
+            sharing = [other for other, others in keys.items() if key in others and other not in names]
+            if sharing:
+                click.echo(f"{name}: environment {key} stays, since {', '.join(sharing)} needs it")
+            else:
+                gone.append(key)
     for key in dict.fromkeys(gone):
         environment.remove(here[key].path)
         click.echo(f"environment {key} removed, {megabytes(here[key].bytes)}")
 
 
-def _key(spec: ModelSpec) -> str:
+def _keys(spec: ModelSpec) -> list[str]:
+    """The addresses of both variants."""
     from bench.core.errors import RfbenchError
+    from bench.models.guests import environment
 
     assert spec.environment is not None
     try:
-        return spec.environment.key()
+        return [spec.environment.key(variant) for variant in environment.VARIANTS]
     except RfbenchError:  # 'rfbench envs ls' says what is broken
-        return ""
+        return []
 
 
 def _guests() -> dict[str, ModelSpec]:

@@ -88,6 +88,30 @@ def test_the_address_says_what_is_in_it(site: Path) -> None:
     assert asked(site, item_s=1, start_s=2).key() == first
 
 
+def test_the_variant_for_processors_is_another_without_cuda(site: Path) -> None:
+    both = "clashlib==1.0\nnvidia-cublas==13.4.1.3 ; sys_platform == 'linux'\ncuda-bindings==13.5.0\ntriton==3.9.0\n"
+    wanted = asked(site, both)
+    assert wanted.requirements_text("cpu") == "clashlib==1.0\n" and wanted.requirements_text() == both
+    assert wanted.key("cpu") not in (wanted.key(), asked(site).key())
+
+
+@needs_uv
+def test_a_device_gets_the_variant_that_serves_it(site: Path, wheels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = asked(site)
+    made, _ = environment.build("x", wanted, environment.CPU)
+    assert "pip install" in (log := (environment.root() / "logs" / f"uv-{made.key}.log").read_text())
+    assert "--torch-backend cpu" in log and environment.need("x", wanted) == made
+    with pytest.raises(Unavailable, match=r"for processors alone, expected one for cuda:0; .* --device cuda' makes it"):
+        environment.need("x", wanted, "cuda:0")
+    whole, is_new = environment.build("x", wanted)
+    assert is_new and environment.need("x", wanted, "cuda:0") == whole and environment.need("x", wanted) == made
+    assert run("ls", "--json") == 0
+    rows = [r for r in json.loads(capsys.readouterr().out) if r["model"] == "guest-noisy"]
+    assert {r["environment"]: r["state"] for r in rows} == {whole.key: "built", made.key: "built for cpu"}
+    assert run("rm", "--unused") == 0 and len(files(environment.root() / "envs")) == 2
+    assert run("rm", "guest-noisy") == 0 and files(environment.root() / "envs") == []
+
+
 @needs_uv
 @pytest.mark.parametrize("text", ["clashlib==3.0\n", "not-there\n", "!!\n"])
 def test_a_build_that_fails_leaves_nothing_and_is_one_line(site: Path, wheels: Path, text: str) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,3 +296,22 @@ def test_the_guest_s_file_is_one_that_old_pythons_read() -> None:
     nodes = ast.walk(ast.parse(Path(guest.__file__).read_text(encoding="utf-8")))
     imported = {n.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for n in node.names}
     assert imported <= {*sys.stdlib_module_names, "numpy"}
+
+
+def test_a_guest_says_how_much_of_its_device_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [5, 9]
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        device_count=lambda: len(held),
+        max_memory_allocated=lambda i: held[i],
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert guest._device_peak_bytes() == 9
+    cuda.is_initialized = lambda: False
+    assert guest._device_peak_bytes() == 0
+    adapter: Any = GuestAdapter()
+    adapter._worker = SimpleNamespace(peak_bytes=3, device_peak_bytes=9)
+    assert adapter.session()["guest"] == {"peak_bytes": 3, "device_peak_bytes": 9}
+    adapter._worker.device_peak_bytes = 0  # a processor has none
+    assert adapter.session()["guest"] == {"peak_bytes": 3}

@@ -30,6 +30,7 @@ class GuestAdapter(Adapter):
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
         self._worker: Worker | None = None
+        self._device, self._dtype = "cpu", "float32"
         self._restarts: list[str] = []
         self._seen: dict[str, Any] = {}
 
@@ -62,6 +63,8 @@ class GuestAdapter(Adapter):
         found = {"guest": self._seen} if self._seen else {}
         if self._worker is not None:
             found["guest"] = self._seen | {"peak_bytes": self._worker.peak_bytes}
+            if self._worker.device_peak_bytes:
+                found["guest"]["device_peak_bytes"] = self._worker.device_peak_bytes
         return found | ({"restarts": list(self._restarts)} if self._restarts else {})
 
     def load(self, device: str, dtype: str) -> None:
@@ -130,7 +133,7 @@ class GuestAdapter(Adapter):
     def _launch(self, *, load: bool) -> Launch:
         """All that the guest needs, just found; Unavailable with the command that brings what is missing."""
         spec, asked = self._spec(), self._environment()
-        built = environment.need(spec.name, asked)
+        built = environment.need(spec.name, asked, self._device)
         folder = checkout.need(spec.name, spec.commit) if asked.checkout else None
         _, _, cls = asked.shim.partition(":")
         weights = self.weights() if load else {}

@@ -8,7 +8,9 @@ They lie below the folder that ``RFBENCH_ENVS`` names, else ``~/.cache/rfbench/e
     logs/                       uv's output, and that of guests that crashed
 
 KEY is the start of the SHA-256 of the requirements file and the version of Python, so two models with the same file
-share one environment, and a changed file is another one.
+share one environment, and a changed file is another one. An environment has two variants: as the file says, whose torch
+on Linux is the one for CUDA and runs on processors too, and ``cpu``, with torch's build for processors and without the
+packages of CUDA, which is some GB smaller.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ ENVIRONMENT_VARIABLE = "RFBENCH_ENVS"
 FORMAT = 1
 _KEY_DIGITS = 16
 _RECORD = "environment.json"
+CPU = "cpu"
+VARIANTS = ("", CPU)
+_OF_CUDA = re.compile(r"\s*(nvidia-|cuda-|triton\b)", re.I)  # lines that torch's build for processors does not need
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ class Environment:
         """The version of Python of the environment, ``3.11``."""
         return self.python or f"{sys.version_info[0]}.{sys.version_info[1]}"
 
-    def requirements_text(self) -> str:
-        """The requirements file; RfbenchError where it is missing or leans on other files."""
+    def requirements_text(self, variant: str = "") -> str:
+        """The requirements of a variant; RfbenchError where the file is missing or leans on other files."""
         path = _resource(self.requirements)
         try:
             text = path.read_text(encoding="utf-8")
@@ -81,15 +86,18 @@ class Environment:
                     f"requirements {self.requirements}: found '{one_line(line, 60)}', expected packages alone, since "
                     "the hash of this file has to say all that is installed; write the packages into it"
                 )
+        if variant == CPU:
+            return "".join(line for line in text.splitlines(keepends=True) if not _OF_CUDA.match(line))
         return text
 
     def requirements_sha256(self) -> str:
         """The SHA-256 of the requirements file."""
         return hashlib.sha256(self.requirements_text().encode()).hexdigest()
 
-    def key(self) -> str:
-        """The address of the environment: 16 hex digits."""
-        parts = (self.requirements_text(), self.python_version, platform.system(), platform.machine())
+    def key(self, variant: str = "") -> str:
+        """The address of a variant of the environment: 16 hex digits."""
+        parts = [self.requirements_text(variant), self.python_version, platform.system(), platform.machine()]
+        parts += [variant] if variant else []
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
     def shim_file(self) -> Path:
@@ -127,9 +135,11 @@ def root() -> Path:
     return places.kept("envs", ENVIRONMENT_VARIABLE)
 
 
-def find(environment: Environment) -> Built | None:
-    """The environment, if it is built."""
-    return _read(root() / "envs" / environment.key())
+def find(environment: Environment, device: str = "cpu") -> Built | None:
+    """The environment that serves a device, if one is built: on a processor any, the one made for it first."""
+    variants = ("",) if device.startswith("cuda") else (CPU, "")
+    found = (_read(root() / "envs" / environment.key(variant)) for variant in variants)
+    return next((b for b in found if b is not None), None)
 
 
 def built() -> list[Built]:
@@ -139,16 +149,22 @@ def built() -> list[Built]:
     return [b for b in found if b is not None]
 
 
-def need(name: str, environment: Environment) -> Built:
-    """The environment of the model ``name``; Unavailable with the command that builds it where it is missing."""
-    found = find(environment)
-    if found is None:
-        raise Unavailable(f"environment missing: {environment.requirements}; 'rfbench envs build {name}' makes it")
-    return found
+def need(name: str, environment: Environment, device: str = "cpu") -> Built:
+    """The environment of the model ``name`` for a device; Unavailable with the command that builds it where there is
+    none."""
+    found = find(environment, device)
+    if found is not None:
+        return found
+    if find(environment) is not None:
+        raise Unavailable(
+            f"environment missing: that of {name} is here for processors alone, expected one for "
+            f"{one_line(device, 20)}; 'rfbench envs build {name} --device cuda' makes it"
+        )
+    raise Unavailable(f"environment missing: {environment.requirements}; 'rfbench envs build {name}' makes it")
 
 
-def build(name: str, environment: Environment) -> tuple[Built, bool]:
-    """Make the environment unless it is there; returns it, and whether it was made now.
+def build(name: str, environment: Environment, variant: str = "") -> tuple[Built, bool]:
+    """Make a variant of the environment unless it is there; returns it, and whether it was made now.
 
     It appears under its address only when it is complete. Two builds of one wait for each other.
 
@@ -157,7 +173,7 @@ def build(name: str, environment: Environment) -> tuple[Built, bool]:
     RfbenchError
         Where uv is missing or fails, in one line; its whole output is in a log that the line names.
     """
-    key = environment.key()
+    key = environment.key(variant)
     place = root() / "envs" / key
     with lock(key):
         found = _read(place)
@@ -169,7 +185,7 @@ def build(name: str, environment: Environment) -> tuple[Built, bool]:
         try:
             if place.exists():  # damaged
                 remove(place)
-            _install(name, environment, part, log)
+            _install(name, environment, variant, part, log)
             part.replace(place)
         except OSError as error:
             raise RfbenchError(
@@ -185,23 +201,24 @@ def build(name: str, environment: Environment) -> tuple[Built, bool]:
     return made, True
 
 
-def _install(name: str, environment: Environment, part: Path, log: Path) -> None:
+def _install(name: str, environment: Environment, variant: str, part: Path, log: Path) -> None:
     uv = find_uv()
     python = environment.python or sys.executable
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("", encoding="utf-8")
-    text = environment.requirements_text()
+    text = environment.requirements_text(variant)
     # Relocatable, since it is built under another name than it will have.
     _uv(uv, ["venv", "--relocatable", "--python", python, str(part)], name, log)
     (part / "requirements.txt").write_text(text, encoding="utf-8")
     into = ["--python", str(part / "bin" / "python")]
-    _uv(uv, ["pip", "install", *into, "--compile-bytecode", "-r", str(part / "requirements.txt")], name, log)
+    torch = ["--torch-backend", "cpu"] if variant == CPU else []
+    _uv(uv, ["pip", "install", *into, *torch, "--compile-bytecode", "-r", str(part / "requirements.txt")], name, log)
     frozen = _uv(uv, ["pip", "freeze", *into], name, log)
     asked = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     version = subprocess.run([str(part / "bin" / "python"), "-c", asked], capture_output=True, text=True, check=False)
     record = {
         "format": FORMAT,
-        "key": environment.key(),
+        "key": environment.key(variant),
         "python": version.stdout.strip(),
         "requirements": environment.requirements,
         "requirements_sha256": environment.requirements_sha256(),

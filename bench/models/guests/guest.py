@@ -165,7 +165,7 @@ class _Server:
                 reply = _described(error)
                 _free_memory()
             reply["id"], reply["seconds"] = request["id"], time.monotonic() - started
-            reply["peak_bytes"] = _peak_bytes()
+            reply["peak_bytes"], reply["device_peak_bytes"] = _peak_bytes(), _device_peak_bytes()
             self.answer(reply)
 
     def next_request(self) -> dict[str, Any] | None:
@@ -227,6 +227,14 @@ def _peak_bytes() -> int:
     import resource  # POSIX alone; the host imports this file everywhere
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _device_peak_bytes() -> int:
+    """The most that torch held on any one CUDA device in this process's life; 0 where it uses none."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_available() or not cuda.is_initialized():
+        return 0
+    return max(cuda.max_memory_allocated(i) for i in range(cuda.device_count()))
 
 
 def _module(name: str, path: str) -> Any:

@@ -111,7 +111,8 @@ class Worker:
         loaded = self._ask("load", request, "loading its model", launch.start_s)
         versions = loaded.get("versions")
         self.hello |= versions if isinstance(versions, dict) else {}
-        self.peak_bytes = _count(loaded.get("peak_bytes"))
+        self.peak_bytes = self.device_peak_bytes = 0
+        self._saw(loaded)
 
     def upscale(
         self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], limit_s: float
@@ -137,7 +138,7 @@ class Worker:
                     "TMPDIR to a folder with room"
                 ) from None
         reply = self._ask("upscale", {**header, "arrays": files}, "answering", limit_s)
-        self.peak_bytes = max(self.peak_bytes, _count(reply.get("peak_bytes")))
+        self._saw(reply)
         described = reply.get("arrays")
         if not isinstance(described, dict):
             raise self._violated("sent a result without arrays")
@@ -146,6 +147,11 @@ class Worker:
         finally:
             for path in self.folder.glob("*.npy"):
                 path.unlink(missing_ok=True)
+
+    def _saw(self, reply: Mapping[str, Any]) -> None:
+        """What the guest held of the host's memory, and of its device's."""
+        self.peak_bytes = max(self.peak_bytes, _count(reply.get("peak_bytes")))
+        self.device_peak_bytes = max(self.device_peak_bytes, _count(reply.get("device_peak_bytes")))
 
     def log_tail(self, limit: int = 160) -> str:
         """The end of what the guest printed, in one line."""
