@@ -152,17 +152,17 @@ def _report(folders: Sequence[Path], name: str) -> None:
 
 
 def say_prepared(prepared: Any) -> None:
-    """Say on stderr what a plan leaves out, and which models are under a licence that restricts their use."""
+    """Say on stderr what a plan leaves out, and which models, or their weights, a licence restricts the use of."""
     from bench.core.errors import one_line
     from bench.core.licences import restriction
 
     for why in prepared.not_ready.values():
         print(f"warning: left out: {why}", file=sys.stderr)
     for label, record in prepared.runs.items():
-        licence = record.licences.get("model", "")
-        restricts = restriction(licence)
-        if restricts:
-            print(f"note: {label} is under {one_line(licence)}: {restricts}", file=sys.stderr)
+        for part, what in (("model", f"{label} is"), ("weights", f"the weights of {label} are")):
+            licence = record.licences.get(part, "")
+            if restricts := restriction(licence):
+                print(f"note: {what} under {one_line(licence, 300)}: {restricts}", file=sys.stderr)
 
 
 def shown_path(path: Any) -> str:

@@ -161,7 +161,7 @@ def make_plan(request: Request) -> Prepared:
             plan_sha256=key,
             software=software,
             command=_command(model, request, allow_train=seen[model.label] > 0),
-            licences={"data": dataset.licence, "model": model.spec.licence},
+            licences=_licences(model.spec, dataset),
             unlike_paper=_unlike_paper(model.spec),
             sources=_sources(model, dataset, records),
             allow_train=request.allow_train,
@@ -355,6 +355,13 @@ def _sources(model: Model, dataset: Dataset, records: Sequence[Record]) -> dict[
         "data": {"citation": dataset.citation, "licences": sorted({r.licence for r in records if r.licence})},
         "model": {"citation": model.spec.citation},
     }
+
+
+def _licences(spec: ModelSpec, dataset: Dataset) -> dict[str, str]:
+    """Under what a run's images and model are; the files that the model loads may be under another licence."""
+    found = {"data": dataset.licence, "model": spec.licence}
+    of_files = dict.fromkeys(str(entry.get("licence") or "not stated") for entry in spec.weights.values())
+    return found | ({"weights": "; ".join(of_files)} if of_files else {})
 
 
 def _command(model: Model, request: Request, *, allow_train: bool) -> str:

@@ -94,7 +94,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     plan_sha256 : the key of the predictions.
     software : what the run was begun with.
     command : a command that makes it again, without a machine's paths.
-    licences : of the ``data`` and the ``model``.
+    licences : of the ``data``, the ``model`` and, where it loads files, their ``weights`` (each licence once).
     unlike_paper : why the model is another thing than the system of its name in the paper; empty where it is not.
     sources : whose work it is (``data``, ``model``), for citations; it may be read where plugins are not installed.
     determinism : the flags that were set.

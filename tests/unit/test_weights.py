@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -478,3 +479,19 @@ def test_a_hub_s_whole_folder_will_do(models: Any, home: Path, tmp_path: Path) -
     assert "copied into" in call("fetch", "mine", "--from", str(tmp_path / "Net")).stdout
     for other_source in ("https://x.y/a/resolve/main/../../etc/passwd", "https://x.y/mine.pth", "https://x.y/resolve/"):
         assert WeightsFile("a.pth", 1, "", "CC0", other_source).hub_path == ""
+
+
+def test_a_run_s_note_names_what_restricts_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    from baselines.adcsr.spec import ADCSR
+    from baselines.interpolation import BICUBIC
+    from bench.cli.run import say_prepared
+    from bench.predict.plan import _licences
+
+    data: Any = SimpleNamespace(licence="CC0-1.0")
+    found = _licences(ADCSR, data)
+    assert "openrail++" in found["weights"] and "weights" not in _licences(BICUBIC, data)
+    code = dataclasses.replace(ADCSR, licence="Apache-2.0")  # whatever the code is under
+    runs = {"adcsr": SimpleNamespace(licences=_licences(code, data))}
+    say_prepared(SimpleNamespace(not_ready={}, runs=runs))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: the weights of adcsr are under") and "conditions on who uses it" in line

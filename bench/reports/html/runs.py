@@ -308,7 +308,8 @@ def _made(table: Table, command: str) -> list[Part]:
     licences: dict[str, None] = {}
     for row in table.rows:
         for part, text in row.facts["licences"].items():
-            of = f"of {row.facts['folder']}" if part == "model" else f"of the {part}"
+            folder = row.facts["folder"]
+            of = {"model": f"of {folder}", "weights": f"of the weights of {folder}"}.get(part, f"of the {part}")
             licences[one_line(f"{of}: {text or 'not stated'}", 300)] = None
     commands = list(dict.fromkeys(one_line(row.facts["command"], 1000) for row in table.rows if row.facts["command"]))
     return [
