@@ -98,8 +98,29 @@ MISR_S2 = {
     "configs/diffsr_sat.yaml": "base_config: [./diffsr_base.yaml, ./df2k4x.yaml]\nunet_dim_mults: 1|2|3|4\n"
     "use_rrdb: true\nrrdb_num_block: 2\n",
     "configs/misr/misr_pretrain.yaml": "base_config: [../config_base.yaml, ../df2k4x.yaml]\nmisr_ref_image: closest\n",
+    "configs/diffsr_highresnet.yaml": "base_config: [./diffsr_base.yaml, ./df2k4x.yaml]\nunet_dim_mults: 1|2|3|4\n"
+    "use_highresnet: true\nsen2_amount: 8\n",
+    "configs/misr/highresnet.yaml": "base_config: [../config_base.yaml, ../df2k4x.yaml]\nsen2_amount: 8\n",
+    "configs/misr/rrdb_ltae.yaml": "base_config: [../config_base.yaml, ../df2k4x.yaml]\nhidden_size: 8\nnum_block: 3\n",
     "configs/rrdb/rrdb.yaml": "base_config: [../config_base.yaml, ../df2k4x.yaml]\nhidden_size: 8\nnum_block: 3\n",
     "tasks/config_hrnet.json": '{"network": {"encoder": {"channel_size": 8}}}\n',
+    "tasks/config_rrdb_misr.json": '{"network": {"encoder": {"channel_size": 32}}}\n',
+    "models/config_hrnet.json": '{"network": {"encoder": {"in_channels": 6}}}\n',
+    "models/HRNet.py": """
+import torch
+from utils.hparams import hparams
+class HRNet(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        assert config["encoder"]["in_channels"] == 6 and hparams["sen2_amount"] == 8
+        self.weight = torch.nn.Parameter(torch.ones(1))
+    def forward(self, lrs, alphas, get_fea=False):
+        assert lrs.ndim == 5 and lrs.shape[:3] == (1, 8, 3) and lrs.shape[3] == lrs.shape[4]
+        assert alphas.shape == (1, 8) and alphas.dtype == torch.float32
+        low = (lrs * alphas[:, :, None, None, None]).sum(1) / alphas.sum() * self.weight
+        out = torch.nn.functional.interpolate(low, scale_factor=4, mode="nearest")
+        return (out, low) if get_fea else out
+""",
     "models/misr_module.py": """
 import torch
 from utils.hparams import hparams
@@ -117,6 +138,14 @@ class HighResLtaeNet(torch.nn.Module):
         low = self.drop((lrs * weights).sum(1)) * 2 * self.weight[:, None, None]
         out = torch.nn.functional.interpolate(low, scale_factor=4, mode="nearest")
         return (out, low) if get_fea else out
+class RRDBLtaeNet(HighResLtaeNet):
+    def __init__(self, in_nc, out_nc, nf, nb, gc=32):
+        super().__init__({})
+        assert (in_nc, out_nc, nf, nb, gc) == (3, 3, 8, 3, 4)
+    def forward(self, lrs, dates, config, get_fea=False):
+        assert config["network"]["encoder"]["channel_size"] == 32
+        hparams["misr_ref_image"] = "closest"
+        return super().forward(lrs, dates, {"network": {"encoder": {"channel_size": 8}}}, get_fea)
 """,
     "models/diffsr_modules.py": """
 import torch
@@ -146,7 +175,8 @@ class GaussianDiffusion(torch.nn.Module):
         self.denoise_fn, self.rrdb, self.sample_tqdm = denoise_fn, rrdb_net, True
     def sample(self, img_lr, img_lr_up, shape, save_intermediate=False, dates=None, config=None, alphas=None):
         assert not self.sample_tqdm and not self.training
-        out = self.rrdb(img_lr, dates, config) if hparams["use_ltae"] else self.rrdb(img_lr)
+        asked = {"dates": dates, "config": config} if hparams["use_ltae"] else {}
+        out = self.rrdb(img_lr, **asked, **({"alphas": alphas} if hparams["use_highresnet"] else {}))
         residual = torch.randn(shape) * 0.05 + self.denoise_fn.bias
         return residual.clamp(-1, 1) / 2 + img_lr_up, out
 """,

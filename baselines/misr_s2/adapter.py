@@ -27,8 +27,10 @@ class MisrS2(GuestAdapter):
     -------
     checkpoint : upstream's ``model_ckpt_steps_N.ckpt`` of the variant; ``config``: the ``config.yaml`` that its
         training wrote beside it (upstream's published configuration of the variant where empty).
-    network : ``ltae`` (HighRes-net with temporal attention, eight dates) or ``rrdb`` (one image).
-    variant : ``srdiff``, or ``regressor``: the encoder's own answer, without diffusion, the same for every draw.
+    network : ``ltae`` (HighRes-net with temporal attention), ``highresnet`` (plain, fused pair by pair), ``rrdb-ltae``
+        (an ESRGAN with temporal attention), each of eight dates, or ``rrdb`` (one image).
+    variant : ``srdiff``, or ``regressor``: the encoder's own answer, without diffusion, the same for every draw. Of
+        ``rrdb-ltae`` the regressor alone: upstream's sampler does not ask that encoder.
     series : ``dataset``, or ``repeat``: the LR itself eight times with a distance of 0 days, where there is no series.
         The model was not made for that, and tables call it ``misr-s2-one-date``.
     weights : ``own``, or ``random`` to prove the code.
@@ -36,10 +38,15 @@ class MisrS2(GuestAdapter):
 
     def __init__(self, **options: str) -> None:
         super().__init__(**options)
-        choice(options, "network", "ltae", "rrdb")
+        choice(options, "network", "ltae", "highresnet", "rrdb-ltae", "rrdb")
         choice(options, "variant", "srdiff", "regressor")
         choice(options, "series", "dataset", "repeat")
         self.is_random = choice(options, "weights", "own", "random") == "random"
+        if options["network"] == "rrdb-ltae" and options["variant"] == "srdiff":
+            raise RfbenchError(
+                "network=rrdb-ltae with variant=srdiff: upstream's sampler leaves that encoder out at the pinned "
+                "commit; write variant=regressor"
+            )
         if options["network"] == "rrdb" and options["series"] == "repeat":
             raise RfbenchError("network=rrdb reads one image; leave series=repeat out")
         if self.is_random and options["checkpoint"]:
@@ -49,7 +56,10 @@ class MisrS2(GuestAdapter):
                 raise RfbenchError(f"option {name}: {options[name]} is no file; give the one that training wrote")
 
     def label(self) -> str:
-        parts = [self.options["network"].replace("ltae", ""), self.options["variant"].replace("srdiff", "")]
+        parts = [
+            "" if self.options["network"] == "ltae" else self.options["network"],
+            self.options["variant"].replace("srdiff", ""),
+        ]
         parts += ["one-date"] * (self.options["series"] == "repeat") + ["random"] * self.is_random
         return "-".join(["misr-s2", *filter(None, parts)])
 
@@ -58,7 +68,7 @@ class MisrS2(GuestAdapter):
         return dataclasses.replace(
             spec,
             input_kind="image" if one_image else "series",
-            square=self.options["network"] == "ltae",
+            square=self.options["network"] != "rrdb",
             stochastic=self.options["variant"] == "srdiff",
             needs_options=() if self.is_random else spec.needs_options,
             unlike_paper="random weights" if self.is_random else "",

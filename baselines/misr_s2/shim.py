@@ -17,10 +17,16 @@ from rfbench_guest import Batch, UserError
 CONFIGURATIONS = {
     ("ltae", "srdiff"): "configs/diffsr_hr_ltae.yaml",
     ("ltae", "regressor"): "configs/misr/misr_pretrain.yaml",
+    ("highresnet", "srdiff"): "configs/diffsr_highresnet.yaml",
+    ("highresnet", "regressor"): "configs/misr/highresnet.yaml",
+    ("rrdb-ltae", "regressor"): "configs/misr/rrdb_ltae.yaml",
     ("rrdb", "srdiff"): "configs/diffsr_sat.yaml",
     ("rrdb", "regressor"): "configs/rrdb/rrdb.yaml",
 }
-ENCODER = "tasks/config_hrnet.json"
+ENCODERS = {  # of the networks that read a series
+    "ltae": "tasks/config_hrnet.json", "highresnet": "models/config_hrnet.json",
+    "rrdb-ltae": "tasks/config_rrdb_misr.json",
+}  # fmt: skip
 # What some of the published configurations leave out, and the modules ask for.
 USUAL = {"use_rrdb": False, "use_ltae": False, "use_highresnet": False, "use_rrdb_ltae": False, "clip_input": True}
 
@@ -41,7 +47,8 @@ class MisrS2:
         self.settings.update(USUAL)
         published = Path(self.checkout, CONFIGURATIONS[self.network, self.variant])
         self.settings.update(_configuration(Path(self.files.get("config", published))))
-        self.encoder_settings = json.loads(Path(ENCODER).read_text(encoding="utf-8"))
+        encoder = ENCODERS.get(self.network)
+        self.encoder_settings = json.loads(Path(encoder).read_text(encoding="utf-8")) if encoder else {}
         try:
             self.model = self._made()
         except KeyError as error:
@@ -54,13 +61,7 @@ class MisrS2:
 
     def _made(self) -> Any:
         settings = self.settings
-        blocks = importlib.import_module("models.diffsr_modules")
-        if self.network == "ltae":
-            encoder = importlib.import_module("models.misr_module").HighResLtaeNet(self.encoder_settings)
-        else:
-            keys = ("hidden_size", "num_block") if self.variant == "regressor" else ("rrdb_num_feat", "rrdb_num_block")
-            width, depth = (settings[k] for k in keys)
-            encoder = blocks.RRDBNet(3, 3, width, depth, width // 2)
+        blocks, encoder = importlib.import_module("models.diffsr_modules"), self._encoder()
         if self.variant == "regressor":
             return encoder
         widths = [int(n) for n in str(settings["unet_dim_mults"]).split("|")]
@@ -70,6 +71,18 @@ class MisrS2:
         )
         diffusion.sample_tqdm = False
         return diffusion
+
+    def _encoder(self) -> Any:
+        """The network that answers by itself (``variant=regressor``) or conditions the diffusion."""
+        if self.network == "ltae":
+            return importlib.import_module("models.misr_module").HighResLtaeNet(self.encoder_settings)
+        if self.network == "highresnet":
+            return importlib.import_module("models.HRNet").HRNet(self.encoder_settings["network"])
+        keys = ("hidden_size", "num_block") if self.variant == "regressor" else ("rrdb_num_feat", "rrdb_num_block")
+        width, depth = (self.settings[k] for k in keys)
+        if self.network == "rrdb-ltae":
+            return importlib.import_module("models.misr_module").RRDBLtaeNet(3, 3, width, depth, width // 2)
+        return importlib.import_module("models.diffsr_modules").RRDBNet(3, 3, width, depth, width // 2)
 
     def _load_state(self, path: str) -> None:
         import torch
@@ -100,12 +113,13 @@ class MisrS2:
             )
             days = torch.from_numpy(batch.arrays["days"][i : i + 1]).to(self.device)
             up = self._enlarged(batch.arrays["reference"][i], batch.arrays["ceiling"])
-            low = frames[:1] if self.network == "rrdb" else frames[None]
+            low = frames[:1] if self.network not in ENCODERS else frames[None]
+            known = torch.arange(len(frames), device=self.device)[None] < int(batch.arrays["distinct"][i])
             draws = []
             for k in range(batch.draws):
                 batch.seed_everything(i, k)
                 with torch.no_grad():
-                    found = self._answered(low, up, days)
+                    found = self._answered(low, up, days, known.float())
                 network = np.moveaxis(found[0].float().cpu().numpy(), 0, 2)
                 draws.append((network + 1) / 2 * batch.arrays["ceiling"])  # it may go beyond, as upstream's does
             answers.append(draws)
@@ -117,11 +131,12 @@ class MisrS2:
             else {"samples": values, "facts": facts}
         )
 
-    def _answered(self, low: Any, up: Any, days: Any) -> Any:
-        is_series = self.network == "ltae"
+    def _answered(self, low: Any, up: Any, days: Any, known: Any) -> Any:
+        """``known`` is 1 for each date of the series and 0 for a repeat of its last."""
+        of_dates = {"dates": days, "config": self.encoder_settings}
+        more = {"highresnet": {"alphas": known}, "rrdb": {}}.get(self.network, of_dates)
         if self.variant == "regressor":
-            return self.model(low, days, self.encoder_settings) if is_series else self.model(low)
-        more = {"dates": days, "config": self.encoder_settings} if is_series else {}
+            return self.model(low, **more)
         return self.model.sample(low, up, tuple(up.shape), **more)[0]
 
     def _enlarged(self, reflectance: np.ndarray, ceiling: np.ndarray) -> Any:

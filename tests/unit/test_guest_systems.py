@@ -277,6 +277,25 @@ def test_misr_s2_s_single_image_networks(upstreams: Path) -> None:
         np.testing.assert_allclose(values.mean(), 0.05, atol=3e-4)
 
 
+@pytest.mark.parametrize(
+    ("network", "variant"), [("highresnet", "regressor"), ("highresnet", "srdiff"), ("rrdb-ltae", "regressor")]
+)
+def test_misr_s2_s_other_networks_read_the_series(upstreams: Path, network: str, variant: str) -> None:
+    batch = batch_of(series_task([-20, 10, 30]))
+    found = answered(f"network={network},variant={variant}", batch)
+    values = found["mean"] if variant == "regressor" else found["samples"][:, 0]
+    assert values.shape == (1, 40, 40, 3) and found["facts"] == [{"distinct_dates": 3}]
+    # The plain network is told which dates are repeats, and leaves them out; the reference is the nearest date.
+    expected = {"highresnet": 0.05 + np.mean([-20, 10, 30]) * 1e-4, "rrdb-ltae": 0.051}[network]
+    np.testing.assert_allclose(values.mean(), 0.051 if variant == "srdiff" else expected, atol=1e-4)
+    assert Model(f"misr-s2:weights=random,network={network},variant={variant}").spec.square
+
+
+def test_misr_s2_s_sampler_has_no_rrdb_with_attention() -> None:
+    with pytest.raises(RfbenchError, match="leaves that encoder out at the pinned commit; write variant=regressor"):
+        Model("misr-s2:weights=random,network=rrdb-ltae")
+
+
 def test_misr_s2_s_diffusion_draws_by_seed(upstreams: Path) -> None:
     batch = batch_of(series_task([-20, 10, 30]))
     first, again, other = (
