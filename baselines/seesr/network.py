@@ -19,6 +19,7 @@ from torch import nn
 
 TOKENS, TOKEN_WIDTH = 145, 512
 """The image tokens of one image: a pooled one and 12x12 of places, brought to 512 numbers each."""
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 IMAGE_TOKENS = "image_tokens"  # the name under which they travel through diffusers' cross_attention_kwargs
 # Stable Diffusion 2's schedule; the published scheduler configuration is for PNDM, from which SeeSR makes a DDPM one.
 SCHEDULE = {
@@ -131,9 +132,20 @@ def from_published(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[
     return {known.get(name, name): tensor for name, tensor in tensors.items()}
 
 
+def vae_from_published(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The autoencoder's published tensors; older files have diffusers' former names of attention."""
+    return {_renewed(name): tensor for name, tensor in tensors.items()}
+
+
 def turbo_unet(turbo: Mapping[str, torch.Tensor], seesr: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The UNet of the turbo variant under published names: SD-Turbo's, with SeeSR's image transformers."""
     return {**turbo, **{name: tensor for name, tensor in seesr.items() if "image_attentions" in name}}
+
+
+def _renewed(name: str) -> str:
+    for old, new in _OLD_ATTENTION.items() if ".attentions." in name else ():
+        name = name.replace(old, new)
+    return name
 
 
 def _published(name: str) -> str:

@@ -116,15 +116,22 @@ class OfWholes:
         self.inner = inner
         self._whole: tuple[str, tuple[int, int], npt.NDArray[np.uint8], Tags] | None = None
 
-    def tags(self, image_id: str, lr: npt.NDArray[np.uint8], offset: tuple[int, int] = (0, 0)) -> Tags:
-        """``offset`` is the (row, column) of these pixels in the whole image."""
+    def tags(
+        self,
+        image_id: str,
+        lr: npt.NDArray[np.uint8],
+        offset: tuple[int, int] = (0, 0),
+        seen: npt.NDArray[np.uint8] | None = None,
+    ) -> Tags:
+        """``offset`` is the (row, column) of these pixels in the whole image; ``seen`` what the tags are found in,
+        where it is not the LR itself."""
         if self._whole is not None:
             of, (top, left), whole, tags = self._whole
             row, column = offset[0] - top, offset[1] - left
             part = whole[row : row + lr.shape[0], column : column + lr.shape[1]] if min(row, column) >= 0 else None
             if of == image_id and part is not None and np.array_equal(part, lr):
                 return tags
-        found = self.inner.tags(image_id, lr)
+        found = self.inner.tags(image_id, lr if seen is None else seen)
         self._whole = image_id, offset, lr, found
         return found
 

@@ -12,6 +12,7 @@ given by the caller.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,14 +95,18 @@ def work_size(lr: tuple[int, int], upscale: int, process_px: int) -> tuple[tuple
     return lr, (height, width)
 
 
-def condition_image(lr: np.ndarray, upscale: int, process_px: int) -> Image.Image:
-    """The enlarged LR that conditions the answer, from uint8 (h, w, 3)."""
+def condition_image(
+    lr: np.ndarray, upscale: int, process_px: int, last: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
+    """The enlarged LR that conditions the answer, from uint8 (h, w, 3); ``last`` is the kernel of the last resize."""
     enlarged, work = work_size(lr.shape[:2], upscale, process_px)
     image = Image.fromarray(lr)
     # Three resizes, as published: to the least size, by the factor, down to whole cells. Each rounds to 8 bit.
-    for height, width in (enlarged, (enlarged[0] * upscale, enlarged[1] * upscale), work):
+    bicubic = Image.Resampling.BICUBIC
+    factor = (enlarged[0] * upscale, enlarged[1] * upscale)
+    for (height, width), kernel in ((enlarged, bicubic), (factor, bicubic), (work, last)):
         if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = image.resize((width, height), kernel)
     return image
 
 
@@ -181,25 +186,38 @@ def tile_weights(side: int) -> torch.Tensor:
     return torch.outer(bell(side / 2), bell((side - 1) / 2)).float()
 
 
-def _noise(
-    latent: torch.Tensor, t: int, rgb: torch.Tensor, prompt: Prompt, networks: Networks, settings: Settings
+def in_tiles(
+    latent: torch.Tensor, tile_cells: int, overlap_cells: int, predict: Callable[[torch.Tensor, slice, slice], Any]
 ) -> torch.Tensor:
-    """The guided noise, in tiles where the latent is larger than one."""
+    """What ``predict`` says of a latent, in overlapping tiles with Gaussian weights where it is larger than one.
+
+    ``predict`` is given cells of the latent, and the rows and columns that they are of it.
+    """
     height, width = latent.shape[2:]
-    if height * width <= settings.tile_cells**2:
-        return _guided(latent, t, rgb, prompt, networks, settings)
-    side = min(settings.tile_cells, height, width)
-    overlap = min(settings.overlap_cells, side - 1)
+    if height * width <= tile_cells**2:
+        return predict(latent, slice(0, height), slice(0, width))
+    side = min(tile_cells, height, width)
+    overlap = min(overlap_cells, side - 1)
     weights = tile_weights(side).to(latent.device)
     total, weight = torch.zeros_like(latent), torch.zeros_like(latent)
     for top in tile_starts(height, side, overlap):
         for left in tile_starts(width, side, overlap):
-            cells = (..., slice(top, top + side), slice(left, left + side))
-            rows, columns = (slice(n * CELL_PX, (n + side) * CELL_PX) for n in (top, left))
-            part = _guided(latent[cells], t, rgb[:, :, rows, columns], prompt, networks, settings)
-            total[cells] += weights * part
-            weight[cells] += weights
+            rows, columns = slice(top, top + side), slice(left, left + side)
+            total[..., rows, columns] += weights * predict(latent[..., rows, columns], rows, columns)
+            weight[..., rows, columns] += weights
     return total / weight
+
+
+def _noise(
+    latent: torch.Tensor, t: int, rgb: torch.Tensor, prompt: Prompt, networks: Networks, settings: Settings
+) -> torch.Tensor:
+    """The guided noise, in tiles where the latent is larger than one."""
+
+    def predict(part: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
+        high, wide = (slice(s.start * CELL_PX, s.stop * CELL_PX) for s in (rows, columns))
+        return _guided(part, t, rgb[..., high, wide], prompt, networks, settings)
+
+    return in_tiles(latent, settings.tile_cells, settings.overlap_cells, predict)
 
 
 def _guided(

@@ -73,7 +73,9 @@ SPEC = ModelSpec(
         },
         MERGES: {"bytes": 525_000, "sha256": "", "licence": _OPENRAIL, "source": f"{_BASE}/{BASE_FILES[MERGES]}"},
         DAPE: {
-            "bytes": 7_190_000, "sha256": "", "licence": "Apache-2.0",
+            # As three public records of its copies (in Chain-of-Zoom, TADSR and DLoRAL) give it.
+            "bytes": 7_194_489, "sha256": "a7028be2edcbe9ab0bd1c4ab6f2a2a86f4b44d32261a4faa50ae10fdd9b2feba",
+            "licence": "Apache-2.0",
             "source": f"{_HUB}/CSWRY/SeeSR/resolve/main/DAPE.pth",
         },
         RAM: {

@@ -22,7 +22,7 @@ from tests.conftest import picture
 OURS = ["nearest", "bilinear", "bicubic", "lanczos"]
 MODELS = [
     *OURS, "hr", "bicubic-affine", "rareflow:steps=1", "adcsr", "opensr", "seesr", "zoomldm", "sen2sr", "sen2sr-lite",
-    "satlas-esrgan", "synapse-flash", "synapse-pro", "noisy", "four",
+    "satlas-esrgan", "synapse-flash", "synapse-pro", "osediff", "noisy", "four",
 ]  # fmt: skip
 
 GUESTS = {"samsr", "misr-s2"}  # tests/unit/test_guest_systems.py

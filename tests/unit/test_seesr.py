@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from baselines.seesr import adapter, colour, network, prompts, sampler, tagger, text, tiled_vae
 from baselines.seesr.network import IMAGE_TOKENS, SMALL, build_controlnet, build_scheduler, build_unet, build_vae
+from baselines.seesr.prompted import Renamed
 from baselines.seesr.prompts import Kept, Manual, OfWholes, Precomputed, PromptProvider, Tags, read_tags, write_tags
 from baselines.seesr.sampler import TURBO, Networks, Prompt, Settings, ddpm_step, tile_starts, tile_weights, work_size
 from baselines.seesr.spec import (
@@ -228,13 +229,12 @@ def test_the_turbo_variant_answers() -> None:
     assert found[0].shape == found[1].shape and not np.array_equal(*found)
 
 
-@pytest.mark.parametrize("file", [UNET, VAE])
-def test_files_of_another_model_are_one_line(file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("renamed", [network.from_published, network.vae_from_published])
+def test_files_of_another_model_are_one_line(renamed: Renamed) -> None:
     net = build_unet(SMALL)
     state = {k: v for k, v in net.state_dict().items() if ".image." not in k} | {"x": torch.ones(2)}
-    renamed = adapter._names(net, file, state)
     with pytest.raises(RfbenchError, match=r"missing \(down_blocks\.0\.attentions.* 1 unexpected \(x\)") as caught:
-        load_state(net, renamed, file)
+        load_state(net, renamed(net, state), UNET)
     assert "\n" not in str(caught.value)
 
 
