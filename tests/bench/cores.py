@@ -1,6 +1,8 @@
 """README's first command on one core and on two: ``python -m tests.bench.cores [--limit N] [--turns N]``, five minutes.
 
-In turns, so that what else the machine does falls on both; the best of each is told. Other bytes are an error.
+In turns, so that what else the machine does falls on both; the best of each is told. Other bytes are an error. Beside
+it stands what two cores of this machine can do at all: a loop of convolutions in one thread, once on one core and as
+two processes on both. Cores that share their units or their memory do less than twice the work.
 Needs Linux (the cores are chosen by affinity, which the command's processes inherit) and a machine without other work.
 """
 
@@ -19,6 +21,37 @@ from tests.bench.common import machine
 from tests.e2e.test_run import tree
 
 COMMAND = ("run", "--model", "rareflow", "--model", "bicubic", "--model", "bicubic-affine", "--protocol", "paired")
+
+
+PLAIN = """
+import time, torch
+torch.set_num_threads(1)
+layer, image = torch.nn.Conv2d(64, 64, 3, padding=1), torch.rand(4, 64, 96, 96)
+with torch.no_grad():
+    layer(image)
+    end, count = time.perf_counter() + 10, 0
+    while time.perf_counter() < end:
+        layer(image)
+        count += 1
+print(count)
+"""
+"""Ten seconds of convolutions; prints how many."""
+
+
+def ceiling(first: int, second: int) -> float:
+    """How many times the work of one core two do, without anything to wait for."""
+
+    def work(*cores: int) -> int:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", PLAIN], stdout=subprocess.PIPE, text=True,
+                preexec_fn=lambda core=core: os.sched_setaffinity(0, {core}),
+            )
+            for core in cores
+        ]  # fmt: skip
+        return sum(int(process.communicate()[0]) for process in started)
+
+    return work(first, second) / max(work(first), work(second))
 
 
 def timed(cores: set[int], words: list[str]) -> tuple[float, float]:
@@ -55,6 +88,7 @@ def main() -> None:
     for count, times in found.items():
         wall, processor = min(times)
         print(f"{count} core{'s' * (count > 1)}: {wall:.1f} s, of processors {processor:.1f} s")
+    print(f"two cores at convolutions alone: {ceiling(first, second):.2f} times the work of one")
     print(f"two cores are {min(found[1])[0] / min(found[2])[0]:.2f} times as fast as one; the bytes are equal")
 
 
