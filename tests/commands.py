@@ -1,4 +1,5 @@
-"""Commands as a user gives them, each in a process of its own: ``rfbench("run", "--model", ...)``.
+"""Commands as a user gives them, each in a process of its own: ``rfbench("run", "--model", ...)``, and what else Python
+is told to run, ``python("baselines.affine", ...)``.
 
 Importing torch and its company takes seconds, and a suite gives hundreds of commands. So a process that has imported
 them, and has done nothing else, forks once for each command; the fork has its own folder, environment and streams, and
@@ -41,13 +42,22 @@ _start_program = multiprocessing.util.spawnv_passfds
 class Started:
     """A command that runs: as much of ``subprocess.Popen`` as tests want."""
 
-    def __init__(self, words: tuple[str, ...], site: Path | None, cwd: Path | None, env: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        words: tuple[str, ...],
+        site: Path | None,
+        cwd: Path | None,
+        env: dict[str, str] | None,
+        program: str = "bench.cli",
+    ) -> None:
         self._words, self._place = words, tempfile.TemporaryDirectory()
         self._out, self._err = Path(self._place.name, "out"), Path(self._place.name, "err")
+        for place in (self._out, self._err):
+            place.touch()  # to be read before the command has begun
         self.returncode: int | None = None
         seen = [str(site or ""), str(CODE), os.environ.get("PYTHONPATH", "")]
         environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, seen))} | (env or {})
-        asked = {"words": words, "cwd": str(cwd or Path.cwd()), "env": environment}
+        asked = {"program": program, "words": words, "cwd": str(cwd or Path.cwd()), "env": environment}
         self.pid = _ask(asked | {"out": str(self._out), "err": str(self._err)})
 
     def poll(self) -> int | None:
@@ -66,6 +76,10 @@ class Started:
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            self.send_signal(signal.SIGKILL)
 
     @property
     def stdout(self) -> str:
@@ -87,6 +101,12 @@ def rfbench(
     """Run ``rfbench WORDS`` to its end, as ``start`` does."""
     started = start(*words, site=site, cwd=cwd, env=env)
     return subprocess.CompletedProcess(["rfbench", *words], started.wait(), started.stdout, started.stderr)
+
+
+def python(program: str, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a module or a script (``*.py``) to its end, ``python -m PROGRAM WORDS`` or ``python PROGRAM WORDS``."""
+    started = Started(words, None, cwd, None, program)
+    return subprocess.CompletedProcess([program, *words], started.wait(), started.stdout, started.stderr)
 
 
 def hears() -> None:
@@ -142,10 +162,14 @@ def _become(asked: dict[str, Any]) -> None:
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         multiprocessing.util.spawnv_passfds = _fork_server  # type: ignore[assignment]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
-        sys.argv = ["rfbench", *asked["words"]]
+        program = asked["program"]
+        sys.argv = ["rfbench" if program == "bench.cli" else program, *asked["words"]]
         seen = asked["env"].get("PYTHONPATH", "").split(os.pathsep)
         sys.path[:0] = [p for p in seen if p and p not in sys.path]
-        runpy.run_module("bench.cli", run_name="__main__", alter_sys=True)
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

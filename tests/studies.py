@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +17,12 @@ from bench.records.run import find_runs
 from bench.study.create import Wanted, create
 from bench.study.design import HR, LR, PIXELS, Sizes
 from bench.study.plan import Design, Key
-from tests.conftest import ROOT, write_dataset, write_rows
+from tests.commands import Started, start
+from tests.conftest import write_dataset, write_rows
 from tests.runs import run
 
 SMALL = Sizes(reviewers=3, each=4, common=2, repeats=1, catches=2, between=2, ratings=0)
+WAIT_S = 60
 PROFILE = {"role": "scientist", "degree": "doctorate", "field": "permafrost", "years": "6-10"}
 
 
@@ -53,18 +52,14 @@ def small_study(root: Path, runs: list[RunFolder], design: Design = "blind", siz
 
 
 @contextmanager
-def served(study: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(study: Path, port: int = 0) -> Iterator[tuple[Started, str]]:
     """``rfbench study serve`` as a process, and its address; it is killed at the end."""
-    command = [sys.executable, "-m", "bench.cli", "study", "serve", str(study), "--port", str(port)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    process = start("study", "serve", str(study), "--port", str(port), env={"OMP_NUM_THREADS": "1"})
     try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        address = re.search(r"http://[0-9.:]+[0-9]", line)
-        assert address, line + process.stderr.read()
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        deadline = time.monotonic() + WAIT_S
+        while not (address := re.search(r"http://[0-9.:]+[0-9]", process.stderr)):
+            assert process.poll() is None and time.monotonic() < deadline, process.stderr
+            time.sleep(0.02)
         yield process, address[0]
     finally:
         process.kill()

@@ -21,7 +21,7 @@ SPEC = ModelSpec(
         "finish": "300",
     },
     check_options={
-        **RANDOM_TINY, "invert_steps": "1", "stride": "500", "inner": "1", "difference": "0.1", "finish": "100",
+        **RANDOM_TINY, "invert_steps": "1", "stride": "1000", "inner": "1", "difference": "0.1", "finish": "100",
     },
     upstream="https://github.com/cvlab-stonybrook/ZoomLDM",
     commit="faca5d814ca93d4cdf71be3557416a9fed9fd199",

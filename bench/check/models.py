@@ -242,10 +242,13 @@ class _ModelChecks:
     def _task(self, name: str, sizes: tuple[tuple[int, int], tuple[int, int]] = SMALL) -> Task:
         return check_task(name, *sizes, self.model.spec)
 
-    def _predict(self, *tasks: Task, seed: int = 0) -> list[Answer]:
-        """Answers to all tasks, with the errors that the sealed call turns into rows raised again."""
+    def _predict(self, *tasks: Task, seed: int = 0, draws: int = 1) -> list[Answer]:
+        """Answers to all tasks, with the errors that the sealed call turns into rows raised again.
+
+        Where draws are not the subject one of them tells as much as several, and a sampler takes half the time.
+        """
         self.raised.clear()
-        found = self.model.predict(tasks, run_seed=seed, draws=DRAWS)
+        found = self.model.predict(tasks, run_seed=seed, draws=draws)
         for task, answer in zip(tasks, found, strict=True):
             if not isinstance(answer, Answer):
                 what = described(self.raised[-1]) if self.raised else str(answer)
@@ -257,10 +260,10 @@ class _ModelChecks:
                 )
         return [a for a in found if isinstance(a, Answer)]
 
-    def _sizes(self, *sizes: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    def _sizes(self, *sizes: tuple[tuple[int, int], tuple[int, int]], draws: int = 1) -> str:
         texts = []
         for lr_px, size in sizes:
-            (answer,) = self._predict(self._task(f"check_{lr_px[0]}x{lr_px[1]}", (lr_px, size)))
+            (answer,) = self._predict(self._task(f"check_{lr_px[0]}x{lr_px[1]}", (lr_px, size)), draws=draws)
             for name, values in answer.arrays.items():
                 # The sealed call has looked at shape, type and finiteness; this looks at the sealed call.
                 if values.shape[-3:-1] != size or values.dtype != np.float32 or not np.isfinite(values).all():
@@ -272,7 +275,7 @@ class _ModelChecks:
         return ", ".join(texts)
 
     def answer(self) -> str:
-        text = self._sizes(WHOLE)
+        text = self._sizes(WHOLE, draws=DRAWS)
         assert self.whole is not None
         answer = self.whole
         expected = "samples" if self.model.spec.stochastic else "mean"
@@ -310,7 +313,7 @@ class _ModelChecks:
 
     def draws(self) -> str:
         one, other = self._task("check_a"), dataclasses.replace(self._task("check_a"), id="check_b")
-        (first,), (again,), (reseeded,) = (self._predict(one, seed=s) for s in (0, 0, 1))
+        (first,), (again,), (reseeded,) = (self._predict(one, seed=s, draws=DRAWS) for s in (0, 0, 1))
         do = "take all randomness from batch.noise() or batch.seeds"
         _same(first, again, "the same seed, id and draw, asked twice", do)
         if not self.model.spec.stochastic:
@@ -319,7 +322,7 @@ class _ModelChecks:
         samples = first.arrays.get("samples")
         if samples is None:
             raise Broken("no samples", f"{DRAWS} draws that differ", "give Prediction(samples=...)")
-        (renamed,) = self._predict(other)
+        (renamed,) = self._predict(other, draws=DRAWS)
         alike = [
             what
             for what, a, b in (
@@ -337,11 +340,12 @@ class _ModelChecks:
 
     def batch(self) -> str:
         tasks = [self._task(f"check_{i}") for i in range(3)]
-        together, backwards = self._predict(*tasks), self._predict(*tasks[::-1])[::-1]
+        together = self._predict(*tasks, draws=DRAWS)
+        backwards = self._predict(*tasks[::-1], draws=DRAWS)[::-1]
         do = "let no image see another: no batch statistics (model.eval()), no state between calls, noise by image"
         largest = 0.0
         for task, one, other in zip(tasks, together, backwards, strict=True):
-            (alone,) = self._predict(task)
+            (alone,) = self._predict(task, draws=DRAWS)
             largest = max(
                 largest,
                 _same(alone, one, "an image alone and in a batch of three", do),

@@ -75,7 +75,7 @@ def test_holes_in_training_data_are_named_before_anything_is_trained(tmp_path: P
 def test_a_killed_command_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """The command is killed in its second stage; what is left of the training is done in this process, by the same
     code, as is the uninterrupted one: two starts of Python fewer."""
-    config = small_config({"train": {"prior": {"steps": 24}, "save_every": 3, "validate_every": 12}})
+    config = small_config({"train": {"prior": {"steps": 14}, "save_every": 2, "validate_every": 7}})
     data, file = write_pairs(tmp_path / "data", 5), write_config(tmp_path / "small.toml", config)
     out = tmp_path / "killed"
     words = [
@@ -98,7 +98,7 @@ def test_a_killed_command_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, process.stderr
     state = read_state(out / "training" / "prior.pt")
-    assert state is not None and 0 < state["step"] < 24
+    assert state is not None and 0 < state["step"] < 14
     assert (read_state(out / "training" / "vae.pt") or {})["step"] == 4 and not (out / "card.json").exists()
 
     chips = read_data(data, "train", "validation", config)

@@ -130,11 +130,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     return two_runs(tmp_path_factory.mktemp("runs"), 6)
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
     found = Page()
     yield found
     found.quit()
+
+
+@pytest.fixture
+def page(browser: Page) -> Page:
+    """The browser as nobody has used it: no cookie, nothing on the page, no complaint."""
+    browser.driver.delete_all_cookies()
+    browser.driver.get("about:blank")
+    browser.driver.get_log("browser")
+    return browser
 
 
 def links(study: Path, address: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from bench.data.embedded import EmbeddedScenes
 from bench.models import Batch
 from bench.models.call import Model
 from bench.protocols.paired import Paired
-from tests.conftest import ROOT, picture, write_dataset
+from tests.commands import python
+from tests.conftest import picture, write_dataset
 
 
 def pixels(seed: int, count: int = 500) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +107,7 @@ def test_the_file_s_hash_is_the_identity_and_its_place_is_not(tmp_path: Path) ->
 
 
 def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from baselines.affine import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, timeout=120)
+    return python("baselines.affine", *words, cwd=cwd)
 
 
 def test_the_command_fits_what_metrics_see(tmp_path: Path) -> None:

@@ -252,7 +252,8 @@ def test_a_question_holds_the_prompt_the_picture_and_a_seed_of_its_attempt(serve
 
 
 def test_captions_are_frozen_with_a_card_and_read_by_a_run(scenes: Path, server: Server, tmp_path: Path) -> None:
-    words = ("caption", scenes, "--model", f"{server.address}:tiny", "--name", "tiny", "--at-once", 4, "--price", "1,2")
+    words = ("caption", scenes, "--model", f"{server.address}:tiny", "--name", "tiny", "--at-once", 4, "--price", "1,2",
+             "--side-px", 128)  # fmt: skip
     result = run(*words, env={"RFBENCH_CAPTION_KEY": KEY})
     assert result.return_value == 0, result.output + str(result.exception)
     assert "24 images x about" in result.stderr and "24 captions, 0 images without (24000 tokens in" in result.stdout
@@ -294,7 +295,7 @@ def test_captions_are_frozen_with_a_card_and_read_by_a_run(scenes: Path, server:
 def test_broken_rules_are_tried_again_then_a_reason(scenes: Path, server: Server) -> None:
     server.answers = [chat_server.says("This image shows mud."), chat_server.says("This image shows mud."),
                       chat_server.says(GOOD.replace(" at the upper left", "")), chat_server.says("no")]  # fmt: skip
-    words = ("caption", scenes, "--model", f"{server.address}:tiny", "--name", "bad")
+    words = ("caption", scenes, "--model", f"{server.address}:tiny", "--name", "bad", "--side-px", 128)
     result = run(*words, "--limit", 2)
     assert result.return_value == 0 and "not frozen because of --limit" in result.stderr
     assert not (scenes / "captions/bad.csv").exists() and "scene_0000: A pale" in result.stdout
@@ -314,12 +315,23 @@ def test_broken_rules_are_tried_again_then_a_reason(scenes: Path, server: Server
 
 def test_a_server_that_is_down_leaves_images_open(scenes: Path, server: Server) -> None:
     server.answers = [chat_server.good, chat_server.good, chat_server.fails(503)]
-    words = ("caption", scenes, "--model", f"{server.address}:tiny", "--name", "later", "--retries", 0)
+    words = (
+        "caption",
+        scenes,
+        "--model",
+        f"{server.address}:tiny",
+        "--name",
+        "later",
+        "--retries",
+        0,
+        "--side-px",
+        128,
+    )
     result = run(*words)
     assert result.return_value == 1 and "2 captions, 0 images without, 22 open" in result.stderr
     assert not (scenes / "captions/later.csv").exists()
     other = complaint(run(*words, "--side-px", 64))
-    assert "begun with other options" in other and "side_px: it has 512, asked for 64" in other
+    assert "begun with other options" in other and "side_px: it has 128, asked for 64" in other
     server.answers, server.asked = [chat_server.good], []
     assert run(*words).return_value == 0 and len(server.asked) == 22
 
@@ -334,7 +346,7 @@ def test_kills_lose_nothing_and_show_no_key(scenes: Path, server: Server) -> Non
 
     def begin() -> Started:
         return start("caption", str(scenes), "--model", f"{server.address}:tiny", "--name", "killed",
-                     env={"RFBENCH_CAPTION_KEY": KEY})  # fmt: skip
+                     "--side-px", "128", env={"RFBENCH_CAPTION_KEY": KEY})  # fmt: skip
 
     kills = 0
     for goal in (3, 9, 15):

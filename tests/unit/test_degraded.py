@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from scipy import stats
 
 from rareflow.degrade import degrade
 from rareflow.errors import RareflowError
+from rareflow.experiments import degraded as module
 from rareflow.experiments.cli import degraded
 from rareflow.experiments.degraded import CONDITIONS, LEVELS, PLAIN, degraded_study, markdown
 from rareflow.experiments.scores import Image, image_seed, measure_image
@@ -41,8 +44,22 @@ def model() -> RareFlow:
 
 
 @pytest.fixture(scope="module")
-def found(model: RareFlow) -> dict:
-    return degraded_study(model, [image(i) for i in range(3)])
+def looks() -> list[Any]:
+    """What the study of ``found`` saw of its images, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(model: RareFlow, looks: list[Any]) -> dict:
+    look = module._look
+
+    def kept(*words: Any) -> Any:
+        looks.append(look(*words))
+        return looks[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_look", kept)
+        return degraded_study(model, [image(i) for i in range(3)])
 
 
 def loss_by_hand(model: RareFlow, one: Image, lr: np.ndarray, u: float, scale: float = 1.0) -> float:
@@ -105,17 +122,20 @@ def test_the_ranking_is_over_all_images_and_plain_statistics_have_their_better_s
     assert ("u orders errors better" in " ".join(text.split())) == (rho["u"] > rho[best])
 
 
-def test_the_ranking_sees_an_order(model: RareFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With errors that are u itself, u orders them wholly and keeps the smaller half."""
-    from rareflow.experiments import degraded as module
-
-    look = module._look
-    monkeypatch.setattr(module, "_look", lambda *words: module.replace(look(*words), error=look(*words).measured.u + 1))
+def test_the_ranking_sees_an_order(
+    model: RareFlow, found: dict, looks: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With errors that are u itself, u orders them wholly and keeps the smaller half, whatever the losses are."""
+    seen = iter(looks)
+    monkeypatch.setattr(module, "_look", lambda *words: replace(one := next(seen), error=one.measured.u + 1))
+    monkeypatch.setattr(module, "_loss", lambda *words: 1.0)
     study = degraded_study(model, [image(i) for i in range(3)])
+    assert next(seen, None) is None and len(looks) == 3 * len(CONDITIONS)
     rho, low, high, kept = study["ranking"]["u"]
     assert rho == low == high == 1 and kept < 1
     assert study["ranking"]["mean_v"][0] > 0.9
-    assert stats.spearmanr([1, 2], [1, 2]).statistic == pytest.approx(1)
+    ties = np.array([[1.0, 2, 2, 5, 3], [2.0, 1, 4, 4, 4]])
+    assert module._spearman(*ties) == pytest.approx(stats.spearmanr(*ties).statistic)
 
 
 def test_without_gates_or_an_hr_there_is_nothing_to_show(model: RareFlow) -> None:

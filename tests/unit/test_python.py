@@ -15,6 +15,7 @@ import pytest
 import rfbench
 
 from bench.core import registry
+from tests.commands import python
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "python.md"
@@ -36,7 +37,8 @@ def test_the_page_s_script_compares_two_models(tmp_path: Path) -> None:
     """As a reader would: copied from the page, in a folder of its own, here on fewer images."""
     (script,) = re.findall(r"<!-- script -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     script = script.replace('out="compared"', 'out="compared", limit=7')
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(script)
+    done = python("script.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "lanczos" in done.stdout and r"\toprule" in done.stdout and "difference" in done.stdout
 
