@@ -19,7 +19,7 @@ _EPILOG = """\b
 Examples:
   rfbench envs ls
   rfbench envs build samsr
-  rfbench envs build samsr --device cpu                    # torch without CUDA, some GB less
+  rfbench envs build samsr --device cpu    # torch without CUDA, some GB less
   rfbench envs build samsr --checkout /media/stick/SAMSR   # without network
   rfbench envs rm samsr
   rfbench envs rm --unused

@@ -13,10 +13,15 @@ from bench.cli.listing import show, wide_option
 Rows = list[tuple[str, ...]]
 # What fits a line of 80 columns; --wide shows all.
 _BRIEF = {
-    "models": ("model", "scale", "lacks", "what it is"),
+    "models": ("model", "scale", "lacks", "size", "licence"),
     "metrics": ("metric", "default", "better", "level", "lacks", "needs"),
     "protocols": ("protocol", "what it is"),
     "datasets": ("dataset", "licence", "what it is"),
+}
+_NEXT = {  # what brings what a model lacks
+    "package": "rfbench ls models --wide",
+    "environment": "rfbench envs build NAME",
+    "weights": "rfbench weights fetch NAME",
 }
 
 
@@ -36,7 +41,8 @@ Examples:
 def command(kind: str, weights_dir: Path | None, wide: bool, as_json: bool) -> None:
     """List what is registered (ours and plugins'), what each needs, and what is missing here.
 
-    Lines fit the terminal; --wide says also which files are missing and which command brings them.
+    Lines fit the terminal, and the command that brings what is lacking follows; --wide says also which files are
+    missing, and what each is.
     """
     headings, rows = _LISTS[kind](weights_dir)
     if as_json:
@@ -47,6 +53,10 @@ def command(kind: str, weights_dir: Path | None, wide: bool, as_json: bool) -> N
         click.echo(json.dumps(records, indent=1, ensure_ascii=False))
         return
     show(headings, rows, _BRIEF[kind], wide=wide)
+    if kind == "models" and not wide:
+        lacking = {what for row in rows for what in row[headings.index("lacks")].split(", ")}
+        for what in (w for w in _NEXT if w in lacking):
+            print(f"next: {_NEXT[what]:<26}  for those that lack {what}", file=sys.stderr)
 
 
 def _each(kind: str, describe: Callable[[str], tuple[str, ...]], width: int) -> Rows:
@@ -64,6 +74,7 @@ def _each(kind: str, describe: Callable[[str], tuple[str, ...]], width: int) -> 
 
 
 def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
+    from bench import weights
     from bench.core import registry
     from bench.models.ready import lacks, next_step
 
@@ -74,6 +85,8 @@ def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
         draws = "draws" if spec.stochastic else "one image"
         absent = lacks(spec, weights_dir)
         texts = [text for kind in absent.values() for text in kind]
+        bytes_ = sum(entry.bytes for entry in weights.of_model(spec.name, spec.weights).values())
+        size = weights.megabytes(bytes_) if bytes_ else "-"
         here = f"{'; '.join(texts)} ({next_step(spec)})" if texts else "ready"
         return (
             name,
@@ -81,14 +94,15 @@ def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
             bands,
             spec.unit,
             draws,
-            spec.licence,
             spec.status,
             here,
-            ", ".join(absent) or "-",
             _options(spec.default_options, spec.summary),
+            size,
+            ", ".join(absent) or "-",
+            spec.licence,
         )
 
-    headings = ("model", "scale", "bands", "unit", "gives", "licence", "status", "here", "lacks", "what it is")
+    headings = ("model", "scale", "bands", "unit", "gives", "status", "here", "what it is", "size", "lacks", "licence")
     return headings, _each("models", describe, len(headings))
 
 
