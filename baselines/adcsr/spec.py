@@ -48,10 +48,13 @@ ADCSR = ModelSpec(
         "(python -m tests.upstream.adcsr CHECKOUT --full)",
         "d0b2871, 2026-11-26: the state that upstream's class saves (1076 entries, 446.3 M parameters) is converted "
         "with none missing and none left over (the same command)",
+        "d0b2871, 2026-12-01: rfbench check model adcsr --against-upstream at the published size, with random weights "
+        "in files as upstream's classes save them: answers in [0, 1] differ by at most 6e-6",
     ),
     unverified=(
         "the published files have these names and shapes: rfbench weights fetch adcsr && rfbench check model "
         "adcsr:weights=published",
+        "that answers with the published files are the authors': rfbench check model adcsr --against-upstream",
         "image quality: rfbench run --model adcsr --protocol bicubic-4x --data DIR, beside upstream's test.py",
     ),
     citation="chen2025adcsr rombach2022ldm vonplaten2022diffusers",

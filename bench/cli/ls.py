@@ -13,7 +13,7 @@ from bench.cli.listing import show, wide_option
 Rows = list[tuple[str, ...]]
 # What fits a line of 80 columns; --wide shows all.
 _BRIEF = {
-    "models": ("model", "scale", "lacks", "size", "licence"),
+    "models": ("model", "scale", "lacks", "all files", "licence"),
     "metrics": ("metric", "default", "better", "level", "lacks", "needs"),
     "protocols": ("protocol", "what it is"),
     "datasets": ("dataset", "licence", "what it is"),
@@ -102,7 +102,9 @@ def _models(weights_dir: Path | None) -> tuple[tuple[str, ...], Rows]:
             spec.licence,
         )
 
-    headings = ("model", "scale", "bands", "unit", "gives", "status", "here", "what it is", "size", "lacks", "licence")
+    headings = (
+        "model", "scale", "bands", "unit", "gives", "status", "here", "what it is", "all files", "lacks", "licence",
+    )  # fmt: skip
     return headings, _each("models", describe, len(headings))
 
 

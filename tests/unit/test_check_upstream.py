@@ -112,7 +112,7 @@ def test_systems_that_cannot_be_compared_say_so() -> None:
     for name, reason in (("zoomldm:weights=random,size=tiny", "has no upstream.py"), ("bicubic", "has no upstream.py")):
         report = check_against_upstream(name)
         assert reason in said(report)
-    for name in ("satlas-esrgan", "sen2sr-lite"):
+    for name in ("adcsr", "satlas-esrgan", "sen2sr-lite"):
         assert script_of(Model(name).spec).is_file()
     dates = check_against_upstream("satlas-esrgan:dates=8")
     assert "one image" in said(dates)
