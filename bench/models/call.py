@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench import weights
-from bench.core import registry
+from bench.core import memory, registry
 from bench.core.contain import PluginFailed, contained, described, kept_traceback, quiet
 from bench.core.errors import ItemError, RfbenchError, Unavailable, one_line, unknown
 from bench.core.files import digest
@@ -249,6 +249,11 @@ class Model:
         """Tell the model of the captions to come, if it reads any."""
         with contained(f"model {self.label}: captions"):
             self.adapter.prepare(captions)
+
+    def device_peak_bytes(self) -> int | None:
+        """The most that it held of its device's memory, in this process or a guest; None on a processor."""
+        held = (memory.device_peak_bytes(self.device), self.adapter.device_peak_bytes())
+        return max((n for n in held if n is not None), default=None)
 
     def close(self) -> None:
         """Let the model go, and give its memory back; whatever its own code raises then is of no matter."""

@@ -293,6 +293,10 @@ class Adapter(ABC):
         it. ``Published`` does it for all that load by ``read_state`` and ``load_state``.
         """
 
+    def device_peak_bytes(self) -> int | None:
+        """The most that it held of a device's memory outside this process (in a guest); None where it held none."""
+        return None
+
     def session(self) -> dict[str, Any]:
         """What a run's ``host.json`` should say of how the model ran here, and what no number depends on."""
         return {}

@@ -185,7 +185,7 @@ class _Run:
 
     def _close(self) -> None:
         """Let the model go, and say what it took."""
-        self._saw(self._peak.seen(), memory.device_peak_bytes(self.model.device), self.model.retreats)
+        self._saw(self._peak.seen(), self.model.device_peak_bytes(), self.model.retreats)
         self.model.close()
         memory.give_back()
         after = memory.resident_bytes()

@@ -153,7 +153,7 @@ def predict_unit(state: Predictor, ids: tuple[str, ...]) -> Answered:
         made,
         time.perf_counter() - began,
         state.peak.seen(),
-        memory.device_peak_bytes(state.model.device),
+        state.model.device_peak_bytes(),
         tuple(state.model.retreats),
     )
 

@@ -311,7 +311,9 @@ def test_a_guest_says_how_much_of_its_device_it_held(monkeypatch: pytest.MonkeyP
     cuda.is_initialized = lambda: False
     assert guest._device_peak_bytes() == 0
     adapter: Any = GuestAdapter()
+    model: Any = Model("bicubic")
+    model.adapter = adapter
     adapter._worker = SimpleNamespace(peak_bytes=3, device_peak_bytes=9)
-    assert adapter.session()["guest"] == {"peak_bytes": 3, "device_peak_bytes": 9}
+    assert adapter.device_peak_bytes() == model.device_peak_bytes() == 9
     adapter._worker.device_peak_bytes = 0  # a processor has none
-    assert adapter.session()["guest"] == {"peak_bytes": 3}
+    assert adapter.device_peak_bytes() is model.device_peak_bytes() is None

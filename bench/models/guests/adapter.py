@@ -63,9 +63,10 @@ class GuestAdapter(Adapter):
         found = {"guest": self._seen} if self._seen else {}
         if self._worker is not None:
             found["guest"] = self._seen | {"peak_bytes": self._worker.peak_bytes}
-            if self._worker.device_peak_bytes:
-                found["guest"]["device_peak_bytes"] = self._worker.device_peak_bytes
         return found | ({"restarts": list(self._restarts)} if self._restarts else {})
+
+    def device_peak_bytes(self) -> int | None:
+        return (self._worker.device_peak_bytes or None) if self._worker is not None else None
 
     def load(self, device: str, dtype: str) -> None:
         self.close()
