@@ -33,8 +33,15 @@ CODE = Path(bench.__file__).resolve().parents[1]
 """Where ``bench`` is taken from, the clone or an installation: processes that are compared must be of one version."""
 _HEAVY = (
     "torch", "numpy", "pandas", "scipy.stats", "skimage.metrics", "rasterio", "pyarrow.parquet", "safetensors.torch",
-    "PIL.Image", "bench.cli.run", "bench.score.run", "bench.reports.table.build",
+    "PIL.Image", "bench.cli.run", "bench.score.run", "bench.reports.table.build", "bench.reports.html.write",
+    "bench.metrics.fidelity", "bench.metrics.niqe", "rich.console", "rich.table",
 )  # fmt: skip
+_FOR = {
+    "rareflow": ("rareflow.adapter", "rareflow.checkpoint"),
+    "train": ("rareflow.checkpoint", "rareflow.train.run"),
+    "plot": ("matplotlib.figure", "matplotlib.backends.backend_agg"),
+}
+"""What is imported besides, before the first command with such a word: seconds that most files of tests never need."""
 _server: subprocess.Popen[str] | None = None
 _start_program = multiprocessing.util.spawnv_passfds
 
@@ -141,10 +148,18 @@ def _serve() -> None:
             number, status = os.waitpid(asked["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if number else None
         else:
+            _import_for(asked["words"])
             answer = os.fork()
             if answer == 0:
                 _become(asked)
         print(json.dumps(answer), flush=True)
+
+
+def _import_for(words: list[str]) -> None:
+    for name in {word.partition(":")[0] for word in words} & _FOR.keys():
+        for module in _FOR.pop(name):
+            importlib.import_module(module)
+        gc.freeze()
 
 
 def _become(asked: dict[str, Any]) -> None:

@@ -57,10 +57,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: long.get(item.path.parent.name, 3))
 
 
-def pytest_collection_finish() -> None:
-    """What torch and its company made at import lives as long as the process: no collection need look at it again."""
-    gc.collect()
-    gc.freeze()
+_file: Path | None = None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What torch and its company made at import, in the tests' files or in what they call, lives as long as the
+    process: from the next file on no collection looks at it again. Many tests and commands collect, half a second each
+    without this."""
+    global _file
+    if item.path != _file:
+        _file = item.path
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

@@ -346,9 +346,9 @@ def test_what_a_model_prints_is_not_part_of_the_report(capsys: pytest.CaptureFix
 
 
 def test_a_heavy_spec_is_told(tmp_path: Path) -> None:
-    code = MODELS.replace("import numpy as np", "import numpy as np\nimport torch", 1)
+    code = MODELS.replace("import numpy as np", "import numpy as np\nimport matplotlib", 1)
     with installed(install_plugin(tmp_path, code, "[rfbench.models]\nheavy = heavy:GOOD\n", "heavy"), "heavy"):
-        assert "importing heavy imports torch" in failed(check_model("heavy"))["light"].found
+        assert "importing heavy imports matplotlib" in failed(check_model("heavy"))["light"].found
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.fuzz.case import Case, Link
 from tests.fuzz.observe import import_all, observe
 
 CORPUS = sorted((Path(__file__).parents[1] / "fuzz" / "corpus").glob("*.json"))
-FRESH = 300
+FRESH = 120
 
 
 @pytest.fixture(scope="module", autouse=True)
