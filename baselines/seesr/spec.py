@@ -106,13 +106,14 @@ SPEC = ModelSpec(
         "1e-5, the whole inference of 4 steps, with and without latent tiles, by at most 2 grey levels (rounding)",
         "2026-11-26, upstream at 8edecc7, the tagger at full size with random weights "
         "(tests/upstream/seesr_tagger.py): upstream's names load completely, tokens differ by 0, logits by 2e-6",
+        "2026-12-01, tests/upstream/seesr.py once more, and the turbo variant's 2 steps without guidance in latent "
+        "tiles: at most 2 grey levels (rounding; 1 without a colour fix)",
         "full size on the meta device: UNet 1126.76 M parameters, ControlNet 489.03 M, as upstream's classes",
     ),
     unverified=(
         "that the published files hold these names: rfbench weights fetch seesr, then rfbench check model "
         "seesr:weights=published",
-        "that answers of variant=turbo are those of upstream's test_seesr_turbo.py: its parts are the standard "
-        "variant's, held against upstream's, with SD-Turbo's UNet, 2 steps of its schedule and no guidance",
+        "that SD-Turbo's scheduler is configured as believed (trailing times), which variant=turbo takes for granted",
         "the authors' half precision: they run in float16 by default, here float32 is the default (--dtype float16, "
         "which moves the answer of a small random network after 4 steps by at most 0.004 of its range)",
         "image quality, and the paper's rows: rfbench run --model seesr --protocol bicubic-4x --data DIR",

@@ -22,8 +22,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-STEPS, SEED = 4, 7
-SIZES = {"whole": ((96, 136), 96), "tiles": ((96, 136), 8)}  # (height, width), latent tile in cells
+SEED, SIZE = 7, (96, 136)  # (height, width)
+CASES = {  # latent tile in cells, and the words of both for the schedule: steps, guidance, spacing
+    "whole": (96, 4, 5.5, "leading"), "tiles": (8, 4, 5.5, "leading"), "turbo": (8, 2, 1.0, "trailing"),
+}  # fmt: skip
 VAE_TILES = {"vae_encoder_px": 64, "vae_decoder_cells": 16}
 
 
@@ -89,14 +91,16 @@ def ours(folder: Path) -> dict[str, np.ndarray]:
 
     networks = Networks(**nets, dtype=torch.float32, device=torch.device("cpu"))
     prompt = Prompt(at["text"][1:], at["text"][:1], at["tokens"][:1])
-    for name, (size, tile) in SIZES.items():
-        settings = Settings(steps=STEPS, tile_cells=tile, overlap_cells=2, **VAE_TILES)
-        cells = (1, 4, *(n // 8 for n in size))
+    for name, (tile, steps, guidance, spacing) in CASES.items():
+        settings = Settings(
+            steps=steps, guidance=guidance, spacing=spacing, tile_cells=tile, overlap_cells=2, **VAE_TILES
+        )
+        cells = (1, 4, *(n // 8 for n in SIZE))
         # The order in which the original draws: the start and the steps from its generator, the posterior globally.
         generator = torch.Generator().manual_seed(SEED)
         torch.manual_seed(SEED)
         drawn = [torch.randn(cells, generator=generator), torch.randn(cells)]
-        drawn += [torch.randn(cells, generator=generator) for _ in range(STEPS)]
+        drawn += [torch.randn(cells, generator=generator) for _ in range(steps)]
         for align in ("adain", "wavelet", "nofix"):
             image = sample(
                 Image.fromarray(inputs["source"]), prompt, torch.cat(drawn, 1)[0], networks,
@@ -140,16 +144,17 @@ def theirs(folder: Path, checkout: Path) -> dict[str, np.ndarray]:
     for name, net in (("unet", unet), ("controlnet", controlnet), ("vae", vae)):
         net.load_state_dict(load_file(folder / f"{name}.safetensors"), strict=True)
         net.eval()
-    scheduler = DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
-        prediction_type="epsilon",
-    )  # fmt: skip
+    schedule = {
+        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
+        "steps_offset": 1, "prediction_type": "epsilon",
+    }  # fmt: skip
     width = at["text"].shape[2]
     text = CLIPTextModel(
         CLIPTextConfig(hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
     )
     pipeline = StableDiffusionControlNetPipeline(
-        vae=vae, text_encoder=text, tokenizer=None, unet=unet, controlnet=controlnet, scheduler=scheduler,
+        vae=vae, text_encoder=text, tokenizer=None, unet=unet, controlnet=controlnet,
+        scheduler=DDPMScheduler(**schedule),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline._init_tiled_vae(
@@ -173,12 +178,13 @@ def theirs(folder: Path, checkout: Path) -> dict[str, np.ndarray]:
     fixes = {"adain": adain_color_fix, "wavelet": wavelet_color_fix, "nofix": lambda image, _: image}
     for name in ("adain", "wavelet"):
         found[name] = np.asarray(fixes[name](picture, source))
-    for name, (_, tile) in SIZES.items():
+    for name, (tile, steps, guidance, spacing) in CASES.items():
+        pipeline.scheduler = DDPMScheduler(**schedule, timestep_spacing=spacing)
         torch.manual_seed(SEED)
         answer = pipeline(
             image=source, prompt_embeds=at["text"][1:], negative_prompt_embeds=at["text"][:1],
-            ram_encoder_hidden_states=at["tokens"][:1], num_inference_steps=STEPS, height=source.height,
-            width=source.width, guidance_scale=5.5, conditioning_scale=1.0, start_point="lr", start_steps=999,
+            ram_encoder_hidden_states=at["tokens"][:1], num_inference_steps=steps, height=source.height,
+            width=source.width, guidance_scale=guidance, conditioning_scale=1.0, start_point="lr", start_steps=999,
             generator=torch.Generator().manual_seed(SEED), latent_tiled_size=tile, latent_tiled_overlap=2,
             args=SimpleNamespace(),
         ).images[0]  # fmt: skip
