@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from bench.records.folder import RunFolder
+from tests.commands import CODE, rfbench
 from tests.conftest import ROOT
 from tests.guests import uv_is_here
 from tests.runs import run as run_models
@@ -56,32 +57,34 @@ def install(folder: Path, site: Path) -> None:
 
 def follow(found: Blocks, tmp_path: Path, **more: str) -> str:
     """Write the files, type the commands; what they printed has all that the page says they print."""
-    folder, tools = tmp_path / "mine", tmp_path / "tools"
-    tools.mkdir()
+    folder, printed = tmp_path / "mine", ""
     for name, text in files(found).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     install(folder, tmp_path / "site")
-    python = shlex.quote(sys.executable)
-    for name, words in {"rfbench": "-P -m bench.cli", "python": "", "pip": "-P -c 'import sys'"}.items():
-        (tools / name).write_text(f'#!/bin/sh\nexec {python} {words} "$@"\n')
-        (tools / name).chmod(0o755)
-    path = [str(folder), str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(path),
-        "OMP_NUM_THREADS": "1",
-    }
-    commands = "\n".join(text for kind, text in found if kind == "sh")
-    done = subprocess.run(
-        ["sh", "-ec", commands], cwd=folder, env=environment | more, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    printed = done.stdout.splitlines()
+    path = [str(folder), str(tmp_path / "site"), str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"} | more
+    for line in (line for kind, text in found if kind == "sh" for line in text.splitlines()):
+        program, *words = shlex.split(line.replace("$PWD", str(folder)))
+        if program == "export":
+            environment |= [word.split("=", 1) for word in words]
+            continue
+        if program == "rfbench":
+            done = rfbench(*words, cwd=folder, env=environment)
+        elif program == "python":
+            done = subprocess.run(
+                [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+            )
+        else:
+            assert line == "pip install -e .", line  # which ``install`` did
+            continue
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        printed += done.stdout
+    said = printed.splitlines()
     for line in (line for kind, text in found if kind == "text" for line in text.splitlines()):
-        assert line in printed, done.stdout
-    assert done.stdout.count("fail  ") == 0
-    return done.stdout
+        assert line in said, printed
+    assert printed.count("fail  ") == 0
+    return printed
 
 
 def test_the_guide_ends_in_passing_checks(tmp_path: Path) -> None:
