@@ -36,9 +36,12 @@ _HEAVY = (
     "PIL.Image", "bench.cli.run", "bench.score.run", "bench.reports.table.build", "bench.reports.html.write",
     "bench.metrics.fidelity", "bench.metrics.niqe", "rich.console", "rich.table",
 )  # fmt: skip
+_RAREFLOW = ("rareflow.adapter", "rareflow.checkpoint")
 _FOR = {
-    "rareflow": ("rareflow.adapter", "rareflow.checkpoint"),
-    "train": ("rareflow.checkpoint", "rareflow.train.run"),
+    "rareflow": _RAREFLOW,
+    "upscale": _RAREFLOW,  # its model unless another is named
+    "--config": _RAREFLOW,
+    "train": (*_RAREFLOW, "rareflow.train.run"),
     "plot": ("matplotlib.figure", "matplotlib.backends.backend_agg"),
 }
 """What is imported besides, before the first command with such a word: seconds that most files of tests never need."""
