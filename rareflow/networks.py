@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from diffusers import AutoencoderKL, SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from rareflow.errors import RareflowError
 from rareflow.noise import stream
 
 
@@ -134,6 +135,10 @@ class Codec:
         self.block_px = math.isqrt(int(vae.config.in_channels) // 3)
         # image pixels a latent cell, a side
         self.factor = self.block_px * 2 ** (len(vae.config.block_out_channels) - 1)
+        for name in ("shift_factor", "scaling_factor"):
+            value = vae.config.get(name) or 0.0
+            if isinstance(value, bool | str) or not isinstance(value, SupportsFloat) or not math.isfinite(value):
+                raise RareflowError(f"the VAE's config has {value!r:.40} as {name}, expected a number; restore it")
 
     @property
     def channels(self) -> int:

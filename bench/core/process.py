@@ -92,6 +92,22 @@ def context(*modules: str) -> BaseContext:
     return multiprocessing.get_context("spawn")
 
 
+def exit_with_parent() -> None:
+    """End this process when its parent is gone, however it ended: no orphan keeps memory or a GPU."""
+    import multiprocessing
+    import threading
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()  # returns at once if the parent died while this process was starting
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _forks_of_one(modules: Sequence[str]) -> BaseContext:
     import multiprocessing
     from multiprocessing import forkserver

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.core.errors import RfbenchError
 from bench.core.files import atomic_path, is_temporary, read_json, write_bytes, write_json
-from bench.core.process import context
+from bench.core.process import context, exit_with_parent
 from bench.data import scenes
 from bench.data.dataset import FORMAT
 
@@ -59,7 +59,8 @@ def write_scenes(
     with contextlib.ExitStack() as stack:
         made: Iterable[tuple[dict[str, str], dict[str, Any]]] = map(make, names)
         if workers > 1:
-            made = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context(__name__))).map(make, names)
+            pool = ProcessPoolExecutor(workers, context(__name__), exit_with_parent)
+            made = stack.enter_context(pool).map(make, names)
         for row, sensor in made:
             rows.append(row)
             sensors[row["id"]] = sensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from bench.core import provenance
-from bench.core.process import context, shielded
+from bench.core.process import context, exit_with_parent, shielded
 from bench.executors.crew import Crew, Job, Key, Lost, Result
 
 AT_MOST = 4
@@ -95,7 +94,7 @@ def _begin(environment: dict[str, str], job: Job, shares: Any) -> None:
     os.dup2(2, 1)  # the command's stdout is for its results, whatever a model, a metric or a library prints
     warnings.showwarning = _unheard
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    _exit_with_parent()
+    exit_with_parent()
     _Here.job, _Here.own = job, () if shares is None else (shares.get(),)
 
 
@@ -107,21 +106,6 @@ def one_thread() -> None:
 
 def _unheard(*warning: object, **how: object) -> None:
     """Libraries' notices are for us, not for the user; what is ours the main process has said."""
-
-
-def _exit_with_parent() -> None:
-    """End this process when its parent is gone, however it ended: no orphan keeps memory or a GPU."""
-    import threading
-
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()  # returns at once if the parent died while this process was starting
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _state() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ def _counted(inner):
 os.replace, os.rename, os.rmdir = map(_counted, (os.replace, os.rename, os.rmdir))
 """
 """A ``sitecustomize`` that ends its process at the n-th rename."""
+_ENDS_S = 30.0  # for what runs below a killed process to end, on a busy machine
 _CHAIN = 3  # kills before a command is let to its end
 
 
@@ -49,8 +51,14 @@ def at_random(command: Command, count: int, work: Path, generator: random.Random
             time.sleep(generator.uniform(0.1, 1.0) * whole_s)
             if process.poll() is None:
                 process.kill()
-            process.communicate()
             outcome.kills += 1
+            try:
+                process.communicate(timeout=_ENDS_S)
+            except subprocess.TimeoutExpired:
+                outcome.wrong.append("a process that was started below the killed one lives on")
+                for orphan in orphans(work):
+                    orphan.kill()
+                process.communicate()
         _end(command, work, whole, outcome)
     return outcome
 

@@ -1,14 +1,19 @@
 """What an installation fetches, by extra: ``python -m tests.bench.install`` (it needs uv and a package index).
 
 ``uv lock`` resolves the project and says how large each wheel is; nothing is downloaded. Counted is what pip would take
-on 64-bit Linux with Python 3.12; an extra's number is what it adds to the base.
+on 64-bit Linux with Python 3.12; an extra's number is what it adds to the base. With ``--time`` pip then installs the
+base, and each extra into a copy of that environment, without its cache.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -75,8 +80,30 @@ def megabytes(package: dict[str, Any]) -> float:
     return float(package.get("sdist", {}).get("size", 0)) / 1e6
 
 
+def timed(extras: list[str]) -> None:
+    """Print the seconds that pip takes for the base and for each extra beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        base, copy = Path(name, "base"), Path(name, "copy")
+        subprocess.run([sys.executable, "-m", "venv", base], check=True)
+        print(f"the base with torch from the package index: {_installed(base, '.'):.0f} s", flush=True)
+        for extra in extras:
+            shutil.copytree(base, copy, symlinks=True, copy_function=os.link)  # files are replaced, never written to
+            print(f"{extra}: {_installed(copy, f'.[{extra}]'):.0f} s", flush=True)
+            shutil.rmtree(copy)
+
+
+def _installed(environment: Path, what: str) -> float:
+    words = [environment / "bin" / "python", "-m", "pip", "install", "-q", "--no-cache-dir", "-e", what]
+    began = time.perf_counter()
+    subprocess.run(words, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
 def main() -> None:
     """Print a row for the base and for each extra."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--time", action="store_true", help="install too, and print seconds; ten minutes or more")
+    given = parser.parse_args()
     packages = lock()
     (own,) = (p for p in packages.values() if p["name"] == "rfbench")
     base = closure(packages, own["dependencies"])
@@ -89,6 +116,8 @@ def main() -> None:
         more = closure(packages, needs) - base
         largest = ", ".join(f"{k} ({sizes[k]:.0f})" for k in sorted(more, key=lambda k: -sizes[k])[:3])
         print(f"{extra}: {sum(sizes[k] for k in more):.1f} MB, {len(more)} packages: {largest}")
+    if given.time:
+        timed(sorted(own["optional-dependencies"]))
 
 
 if __name__ == "__main__":
