@@ -41,8 +41,8 @@ MISR_S2 = ModelSpec(
         "344b481, 2026-11-26: upstream's networks with random weights through the worker, on a processor with torch "
         "2.14.1: both regressors, 40x40 to 160x160 px, the same twice; SRDiff's 500 steps on eight dates, 16x16 to "
         "64x64 px (python -m tests.upstream.guests misr-s2:weights=random CLONE)",
-        "344b481, 2026-12-01, in the same way with torch 2.15.0: plain HighRes-net with and without SRDiff and the "
-        "ESRGAN with temporal attention, eight dates of 16x16 px to 64x64 px, the same twice",
+        "344b481, 2026-12-01, in the same way with torch 2.15.0: plain HighRes-net and the ESRGAN "
+        "with temporal attention, eight dates of 16x16 px to 64x64 px, the same twice; HighRes-net with SRDiff, once",
     ),
     unverified=(
         "the RareFlow paper's row cannot be made again without training: in upstream's configuration 400,000 updates "
