@@ -144,7 +144,8 @@ def commands(material: Path) -> dict[str, Command]:
         Command("upscale", lambda work: ["upscale", str(material / "scene.tif"), str(work / "x4.tif"), *model]),
         Command("data scenes", lambda work: ["data", "scenes", str(work / "scenes"), "--count", "4", "--size", "100"],
                 may_refuse=True),
-        Command("data import", lambda work: ["data", "import", "folder", str(material / "hr"), str(work / "made")]),
+        Command("data import", lambda work: ["data", "import", "folder", str(material / "hr"), str(work / "made")],
+                may_refuse=True),
         Command("gate --update", lambda work: ["gate", str(material / "runs"), *golden], begin=lay_golden),
         Command("table", lambda work: ["table", str(material / "runs"), "--out", str(work / "t.md")], begin=lay_runs),
     )  # fmt: skip

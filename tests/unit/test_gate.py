@@ -322,6 +322,8 @@ def test_a_renewal_keeps_its_reason(golden: RunFolder, tmp_path: Path) -> None:
     assert gated(run.path, "--against", golden.path).return_value == 0
     found = history(golden)
     assert [r["reason"] for r in found] == ["the first", "a new kernel"]
+    again = gated(run.path, "--against", golden.path, "--update", "--reason", "a new kernel")  # as after a kill
+    assert again.return_value == 0 and history(golden) == found
     other = gated(run.path, "--against", tmp_path / "other", "--update", "--reason", "x")
     assert other.return_value == 0 and other.stdout == "  the first one\n"
     assert found[1]["moved"] == [done.stdout.strip()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,10 @@ def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) 
         **machine(run),
         "moved": list(moved),
     }
-    files[HISTORY] = json_bytes({"format": FORMAT, "renewals": [*history(golden), entry]})
+    earlier = history(golden)
+    if earlier and earlier[-1].get("reason") == entry["reason"] and _holds(golden.path, files):
+        return  # the same command again, after a kill perhaps: its record is not doubled
+    files[HISTORY] = json_bytes({"format": FORMAT, "renewals": [*earlier, entry]})
     before = [*golden.path.glob("scores/*/*"), *(golden.path / name for name in _WHOLE)]
     names = {p.relative_to(golden.path).as_posix() for p in before if p.is_file() and not is_temporary(p)}
     # As one: numbers that were renewed without the record of why would pass for the old ones.
@@ -108,6 +111,11 @@ def renew(run: RunFolder, golden: RunFolder, reason: str, moved: Sequence[str]) 
     for folder in golden.path.glob("scores/*"):
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _holds(folder: Path, files: Mapping[str, bytes | None]) -> bool:
+    """Whether these files are there with these bytes."""
+    return all((folder / name).is_file() and (folder / name).read_bytes() == data for name, data in files.items())
 
 
 def _kept(run: Run) -> dict[str, bytes]:
