@@ -105,7 +105,9 @@ def command(
     from bench.reports.gate.write import document_of, exit_code, to_junit, to_markdown
     from bench.reports.render.terminal import printed
 
-    gates = [check(mine, golden, _rules(rules, against), top=top) for mine, golden in pairs(run, against)]
+    found = pairs(run, against)
+    judged_by = _rules(rules, against)  # once: it looks at every golden run
+    gates = [check(mine, golden, judged_by, top=top) for mine, golden in found]
     click.echo(printed(document_of(gates)))
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
         if path is not None:
