@@ -188,7 +188,8 @@ def plan_digest(plan: Plan) -> str:
 def make_room(folder: RunFolder, record: RunRecord, *, fresh: bool = False) -> None:
     """Leave a folder free, or with a run of the very same plan in it.
 
-    What another version of the code predicted is set aside, as all is where ``fresh``, and a line says so.
+    What another version of the code predicted is set aside, as is what no one can read, and all where ``fresh``; a line
+    says so.
 
     Raises
     ------
@@ -196,6 +197,9 @@ def make_room(folder: RunFolder, record: RunRecord, *, fresh: bool = False) -> N
         The folder holds a run that differs in more than code.
     """
     for other in [folder] if folder.is_run else _of_other_code(folder, record):
+        if other is folder and other.is_half_made:
+            _set_aside(other, record, "its run.json cannot be read")
+            continue
         theirs = other.record()
         if theirs.plan_sha256 == record.plan_sha256 and not other.is_format1 and not fresh:
             continue
@@ -213,12 +217,16 @@ def make_room(folder: RunFolder, record: RunRecord, *, fresh: bool = False) -> N
             if other.is_format1 or all(line.startswith("revision") for line in what)
             else "its code has changed"
         )
-        place = other.set_aside()
-        print(
-            f"{record.plan.model.label}: predicted anew, since {why}; the old run lies in {one_line(place, 160)} until "
-            "'rfbench runs prune'",
-            file=sys.stderr,
-        )
+        _set_aside(other, record, why)
+
+
+def _set_aside(run: RunFolder, record: RunRecord, why: str) -> None:
+    place = run.set_aside()
+    print(
+        f"{record.plan.model.label}: predicted anew, since {why}; the old run lies in {one_line(place, 160)} until "
+        "'rfbench runs prune'",
+        file=sys.stderr,
+    )
 
 
 def _of_other_code(folder: RunFolder, record: RunRecord) -> list[RunFolder]:

@@ -70,6 +70,15 @@ class RunFolder:
         """Whether the folder holds a run."""
         return (self.path / "run.json").is_file()
 
+    @property
+    def is_half_made(self) -> bool:
+        """Whether its ``run.json`` is no JSON, as a disk may leave it: which run this was, nobody can say."""
+        try:
+            read_json(self.path / "run.json")
+        except RfbenchError:
+            return True
+        return False
+
     def record(self) -> RunRecord:
         """``run.json``; RfbenchError if it is missing, broken or of an unknown format."""
         return decode(self._run_json(), RunRecord, self.path / "run.json", remedy=_AGAIN)
@@ -109,6 +118,16 @@ class RunFolder:
                 raise RfbenchError(f"{self.path} exists and holds no run; choose another --out or empty it")
             write_json(self.path / "run.json", encode(record))
         sweep_temporary(self.path)
+        # What is derived and cannot be read is as if it were not there: it is made again.
+        for path, look in (
+            (self.path / "summary.json", self.summary),
+            (self.predictions.table_path, self.predictions.table),
+        ):
+            if path.is_file():
+                try:
+                    look()
+                except RfbenchError:
+                    path.unlink()
 
     def rewrite(self, record: RunRecord) -> None:
         """Write ``run.json`` again: with what was found on the way, never with another plan."""
@@ -141,7 +160,7 @@ class RunFolder:
 
     def set_aside(self) -> Path:
         """Move the folder to ``superseded/NAME-KEY`` beside it, where it is no run of its neighbours any more."""
-        key = self.record().plan_sha256[:10]
+        key = "unknown" if self.is_half_made else self.record().plan_sha256[:10]
         target = self.path.parent / SUPERSEDED / f"{self.path.name}-{key}"
         number = 2
         while target.exists():
