@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.core.process import host, mark
 from bench.data.dataset import FolderDataset
 from bench.data.layouts import import_layout
 from tests.conftest import ROOT
@@ -67,7 +69,10 @@ def test_the_next_import_removes_what_a_killed_one_left_and_no_living_one_s(pict
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
         assert not target.exists() and len(leavings(tmp_path)) == 3
-        kept = [f".{target.name}.{living.pid}.part", f".data.{other.pid}.part"]  # another target's are not ours
+        kept = [
+            f".{target.name}.{living.pid}-{host()}.part",
+            f".data.{other.pid}-{host()}.part",
+        ]  # another target's are not ours
         assert import_layout("folder", pictures, target, name="x") == 3
         assert leavings(tmp_path) == sorted(kept)
         assert len(list((tmp_path / kept[0] / "hr").iterdir())) == 2
@@ -85,7 +90,7 @@ def test_a_folder_that_another_machine_works_in_is_left_alone(pictures: Path, tm
     """No process of this machine has its number, but it is marked."""
     import fcntl
 
-    foreign = tmp_path / ".out.99999999.part"
+    foreign = tmp_path / f".out.99999999-{host()}.part"
     foreign.mkdir()
     handle = os.open(foreign, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
@@ -93,15 +98,33 @@ def test_a_folder_that_another_machine_works_in_is_left_alone(pictures: Path, tm
     assert foreign.is_dir()
     os.close(handle)  # the mark is gone, and a link to elsewhere is nobody's leavings
     shutil.rmtree(tmp_path / "out")
-    (tmp_path / ".out.99999998.part").symlink_to(pictures)
+    link = tmp_path / f".out.99999998-{host()}.part"
+    link.symlink_to(pictures)
     assert import_layout("folder", pictures, tmp_path / "out", name="x") == 3
-    assert leavings(tmp_path) == [".out.99999998.part"] and len(list(pictures.iterdir())) == 3
+    assert leavings(tmp_path) == [link.name] and len(list(pictures.iterdir())) == 3
 
 
 @posix
 def test_what_a_killed_process_of_our_own_number_left_is_not_built_on(pictures: Path, tmp_path: Path) -> None:
-    left = tmp_path / f".out.{os.getpid()}.part"
+    left = tmp_path / f".out.{mark()}.part"
     (left / "hr").mkdir(parents=True)
     (left / "hr" / "stray.npy").write_bytes(b"half")
     assert import_layout("folder", pictures, tmp_path / "out", name="x") == 3
     assert not (tmp_path / "out" / "hr" / "stray.npy").exists() and not leavings(tmp_path)
+
+
+@posix
+def test_without_locks_the_name_says_whose_a_folder_is(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def flock(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    of_ours, of_another = (tmp_path / f".out.99999999-{name}.part" for name in (host(), "0" * 6))
+    for left in (of_ours, of_another):
+        left.mkdir()
+    assert import_layout("folder", pictures, tmp_path / "out", name="x") == 3
+    assert leavings(tmp_path) == [of_another.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
@@ -20,6 +21,7 @@ import numpy as np
 from bench.core.errors import RfbenchError, one_line
 from bench.core.files import TEMPORARY, atomic_path, read_text, safe_name, write_bytes, write_json
 from bench.core.image import Mask
+from bench.core.process import is_left, mark
 from bench.data import checks, readers
 from bench.data.dataset import FORMAT, SIDES, FolderDataset, Record, interpret, read_raster
 from bench.data.make import write_table
@@ -295,7 +297,7 @@ class Import:
 
         What imports of the same target left that were killed is removed first.
         """
-        work = self.target.with_name(f".{self.target.name}.{os.getpid()}{TEMPORARY}")
+        work = self.target.with_name(f".{self.target.name}.{mark()}{TEMPORARY}")
         try:
             _remove_leavings(self.target)
             shutil.rmtree(work, ignore_errors=True)  # of a killed process that had our number
@@ -315,18 +317,19 @@ class Import:
 
 @contextmanager
 def _marked(folder: Path) -> Iterator[bool]:
-    """Mark a folder as in use for as long as this process lives; False where another has marked it, or none can."""
+    """Mark a folder as in use for as long as this process lives; False where another has marked it. On a file system
+    without locks nobody marks anything, and the name alone says whose a folder is."""
     try:
         import fcntl
     except ImportError:
-        yield False
+        yield True
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_ours = True
-    except OSError:
-        is_ours = False
+    except OSError as error:
+        is_ours = error.errno not in (errno.EAGAIN, errno.EACCES)
     try:
         yield is_ours
     finally:
@@ -335,25 +338,14 @@ def _marked(folder: Path) -> Iterator[bool]:
 
 def _remove_leavings(target: Path) -> None:
     """Remove what killed imports of ``target`` left beside it, and nothing of an import that still runs."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.([0-9]+){re.escape(TEMPORARY)}")
+    name = re.compile(rf"\.{re.escape(target.name)}\.([0-9]+-[0-9a-f]+){re.escape(TEMPORARY)}")
     for path in sorted(target.parent.iterdir()) if target.parent.is_dir() else ():
         found = name.fullmatch(path.name)
         if found and path.is_dir() and not path.is_symlink():
-            # The mark tells of processes of other machines too, the number of those that had no time to set it.
+            # The lock tells of processes of this machine and others, the name of those that had no time to take it.
             with _marked(path) as is_ours:
-                if is_ours and not _is_running(int(found[1])):
+                if is_ours and is_left(found[1]):
                     shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process of this machine has the number ``pid``."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # there is one, of another user
-        return True
-    return True
 
 
 def read_rows(path: Path, needed: Sequence[str], layout: str) -> list[dict[str, str]]:
