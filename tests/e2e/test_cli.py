@@ -128,9 +128,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("run.json", "{}"),
         ("run.json", '{"format": 1, "plan": {}, "plan_sha256": "", "software": {}}'),
-        ("run.json", "["),
-        ("summary.json", "{}"),
-        ("summary.json", '{"format": 1, "rows": {"sample": {}}, "failed": [], "plan_sha256": ""}'),
     ],
 )
 def test_a_broken_run_folder_is_one_line(whole: Path, tmp_path: Path, file: str, content: str) -> None:
@@ -138,6 +135,26 @@ def test_a_broken_run_folder_is_one_line(whole: Path, tmp_path: Path, file: str,
     (out / "nearest" / file).write_text(content)
     for done in (rfbench(*one_image(out)), rfbench("table", str(out))):
         assert done.returncode == 2 and "Traceback" not in done.stderr and file in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("run.json", "["),
+        ("summary.json", "{}"),
+        ("summary.json", '{"format": 1, "rows": {"sample": {}}, "failed": [], "plan_sha256": ""}'),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_one_line_to_readers_and_made_again_by_a_run(
+    whole: Path, tmp_path: Path, file: str, content: str
+) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    good = (out / "nearest" / file).read_bytes()
+    (out / "nearest" / file).write_text(content)
+    read = rfbench("table", str(out))
+    assert read.returncode == 2 and "Traceback" not in read.stderr and file in read.stderr, read.stderr
+    again = rfbench(*one_image(out))
+    assert again.returncode == 0 and (out / "nearest" / file).read_bytes() == good, again.stderr
 
 
 def test_a_folder_that_another_process_uses_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -49,7 +50,8 @@ def observe(case: Case, most_bytes: int = guard.RESIDENT_BYTES) -> Observation:
 
     ``most_bytes`` of memory may come to what the process, with its libraries, held before.
     """
-    here = Path.cwd()
+    here, writes_no_code = Path.cwd(), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # a module's first import is the input's doing, and its compiled file no harm
     root = Path(tempfile.mkdtemp(prefix="rfbench-fuzz-"))
     folder, out, work, scratch = root / "in", root / "out", root / "work", root / "tmp"
     for place in (out, work, scratch):
@@ -71,6 +73,7 @@ def observe(case: Case, most_bytes: int = guard.RESIDENT_BYTES) -> Observation:
         peak = guard.peak_bytes() - held
     finally:
         os.chdir(here)
+        sys.dont_write_bytecode = writes_no_code
         tempfile.tempdir = elsewhere
         changed = "" if not folder.exists() else _difference(before, _state(folder)) if "before" in locals() else ""
         left = sorted(p.name for place in (work, scratch) for p in place.iterdir())

@@ -229,11 +229,14 @@ def _install(name: str, environment: Environment, variant: str, part: Path, log:
     write_json(part / _RECORD, record)
 
 
+_OF_THIS_ENVIRONMENT = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_RESOLUTION")
+
+
 def _uv(uv: str, words: list[str], name: str, log: Path) -> str:
     command = [uv, "--color", "never", "--no-progress", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=clean_environ()
-    )
+    # A guest's versions are its own: what holds those of this environment does not hold them.
+    environ = {name: value for name, value in clean_environ().items() if name not in _OF_THIS_ENVIRONMENT}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environ)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ uv {' '.join(words)}\n{done.stderr}{done.stdout}")
     if done.returncode == 0:
