@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,11 +73,7 @@ class RunFolder:
     @property
     def is_half_made(self) -> bool:
         """Whether its ``run.json`` is no JSON, as a disk may leave it: which run this was, nobody can say."""
-        try:
-            read_json(self.path / "run.json")
-        except RfbenchError:
-            return True
-        return False
+        return _is_cut(self.path / "run.json", lambda: read_json(self.path / "run.json"))
 
     def record(self) -> RunRecord:
         """``run.json``; RfbenchError if it is missing, broken or of an unknown format."""
@@ -118,16 +114,13 @@ class RunFolder:
                 raise RfbenchError(f"{self.path} exists and holds no run; choose another --out or empty it")
             write_json(self.path / "run.json", encode(record))
         sweep_temporary(self.path)
-        # What is derived and cannot be read is as if it were not there: it is made again.
+        # What is derived and was cut is as if it were not there: it is made again.
         for path, look in (
             (self.path / "summary.json", self.summary),
             (self.predictions.table_path, self.predictions.table),
         ):
-            if path.is_file():
-                try:
-                    look()
-                except RfbenchError:
-                    path.unlink()
+            if path.is_file() and _is_cut(path, look):
+                path.unlink()
 
     def rewrite(self, record: RunRecord) -> None:
         """Write ``run.json`` again: with what was found on the way, never with another plan."""
@@ -281,6 +274,20 @@ class RunFolder:
 
 SUPERSEDED = "superseded"
 """The folder beside run folders that takes those of another version of a model's code."""
+
+
+def _is_cut(path: Path, look: Callable[[], object]) -> bool:
+    """Whether a file can be read, but what it holds cannot. One that this user may not open, or that a disk does not
+    give just now, may be whole: it is never given up, and the complaint about it is for whoever needs it."""
+    try:
+        look()
+    except RfbenchError:
+        try:
+            path.read_bytes()
+        except OSError:
+            return False
+        return True
+    return False
 
 
 def _format_of(found: Any) -> Any:

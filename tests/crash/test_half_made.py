@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import shutil
 import sys
@@ -49,6 +50,23 @@ def test_every_file_of_a_run_may_be_lost_or_cut(words: list[object], tmp_path: P
             (run / name).write_bytes(left)
             done = call(*command)
             assert done.exception is None and tree(run) == whole, (name, len(left), done.exception)
+
+
+def test_a_record_that_a_disk_does_not_give_just_now_is_not_given_up(
+    words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(*words, "--out", tmp_path / "out")
+    lost, opened = tmp_path / "out/bicubic/run.json", io.open
+
+    def fails(file: object, *options: Any, **more: Any) -> Any:
+        if str(file) == str(lost):
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return opened(file, *options, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", fails)
+        done = call(*words, "--out", tmp_path / "out")
+    assert "run.json" in str(done.exception) and not (tmp_path / "out/superseded").exists()
 
 
 def test_a_summary_that_cannot_be_read_is_one_line_to_readers(words: list[object], tmp_path: Path) -> None:
